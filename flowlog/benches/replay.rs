@@ -1,0 +1,173 @@
+//! Recorded netlink messages → lines in a file, no kernel: events per second
+//! on one core, allocations per event, and with `--flows` the memory that a
+//! live flow takes. Prints one JSON object. `cargo xtask bench` runs it.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use flowlog::capture::Drained;
+use flowlog::capture::netlink::attr::{Message, Messages};
+use flowlog::capture::netlink::decode::{Kind, kind};
+use flowlog::engine::Source;
+use flowlog::event::Kinds;
+use flowlog::stats::{Counter, Stats};
+use flowlog::verb::replay;
+
+/// Counts allocations; the work is the system allocator's.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is handed on to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are those of this call.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Messages handed over at once, as many as a busy socket gives.
+const BATCH: usize = 1024;
+/// The recording is repeated to about 15,000 messages.
+const REPEATS: usize = 200;
+/// How long each case is measured.
+const DURATION: Duration = Duration::from_secs(3);
+/// Live flows for the memory case.
+const FLOWS: u32 = 200_000;
+
+fn main() -> anyhow::Result<()> {
+    let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mixed.nl");
+    let events = conntrack_messages(&fs::read(recording)?);
+    let directory = tempfile::tempdir_in(std::env::temp_dir())?;
+    let mut cases = serde_json::Map::new();
+    // First: memory that other cases leave behind would be used again.
+    cases.insert("memory".to_owned(), memory(directory.path(), &events)?);
+    for (name, keys) in
+        [("per_event", "event_mask=5\nhash_enable=0"), ("per_flow", "event_mask=5\nhash_enable=1")]
+    {
+        cases.insert(name.to_owned(), throughput(directory.path(), keys, &events)?);
+    }
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", serde_json::Value::Object(cases))?;
+    Ok(())
+}
+
+fn configuration(directory: &Path, keys: &str) -> anyhow::Result<PathBuf> {
+    let file = directory.join("flowlog.conf");
+    let log = directory.join("flow.log");
+    fs::write(
+        &file,
+        format!(
+            "[global]\nstack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n\
+             [ct1]\n{keys}\n[emu1]\nfile=\"{}\"\n",
+            log.display()
+        ),
+    )?;
+    Ok(file)
+}
+
+/// The NEW and DESTROY messages of a recording: the events of the default
+/// mask.
+fn conntrack_messages(recording: &[u8]) -> Vec<u8> {
+    let wanted = |k| matches!(k, Kind::Flow(Kinds::NEW | Kinds::DESTROY));
+    let messages = Messages::new(recording).flatten().filter(|message| wanted(kind(message)));
+    messages.flat_map(|message| message.bytes).copied().collect()
+}
+
+fn throughput(directory: &Path, keys: &str, events: &[u8]) -> anyhow::Result<serde_json::Value> {
+    let stats = Stats::default();
+    let bytes = events.repeat(REPEATS);
+    let mut source = replay::source(&configuration(directory, keys)?, bytes, &stats)?;
+    let log = fs::File::options().write(true).open(directory.join("flow.log"))?;
+    // Buffers grow to their size, and the file gets its pages.
+    round(&mut source)?;
+    let messages = stats.get(Counter::NetlinkMessages);
+    let lines = stats.get(Counter::LogemuLines);
+    let mut allocations = 0;
+    let mut busy = Duration::ZERO;
+    while busy < DURATION {
+        let allocated = ALLOCATIONS.load(Ordering::Relaxed);
+        let start = Instant::now();
+        round(&mut source)?;
+        busy += start.elapsed();
+        allocations += ALLOCATIONS.load(Ordering::Relaxed) - allocated;
+        // A file that grows without end would measure the disk.
+        log.set_len(0)?;
+    }
+    let messages = stats.get(Counter::NetlinkMessages) - messages;
+    Ok(serde_json::json!({
+        "events": messages,
+        "lines": stats.get(Counter::LogemuLines) - lines,
+        "events_per_second": (messages as f64 / busy.as_secs_f64()).round(),
+        "allocations": allocations,
+        "malformed": stats.get(Counter::NetlinkMalformed),
+        "lost_lines": stats.get(Counter::LogemuLostLines),
+    }))
+}
+
+/// Takes the whole recording down the stacks.
+fn round(source: &mut Source) -> anyhow::Result<()> {
+    while source.drain(BATCH)?.drained == Drained::More {
+        source.stacks.flush();
+    }
+    source.stacks.flush();
+    Ok(())
+}
+
+/// Resident memory that each live flow takes with `hash_enable=1`.
+fn memory(directory: &Path, events: &[u8]) -> anyhow::Result<serde_json::Value> {
+    let keys = format!("hash_enable=1\nhash_max_entries={FLOWS}");
+    let stats = Stats::default();
+    let flows = many_flows(events)?;
+    let mut source = replay::source(&configuration(directory, &keys)?, flows, &stats)?;
+    let before = resident()?;
+    round(&mut source)?;
+    let after = resident()?;
+    anyhow::ensure!(source.nfct.live() == FLOWS as usize, "{} flows live", source.nfct.live());
+    Ok(serde_json::json!({
+        "flows": FLOWS,
+        "bytes_per_flow": (after - before) as f64 / f64::from(FLOWS),
+    }))
+}
+
+/// The first NEW message over IPv4, with as many source addresses.
+fn many_flows(events: &[u8]) -> anyhow::Result<Vec<u8>> {
+    /// Of the IPv4 source address: the headers of message, family, tuple,
+    /// addresses and attribute stand before it.
+    const SOURCE: usize = 16 + 4 + 4 + 4 + 4;
+    let mut messages = Messages::new(events).flatten();
+    let is_new_v4 = |m: &Message<'_>| kind(m) == Kind::Flow(Kinds::NEW) && m.payload[0] == 2;
+    let message = messages.find(is_new_v4).context("no NEW message over IPv4 was recorded")?.bytes;
+    let mut flows = message.repeat(FLOWS as usize);
+    for (number, flow) in flows.chunks_exact_mut(message.len()).enumerate() {
+        flow[SOURCE..SOURCE + 4].copy_from_slice(&(number as u32).to_be_bytes());
+    }
+    Ok(flows)
+}
+
+/// Resident memory of this process, bytes.
+fn resident() -> anyhow::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}

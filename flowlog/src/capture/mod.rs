@@ -1,0 +1,94 @@
+//! Where records come from. A capture yields [`Record`]s in order; nothing
+//! outside this folder knows what a netlink message or a ring buffer is.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::event::Record;
+use crate::flow::Flow;
+
+pub mod netlink;
+pub mod replay;
+
+/// Receives what a capture reports.
+pub trait RecordSink {
+    /// Takes one record. It is borrowed: keep what is needed.
+    fn record(&mut self, record: Record<'_>);
+}
+
+/// Whether a source has been read dry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Nothing is left; wait for readiness.
+    Dry,
+    /// The budget was used up first; call again.
+    More,
+}
+
+/// What one call of [`Capture::drain`] did.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Messages read.
+    pub messages: usize,
+    /// Whether there is more.
+    pub drained: Drained,
+}
+
+/// How a table dump is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpKind {
+    /// Read the table.
+    Read,
+    /// Read the table and set the kernel's counters to zero.
+    ReadAndReset,
+}
+
+/// A source of conntrack records.
+pub trait Capture {
+    /// Duplicates of the descriptors that become readable when there is
+    /// something to drain.
+    ///
+    /// # Errors
+    /// The process has too many open files.
+    fn descriptors(&self) -> io::Result<Vec<OwnedFd>>;
+
+    /// Reads what is there, without blocking, up to about `budget` messages.
+    ///
+    /// # Errors
+    /// Only what cannot be gone on from; losses and wrong messages are records
+    /// and counters.
+    fn drain(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress>;
+
+    /// Asks for a dump of the table: `Known` records, then `DumpDone`. A dump
+    /// under way goes on, and the call is without effect.
+    ///
+    /// # Errors
+    /// The request could not be sent (`EPERM` without `CAP_NET_ADMIN`).
+    fn start_dump(&mut self, kind: DumpKind) -> io::Result<()>;
+
+    /// Asks for these entries by tuple: `Known` for each that exists, then
+    /// `QueryDone`.
+    ///
+    /// # Errors
+    /// As [`Capture::start_dump`].
+    fn query(&mut self, flows: Vec<FlowKey>) -> io::Result<()>;
+
+    /// Events that the event queue holds at least before the kernel drops any:
+    /// the engine rests no longer than that fills it.
+    fn queue_events(&self) -> usize;
+}
+
+/// What names an entry of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    /// Original tuple.
+    pub orig: crate::flow::Tuple,
+    /// Conntrack zone.
+    pub zone: u16,
+}
+
+impl From<&Flow> for FlowKey {
+    fn from(flow: &Flow) -> Self {
+        Self { orig: flow.orig, zone: flow.zone }
+    }
+}

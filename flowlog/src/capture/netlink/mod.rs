@@ -1,0 +1,428 @@
+//! Capture over nfnetlink_conntrack: multicast events from one socket, dumps
+//! and queries over another. Losses are read from the socket's own drop
+//! counter, so that the number is the kernel's.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tracing::{debug, warn};
+
+use self::attr::{DecodeError, Message, Messages};
+use self::decode::Kind;
+use self::socket::{Batch, NetfilterSocket};
+use super::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
+use crate::event::{Event, Kinds, Lost, Record};
+use crate::flow::Flow;
+use crate::ratelimit::RateLimit;
+use crate::stats::{Counter, Stats};
+
+pub mod attr;
+pub mod decode;
+pub(crate) mod request;
+pub mod socket;
+
+/// Kernel memory that one event takes from the receive buffer, at most, in
+/// bytes (measured on 6.18: 1280 for a NEW event).
+const EVENT_TRUESIZE: usize = 1536;
+/// Receive buffer of the request socket, bytes: room for the replies to
+/// [`QUERIES_AT_ONCE`] queries.
+const REQUEST_BUFFER: usize = 1 << 20;
+/// Queries sent before their replies are read.
+const QUERIES_AT_ONCE: usize = 64;
+/// A dump's datagrams are at most 32 KiB (`netlink_recvmsg`, 6.18).
+const REPLY: usize = 1 << 16;
+
+/// `NLMSG_ERROR`
+const NLMSG_ERROR: u16 = 2;
+/// `NLMSG_DONE`
+const NLMSG_DONE: u16 = 3;
+/// `NLM_F_DUMP_INTR`: the table changed under the dump.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+/// How the event socket is to be opened.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Multicast groups to join; none: no events, only dumps and queries.
+    pub groups: Vec<u32>,
+    /// Receive buffer asked for at start, bytes.
+    pub buffer: usize,
+    /// How large it may grow after an overrun, bytes.
+    pub buffer_max: usize,
+    /// Ask the kernel to repeat DESTROY events that did not fit.
+    pub reliable: bool,
+}
+
+/// Records from ctnetlink.
+pub struct NetlinkCapture {
+    events: NetfilterSocket,
+    requests: NetfilterSocket,
+    batch: Batch,
+    replies: Box<[u8]>,
+    decoder: Decoder,
+    pending: Pending,
+    seq: u32,
+    loss: LossMeter,
+    stats: Stats,
+}
+
+/// What the request socket is busy with.
+enum Pending {
+    Nothing,
+    Dump { seq: u32 },
+    Query { keys: Vec<FlowKey>, sent: usize, outstanding: usize },
+}
+
+impl NetlinkCapture {
+    /// Opens the sockets in the current network namespace.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN`; otherwise what the kernel refused.
+    pub fn open(settings: &Settings, stats: Stats) -> io::Result<Self> {
+        let events = NetfilterSocket::open()?;
+        let accounted = events.set_buffer(settings.buffer)?;
+        debug!("netlink buffer has been set to {accounted} bytes");
+        if settings.reliable {
+            events.set_reliable()?;
+        }
+        let loss = LossMeter::new(&events, settings, stats.clone())?;
+        for group in &settings.groups {
+            events.join(*group)?;
+        }
+        let requests = NetfilterSocket::open()?;
+        requests.set_buffer(REQUEST_BUFFER)?;
+        Ok(Self {
+            events,
+            requests,
+            batch: Batch::new(),
+            replies: vec![0; REPLY].into_boxed_slice(),
+            decoder: Decoder::new(stats.clone()),
+            pending: Pending::Nothing,
+            seq: 0,
+            loss,
+            stats,
+        })
+    }
+
+    fn next_seq(&mut self) -> u32 {
+        self.seq = self.seq.wrapping_add(1).max(1);
+        self.seq
+    }
+
+    /// Reads events until there are none or the budget is spent.
+    fn drain_events(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
+        let mut messages = 0;
+        while messages < budget {
+            match self.batch.receive(&self.events) {
+                Ok(received) => {
+                    messages += received;
+                    self.stats.add(Counter::NetlinkMessages, received as u64);
+                    let now = now_ns();
+                    for datagram in self.batch.datagrams() {
+                        self.decoder.datagram(&datagram, now, sink);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.loss.overrun(&self.events);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if messages >= budget {
+            return Ok(Progress { messages, drained: Drained::More });
+        }
+        // Dropped messages belong behind those that were queued before: the
+        // kernel queues nothing more until the queue has been read dry
+        // (`NETLINK_S_CONGESTED`, net/netlink/af_netlink.c, 6.18).
+        self.loss.report(&self.events, sink);
+        Ok(Progress { messages, drained: Drained::Dry })
+    }
+
+    /// Reads one datagram of replies, if a request is under way.
+    fn drain_replies(&mut self, sink: &mut dyn RecordSink) -> io::Result<Drained> {
+        if matches!(self.pending, Pending::Nothing) {
+            return Ok(Drained::Dry);
+        }
+        let mut replies = std::mem::take(&mut self.replies);
+        let result = match self.requests.receive(&mut replies) {
+            Ok(datagram) => self.replies_in(datagram, sink).map(|()| Drained::More),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Drained::Dry),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Drained::More),
+            Err(error) => Err(error),
+        };
+        self.replies = replies;
+        result
+    }
+
+    fn replies_in(&mut self, datagram: &[u8], sink: &mut dyn RecordSink) -> io::Result<()> {
+        let now = now_ns();
+        for message in Messages::new(datagram) {
+            match message {
+                Ok(message) => self.reply(&message, now, sink)?,
+                Err(error) => self.decoder.malformed(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(
+        &mut self,
+        message: &Message<'_>,
+        now: u64,
+        sink: &mut dyn RecordSink,
+    ) -> io::Result<()> {
+        let ends = matches!(message.kind, NLMSG_DONE | NLMSG_ERROR);
+        if !ends {
+            self.decoder.known(message, now, sink);
+        }
+        match &mut self.pending {
+            Pending::Dump { seq } if *seq == message.seq && ends => {
+                let errno = errno(message);
+                let complete = errno == 0 && message.flags & NLM_F_DUMP_INTR == 0;
+                if !complete {
+                    let error = io::Error::from_raw_os_error(errno);
+                    warn!("a dump of the conntrack table was cut short: {error}");
+                    self.stats.add(Counter::NetlinkDumpErrors, 1);
+                }
+                self.pending = Pending::Nothing;
+                sink.record(Record::DumpDone { complete });
+            }
+            Pending::Query { outstanding, .. } => {
+                *outstanding = outstanding.saturating_sub(1);
+                if *outstanding == 0 {
+                    self.send_queries(sink)?;
+                }
+            }
+            Pending::Dump { .. } | Pending::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// Sends the next queries, or says that all are answered.
+    fn send_queries(&mut self, sink: &mut dyn RecordSink) -> io::Result<()> {
+        let Pending::Query { keys, sent, outstanding } = &mut self.pending else {
+            return Ok(());
+        };
+        let end = (*sent + QUERIES_AT_ONCE).min(keys.len());
+        let bytes: Vec<u8> = keys[*sent..end].iter().flat_map(|key| request::get(key, 1)).collect();
+        *outstanding = end - *sent;
+        *sent = end;
+        if bytes.is_empty() {
+            self.pending = Pending::Nothing;
+            sink.record(Record::QueryDone);
+            return Ok(());
+        }
+        self.requests.send(&bytes)
+    }
+}
+
+impl Capture for NetlinkCapture {
+    fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        [&self.events, &self.requests]
+            .into_iter()
+            .map(|socket| socket.as_fd().try_clone_to_owned())
+            .collect()
+    }
+
+    fn drain(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
+        let mut total = 0;
+        loop {
+            let replies = self.drain_replies(sink)?;
+            let events = self.drain_events(budget, sink)?;
+            total += events.messages;
+            let dry = replies == Drained::Dry && events.drained == Drained::Dry;
+            if dry || total >= budget {
+                let drained = if dry { Drained::Dry } else { Drained::More };
+                return Ok(Progress { messages: total, drained });
+            }
+        }
+    }
+
+    fn start_dump(&mut self, kind: DumpKind) -> io::Result<()> {
+        if !matches!(self.pending, Pending::Nothing) {
+            return Ok(());
+        }
+        let seq = self.next_seq();
+        self.requests.send(&request::dump(kind, seq))?;
+        self.stats.add(Counter::NetlinkDumps, 1);
+        self.pending = Pending::Dump { seq };
+        Ok(())
+    }
+
+    fn query(&mut self, keys: Vec<FlowKey>) -> io::Result<()> {
+        if !matches!(self.pending, Pending::Nothing) {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        self.pending = Pending::Query { keys, sent: 0, outstanding: 0 };
+        struct Nobody;
+        impl RecordSink for Nobody {
+            fn record(&mut self, _: Record<'_>) {}
+        }
+        self.send_queries(&mut Nobody)
+    }
+
+    fn queue_events(&self) -> usize {
+        self.loss.accounted / EVENT_TRUESIZE
+    }
+}
+
+/// The errno of an `NLMSG_ERROR` or `NLMSG_DONE` message; 0: success.
+fn errno(message: &Message<'_>) -> i32 {
+    message.payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code).saturating_neg())
+}
+
+/// Messages → records. Owns the one event that is refilled for each message.
+pub struct Decoder {
+    event: Event,
+    stats: Stats,
+    complaints: RateLimit,
+}
+
+impl Decoder {
+    /// A decoder that counts into `stats`.
+    pub fn new(stats: Stats) -> Self {
+        let event = Event { kinds: Kinds::empty(), at: 0, flow: Flow::default() };
+        Self { event, stats, complaints: RateLimit::per_second() }
+    }
+
+    fn datagram(&mut self, datagram: &socket::Datagram<'_>, now: u64, sink: &mut dyn RecordSink) {
+        if !datagram.from_kernel {
+            self.stats.add(Counter::NetlinkIgnored, 1);
+        } else if datagram.cut {
+            self.malformed(DecodeError::Cut);
+        } else {
+            self.messages(datagram.bytes, now, sink);
+        }
+    }
+
+    /// Decodes the messages in `bytes`, which were received at `now`
+    /// (nanoseconds since the epoch).
+    pub fn messages(&mut self, bytes: &[u8], now: u64, sink: &mut dyn RecordSink) {
+        for message in Messages::new(bytes) {
+            if let Err(error) = message.and_then(|message| self.message(&message, now, sink)) {
+                self.malformed(error);
+            }
+        }
+    }
+
+    #[inline]
+    fn message(
+        &mut self,
+        message: &Message<'_>,
+        now: u64,
+        sink: &mut dyn RecordSink,
+    ) -> Result<(), DecodeError> {
+        match decode::kind(message) {
+            Kind::Flow(kinds) => {
+                decode::flow(message, kinds, now, &mut self.event)?;
+                sink.record(Record::Event(&self.event));
+            }
+            Kind::Expectation(action) => {
+                sink.record(Record::Expectation(&decode::expectation(message, action)?, now));
+            }
+            Kind::Other => self.stats.add(Counter::NetlinkIgnored, 1),
+        }
+        Ok(())
+    }
+
+    /// Decodes an entry that a dump or a query told.
+    fn known(&mut self, message: &Message<'_>, now: u64, sink: &mut dyn RecordSink) {
+        match decode::flow(message, Kinds::empty(), now, &mut self.event) {
+            Ok(()) => sink.record(Record::Known(&self.event.flow, now)),
+            Err(error) => self.malformed(error),
+        }
+    }
+
+    fn malformed(&mut self, error: DecodeError) {
+        self.stats.add(Counter::NetlinkMalformed, 1);
+        if self.complaints.allow() {
+            let total = self.stats.get(Counter::NetlinkMalformed);
+            warn!("a netlink message could not be decoded: {error} ({total} so far)");
+        }
+    }
+}
+
+/// Watches the event socket's drop counter and grows its buffer.
+struct LossMeter {
+    drops: u32,
+    /// A loss is to be looked for when the queue is dry.
+    suspected: bool,
+    /// The kernel will not tell of overruns: look each second.
+    silent: bool,
+    looked: Instant,
+    requested: usize,
+    /// The buffer as the kernel accounts it, bytes.
+    accounted: usize,
+    maximum: usize,
+    at_maximum: bool,
+    stats: Stats,
+}
+
+impl LossMeter {
+    fn new(socket: &NetfilterSocket, settings: &Settings, stats: Stats) -> io::Result<Self> {
+        Ok(Self {
+            drops: socket.drops()?,
+            suspected: false,
+            silent: settings.reliable,
+            looked: Instant::now(),
+            requested: settings.buffer,
+            accounted: socket.buffer()?,
+            maximum: settings.buffer_max,
+            at_maximum: false,
+            stats,
+        })
+    }
+
+    /// The kernel said that it dropped something.
+    fn overrun(&mut self, socket: &NetfilterSocket) {
+        self.stats.add(Counter::NetlinkOverruns, 1);
+        self.suspected = true;
+        let wanted = self.requested.saturating_mul(2).min(self.maximum);
+        if wanted > self.requested {
+            match socket.set_buffer(wanted) {
+                Ok(accounted) => {
+                    self.requested = wanted;
+                    self.accounted = accounted;
+                    warn!("losing events: netlink buffer increased to {accounted} bytes");
+                }
+                Err(error) => warn!("the netlink buffer could not grow to {wanted}: {error}"),
+            }
+        } else if !self.at_maximum {
+            self.at_maximum = true;
+            warn!(
+                "losing events: the netlink buffer is at its maximum of {} bytes; \
+                 raise netlink_socket_buffer_maxsize",
+                self.maximum
+            );
+        }
+    }
+
+    /// Puts what was dropped since the last call into the stream.
+    fn report(&mut self, socket: &NetfilterSocket, sink: &mut dyn RecordSink) {
+        if self.silent && self.looked.elapsed().as_secs() >= 1 {
+            self.suspected = true;
+        }
+        if !self.suspected {
+            return;
+        }
+        self.looked = Instant::now();
+        let Ok(drops) = socket.drops() else { return };
+        self.suspected = false;
+        let events = u64::from(drops.wrapping_sub(self.drops));
+        self.drops = drops;
+        if events > 0 {
+            self.stats.add(Counter::NetlinkLost, events);
+            sink.record(Record::Lost(Lost { source: "netlink", events, at: now_ns() }));
+        }
+    }
+}
+
+/// Nanoseconds since the epoch; 0 for a clock set before 1970.
+pub(crate) fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests;

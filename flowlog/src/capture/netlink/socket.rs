@@ -1,0 +1,221 @@
+//! The netlink socket: opening it with the right groups and buffer, reading
+//! many datagrams with one system call, and asking it how much it dropped.
+#![expect(unsafe_code, reason = "recvmmsg and SO_MEMINFO have no safe wrapper that reuses buffers")]
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+
+/// Datagrams read by one system call.
+const BATCH: usize = 64;
+/// Room for one datagram. The kernel sizes an event by `ctnetlink_nlmsg_size`
+/// (6.18), well under 2 KiB; a larger one would be told as cut.
+const DATAGRAM: usize = 4096;
+/// Index of the drop counter in what `SO_MEMINFO` returns
+/// (include/uapi/linux/sock_diag.h, `SK_MEMINFO_DROPS`).
+const MEMINFO_DROPS: usize = 8;
+/// Values that `SO_MEMINFO` returns (`SK_MEMINFO_VARS`).
+const MEMINFO_VARS: usize = 9;
+
+/// A nfnetlink socket, non-blocking and closed on exec.
+pub struct NetfilterSocket {
+    socket: Socket,
+}
+
+impl NetfilterSocket {
+    /// Opens a socket in the current network namespace.
+    ///
+    /// # Errors
+    /// The kernel has no nfnetlink, or refuses the socket.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.set_non_blocking(true)?;
+        Ok(Self { socket })
+    }
+
+    /// Joins the multicast group `group` (1 is `NFNLGRP_CONNTRACK_NEW`).
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN` in the namespace's user namespace.
+    pub fn join(&self, group: u32) -> io::Result<()> {
+        self.socket.add_membership(group)
+    }
+
+    /// Asks the kernel to keep and repeat DESTROY events that did not fit.
+    ///
+    /// # Errors
+    /// The options are unknown to the kernel.
+    pub fn set_reliable(&self) -> io::Result<()> {
+        self.socket.set_broadcast_error(true)?;
+        self.socket.set_no_enobufs(true)
+    }
+
+    /// Sets the receive buffer and returns the size that the kernel accounts,
+    /// twice `bytes` when it could be had. Beyond `rmem_max` this needs
+    /// `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// Neither way of setting it is allowed.
+    pub fn set_buffer(&self, bytes: usize) -> io::Result<usize> {
+        setsockopt(self, sockopt::RcvBufForce, &bytes)
+            .or_else(|_| setsockopt(self, sockopt::RcvBuf, &bytes))?;
+        Ok(getsockopt(self, sockopt::RcvBuf)?)
+    }
+
+    /// The receive buffer's size as the kernel accounts it, in bytes.
+    ///
+    /// # Errors
+    /// None that a live socket gives.
+    pub fn buffer(&self) -> io::Result<usize> {
+        Ok(getsockopt(self, sockopt::RcvBuf)?)
+    }
+
+    /// Messages that the kernel has dropped for this socket since it was
+    /// opened, modulo 2^32.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` before Linux 4.12.
+    pub fn drops(&self) -> io::Result<u32> {
+        let mut info = [0u32; MEMINFO_VARS];
+        let mut length = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: `info` and `length` are live, and `length` states the size of
+        // `info`; the kernel writes no more than that.
+        let result = unsafe {
+            libc::getsockopt(
+                self.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                info.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 { Ok(info[MEMINFO_DROPS]) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Sends one or several whole messages to the kernel.
+    ///
+    /// # Errors
+    /// As sendto(2).
+    pub fn send(&self, messages: &[u8]) -> io::Result<()> {
+        self.socket.send_to(messages, &SocketAddr::new(0, 0), 0).map(drop)
+    }
+
+    /// Reads one datagram into `buffer` without blocking.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; otherwise as recv(2).
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        let length = self.socket.recv(&mut &mut *buffer, 0)?;
+        Ok(&buffer[..length.min(buffer.len())])
+    }
+}
+
+impl AsFd for NetfilterSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket owns the descriptor and outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+    }
+}
+
+impl AsRawFd for NetfilterSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// A datagram of a [`Batch`].
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// It came from the kernel, not from another process.
+    pub from_kernel: bool,
+    /// It was longer than the buffer.
+    pub cut: bool,
+}
+
+/// Buffers for reading many datagrams at once; allocated once.
+pub struct Batch {
+    data: Box<[u8]>,
+    // Both point into `data` or each other; boxed, so that they never move.
+    vectors: Box<[libc::iovec]>,
+    senders: Box<[libc::sockaddr_nl]>,
+    headers: Box<[libc::mmsghdr]>,
+    filled: usize,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Batch {
+    /// Allocates the buffers.
+    pub fn new() -> Self {
+        let mut data = vec![0u8; BATCH * DATAGRAM].into_boxed_slice();
+        let vectors = data
+            .chunks_exact_mut(DATAGRAM)
+            .map(|room| libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: DATAGRAM })
+            .collect();
+        // SAFETY: both are plain C structs of integers and pointers, for which
+        // all bits zero is a value.
+        let (sender, header) =
+            unsafe { (mem::zeroed::<libc::sockaddr_nl>(), mem::zeroed::<libc::mmsghdr>()) };
+        Self {
+            data,
+            vectors,
+            senders: vec![sender; BATCH].into_boxed_slice(),
+            headers: vec![header; BATCH].into_boxed_slice(),
+            filled: 0,
+        }
+    }
+
+    /// Reads up to [`BATCH`] datagrams without blocking and returns how many.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none (fewer than [`BATCH`] datagrams do not
+    /// mean that: an error may be waiting), `ENOBUFS` once after the kernel had to
+    /// drop messages; otherwise as recvmmsg(2).
+    pub fn receive(&mut self, socket: &NetfilterSocket) -> io::Result<usize> {
+        self.filled = 0;
+        for ((header, vector), sender) in
+            self.headers.iter_mut().zip(&mut self.vectors).zip(&mut self.senders)
+        {
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_name = (&raw mut *sender).cast();
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+        }
+        // SAFETY: each header names one vector of `DATAGRAM` bytes within
+        // `data` and one sender, all owned by `self` and borrowed mutably for
+        // the call; the kernel writes within the stated lengths.
+        let received = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        self.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        Ok(self.filled)
+    }
+
+    /// What the last [`Batch::receive`] read.
+    pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+        let rooms = self.data.chunks_exact(DATAGRAM);
+        rooms.zip(&self.headers).zip(&self.senders).take(self.filled).map(
+            |((room, header), sender)| Datagram {
+                bytes: &room[..(header.msg_len as usize).min(DATAGRAM)],
+                from_kernel: sender.nl_pid == 0,
+                cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            },
+        )
+    }
+}

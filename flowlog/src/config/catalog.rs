@@ -1,0 +1,320 @@
+//! What may stand in a configuration: the plugins, what each needs and
+//! provides, and every key with its default. One list for the parser, for
+//! `flowlog info` and for the test of `conf/flowlog.conf`.
+
+/// A key of a section.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What its value is, with its unit.
+    pub kind: &'static str,
+    /// The default, as it would be written.
+    pub default: &'static str,
+    /// It may stand more than once.
+    pub repeats: bool,
+    /// What it does.
+    pub help: &'static str,
+}
+
+const fn key(
+    name: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Key {
+    Key { name, kind, default, repeats: false, help }
+}
+
+/// Where in a stack a plugin stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// First.
+    Source,
+    /// Between.
+    Filter,
+    /// Last.
+    Sink,
+}
+
+/// A plugin by its name in a stack line.
+#[derive(Clone, Copy, Debug)]
+pub struct Plugin {
+    /// Its name, upper case.
+    pub name: &'static str,
+    /// Where it stands.
+    pub role: Role,
+    /// What it does, in a sentence.
+    pub summary: &'static str,
+    /// Keys of the record that must be provided before it.
+    pub needs: &'static [&'static str],
+    /// Keys of the record that it provides.
+    pub provides: &'static [&'static str],
+    /// Keys of its section.
+    pub keys: &'static [Key],
+}
+
+/// Keys of `[global]`.
+pub const GLOBAL: &[Key] = &[
+    key(
+        "logfile",
+        "`syslog`, `stdout`, `stderr` or a path",
+        "syslog",
+        "where the daemon's own messages go",
+    ),
+    key(
+        "loglevel",
+        "integer",
+        "5",
+        "messages shown: 1 debug, 3 info, 5 notices and warnings, 7 errors, 8 nothing but fatal \
+         ones; -l overrides it",
+    ),
+    Key {
+        name: "plugin",
+        kind: "path",
+        default: "",
+        repeats: true,
+        help: "accepted and ignored: flowlog has its plugins built in",
+    },
+    Key {
+        name: "stack",
+        kind: "ID:PLUGIN,ID:PLUGIN,…",
+        default: "",
+        repeats: true,
+        help: "a way from a source through filters to a sink; ID names the section with the \
+               plugin's keys, and a source named in several stacks is shared by them",
+    },
+];
+
+/// The plugins.
+pub const PLUGINS: &[Plugin] = &[
+    Plugin {
+        name: "NFCT",
+        role: Role::Source,
+        summary: "connection tracking events",
+        needs: &[],
+        provides: &[
+            "oob.family",
+            "oob.protocol",
+            "orig.ip.saddr",
+            "orig.ip.daddr",
+            "orig.ip.protocol",
+            "orig.l4.sport",
+            "orig.l4.dport",
+            "orig.raw.pktlen",
+            "orig.raw.pktcount",
+            "reply.ip.saddr",
+            "reply.ip.daddr",
+            "reply.ip.protocol",
+            "reply.l4.sport",
+            "reply.l4.dport",
+            "reply.raw.pktlen",
+            "reply.raw.pktcount",
+            "icmp.code",
+            "icmp.type",
+            "ct.mark",
+            "ct.id",
+            "ct.event",
+            "flow.start.sec",
+            "flow.start.usec",
+            "flow.end.sec",
+            "flow.end.usec",
+        ],
+        keys: NFCT,
+    },
+    Plugin {
+        name: "IP2STR",
+        role: Role::Filter,
+        summary: "addresses as text",
+        needs: &[
+            "oob.family",
+            "orig.ip.saddr",
+            "orig.ip.daddr",
+            "reply.ip.saddr",
+            "reply.ip.daddr",
+        ],
+        provides: ADDRESS_TEXTS,
+        keys: &[],
+    },
+    Plugin {
+        name: "PRINTFLOW",
+        role: Role::Filter,
+        summary: "the flow as one line of text",
+        needs: ADDRESS_TEXTS,
+        provides: &["print"],
+        keys: PRINTFLOW,
+    },
+    Plugin {
+        name: "LOGEMU",
+        role: Role::Sink,
+        summary: "lines to a file, as syslogd would write them",
+        needs: &["print"],
+        provides: &[],
+        keys: LOGEMU,
+    },
+];
+
+const ADDRESS_TEXTS: &[&str] =
+    &["orig.ip.saddr.str", "orig.ip.daddr.str", "reply.ip.saddr.str", "reply.ip.daddr.str"];
+
+const NFCT: &[Key] = &[
+    key(
+        "event_mask",
+        "integer",
+        "0x00000005",
+        "events to log: 0x01 new, 0x02 update, 0x04 destroy, 0x08 assured, 0x10 confirmed (seen \
+         in both directions), 0x20 expectation, 0x40 helper, 0x80 destroyed by garbage \
+         collection (which netlink does not tell)",
+    ),
+    key(
+        "hash_enable",
+        "switch",
+        "1",
+        "1: keep the live flows and log one line per flow at its end; 0: keep nothing and log \
+         one line per event",
+    ),
+    key("hash_buckets", "integer", "8192", "accepted and ignored: the table grows by itself"),
+    key(
+        "hash_max_entries",
+        "integer, flows",
+        "32768",
+        "live flows that are kept; the end of a flow beyond them is logged without its start",
+    ),
+    key(
+        "pollinterval",
+        "integer, seconds",
+        "0",
+        "dump the table this often instead of listening to events; needs hash_enable=1; \
+         0: listen to events",
+    ),
+    key(
+        "netlink_socket_buffer_size",
+        "integer, bytes",
+        "16777216",
+        "receive buffer at start; the kernel accounts twice as much, and takes memory only for \
+         events that wait",
+    ),
+    key(
+        "netlink_socket_buffer_maxsize",
+        "integer, bytes",
+        "134217728",
+        "how large the buffer may grow after an overrun; given alone or smaller than the size, \
+         the size is raised to it",
+    ),
+    key(
+        "netlink_resync_timeout",
+        "integer, seconds",
+        "60",
+        "from an overrun to the dump that finds what was missed (hash_enable=1)",
+    ),
+    key(
+        "reliable",
+        "switch",
+        "0",
+        "1: the kernel keeps and repeats DESTROY events that did not fit into the buffer; they \
+         count against nf_conntrack_max meanwhile",
+    ),
+    key(
+        "accept_src_filter",
+        "list of NETWORK/LENGTH",
+        "",
+        "log only flows whose original source lies in one of these networks; a list of one \
+         family lets the other pass",
+    ),
+    key(
+        "accept_dst_filter",
+        "list of NETWORK/LENGTH",
+        "",
+        "the same for the original destination, before NAT",
+    ),
+    key(
+        "accept_proto_filter",
+        "list of protocol names or numbers",
+        "",
+        "log only flows of these protocols, as named in /etc/protocols",
+    ),
+    key(
+        "network_namespace_path",
+        "path",
+        "",
+        "the network namespace to watch, such as /run/netns/NAME; empty: flowlog's own",
+    ),
+    key(
+        "redump_interval",
+        "integer, seconds",
+        "60",
+        "while flows live that existed at start, dump the table this often to notice their end, \
+         which the kernel may never report (hash_enable=1); 0: never",
+    ),
+    key(
+        "set_sysctls",
+        "switch",
+        "0",
+        "1: set nf_conntrack_acct, nf_conntrack_timestamp and nf_conntrack_events to 1 in the \
+         namespace at start",
+    ),
+    key(
+        "activate",
+        "switch",
+        "0",
+        "1: make the kernel track connections in the namespace while flowlog runs, by a rule of \
+         its own",
+    ),
+    key("capture", "`netlink`", "netlink", "where events come from"),
+];
+
+const PRINTFLOW: &[Key] = &[
+    key(
+        "icmp_labels",
+        "`ulogd` or `fixed`",
+        "ulogd",
+        "ulogd: TYPE= holds the ICMP code and CODE= the type, as ulogd2 writes them; fixed: the \
+         right way round",
+    ),
+    key(
+        "ports",
+        "`ulogd` or `all`",
+        "ulogd",
+        "all: SPT= and DPT= for SCTP, DCCP and UDP-Lite, TYPE= and CODE= for ICMPv6 too",
+    ),
+    key(
+        "loss_lines",
+        "switch",
+        "1",
+        "1: a loss of events stands in the log as a line `[LOST] EVENTS=number SOURCE=capture`; \
+         0: it is counted and told in the daemon's own log only",
+    ),
+];
+
+const LOGEMU: &[Key] = &[
+    key("file", "path", "/var/log/flowlog.log", "the file that lines are appended to"),
+    key(
+        "sync",
+        "switch",
+        "0",
+        "1: lines are on disk (fdatasync) before further events are taken; 0: lines are in the \
+         file within a second, on disk when the kernel writes them",
+    ),
+    key(
+        "buffer_max_bytes",
+        "integer, bytes",
+        "67108864",
+        "lines kept while the file cannot be written (disk full); beyond it lines are lost and \
+         counted",
+    ),
+];
+
+/// Sources of ulogd2 that log packets or sums, not flows.
+pub const FOREIGN_SOURCES: &[&str] = &["NFLOG", "ULOG", "UNIXSOCK", "NFACCT"];
+
+/// Plugins of ulogd2 that flowlog does not have.
+pub const FOREIGN_PLUGINS: &[&str] = &[
+    "BASE", "IFINDEX", "HWHDR", "PWSNIFF", "MARK", "IP2BIN", "IP2HBIN", "PRINTPKT", "SYSLOG",
+    "JSON", "GPRINT", "OPRINT", "XML", "NACCT", "SQLITE3", "MYSQL", "PGSQL", "DBI", "IPFIX",
+    "GRAPHITE", "PCAP",
+];
+
+/// The plugin of that name.
+pub fn plugin(name: &str) -> Option<&'static Plugin> {
+    PLUGINS.iter().find(|plugin| plugin.name == name)
+}

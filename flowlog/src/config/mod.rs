@@ -1,0 +1,129 @@
+//! ulogd.conf text → sections → typed configuration. Every refusal names file,
+//! line and remedy, and all of them are told at once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::catalog::Role;
+use self::diagnostic::{Diagnostic, Diagnostics, Severity, nearest};
+use self::grammar::{Document, Value};
+use self::values::Values;
+use crate::event::Kinds;
+use crate::plugin::nfct::filter::Filter;
+use crate::plugin::{logemu, nfct, printflow};
+
+pub mod catalog;
+pub mod diagnostic;
+pub mod grammar;
+mod protocols;
+mod sections;
+mod stacks;
+pub mod values;
+
+/// A configuration that can be run.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the daemon's own messages go.
+    pub log: LogTarget,
+    /// The least severe message shown, on ulogd2's scale from 1 to 8.
+    pub loglevel: u8,
+    /// Sources, each once.
+    pub sources: Vec<Source>,
+    /// Stacks in the order of the file.
+    pub stacks: Vec<Stack>,
+}
+
+/// Where the daemon's own messages go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// syslog(3), facility daemon.
+    Syslog,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// A NFCT instance.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its id in the stack lines.
+    pub id: String,
+    /// The mask as written, for bits that flowlog does not know.
+    pub event_mask: u32,
+    /// What NFCT does.
+    pub nfct: nfct::Settings,
+    /// The receive buffer, bytes: at start and at most.
+    pub buffer: (usize, usize),
+    /// The kernel repeats DESTROY events.
+    pub reliable: bool,
+    /// The namespace to watch; absent: the own one.
+    pub netns: Option<PathBuf>,
+    /// Set the conntrack sysctls at start.
+    pub set_sysctls: bool,
+    /// Hold a rule that makes the kernel track connections.
+    pub activate: bool,
+}
+
+/// A stack line.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    /// Its line in the file.
+    pub line: usize,
+    /// Index of its source in [`Config::sources`].
+    pub source: usize,
+    /// What follows the source.
+    pub stages: Vec<Stage>,
+}
+
+/// A plugin after the source.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    /// Addresses to text.
+    Ip2Str,
+    /// Flow to line.
+    PrintFlow(printflow::Settings),
+    /// Lines to a file.
+    LogEmu(logemu::Settings),
+}
+
+/// What came of reading a configuration.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The configuration, if it can be run.
+    pub config: Option<Config>,
+    /// Everything that is to be said about it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads the configuration in `file`.
+pub fn load(file: &Path) -> Outcome {
+    match fs::read(file) {
+        Ok(bytes) => parse(file, &String::from_utf8_lossy(&bytes)),
+        Err(error) => {
+            let mut found = Diagnostics::new(file);
+            found.error(
+                None,
+                format!("cannot be read: {error}; name another file with -c, or make it readable"),
+            );
+            Outcome { config: None, diagnostics: found.list }
+        }
+    }
+}
+
+/// Reads the configuration `text`, which stands in `file`.
+pub fn parse(file: &Path, text: &str) -> Outcome {
+    let mut found = Diagnostics::new(file);
+    let document = Document::new(text);
+    let config = sections::global(&document, &mut found)
+        .map(|global| stacks::build(&document, global, &mut found));
+    found.list.sort_by_key(|d| d.line);
+    let config = config.filter(|_| !found.has_errors());
+    Outcome { config, diagnostics: found.list }
+}
+
+#[cfg(test)]
+mod tests;

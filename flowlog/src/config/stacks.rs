@@ -1,0 +1,212 @@
+//! `stack=` lines → stacks: which plugin stands where, whether what each needs
+//! is provided before it, and which sections nobody reads.
+
+use super::sections::Global;
+use super::*;
+
+/// A stack that flowlog cannot have any part in was met.
+const FOREIGN: &str = "log packets or sums, not flows";
+
+/// One `id:PLUGIN` of a stack line.
+pub(super) struct Element {
+    /// Names the plugin's section.
+    pub(super) id: String,
+    pub(super) plugin: &'static catalog::Plugin,
+    /// Line of the stack.
+    pub(super) line: usize,
+}
+
+pub(super) fn build<'a>(
+    document: &Document<'a>,
+    global: Global<'a>,
+    found: &mut Diagnostics,
+) -> Config {
+    let mut config = Config {
+        log: global.log,
+        loglevel: global.loglevel,
+        sources: Vec::new(),
+        stacks: Vec::new(),
+    };
+    let mut ids = vec!["global".to_owned()];
+    let mut lines = 0;
+    for entry in global.values.all("stack") {
+        lines += 1;
+        let text = match entry.value {
+            Value::Given(text) | Value::Unterminated(text) => joined(text, entry.rest),
+            Value::Missing => String::new(),
+        };
+        ids.extend(ids_in(&text).map(str::to_owned));
+        if let Some(elements) = elements(&text, entry.line, found) {
+            stack(document, &elements, entry.line, &mut config, found);
+        }
+    }
+    if lines == 0 {
+        found.error(
+            None,
+            "[global] has no stack; add stack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU"
+                .to_owned(),
+        );
+    } else if config.stacks.is_empty() && !found.has_errors() {
+        found.error(
+            None,
+            "no stack is left to run; add a stack that begins with ID:NFCT".to_owned(),
+        );
+    }
+    let disabled = document.disabled_stacks().flat_map(ids_in).map(str::to_owned);
+    ids.extend(disabled);
+    sections_nobody_reads(document, &ids, found);
+    config
+}
+
+/// A list that was broken by blanks: `stack=a:B, c:D`.
+fn joined(text: &str, rest: &str) -> String {
+    let goes_on = text.ends_with(',') || rest.starts_with(',');
+    if goes_on && !rest.starts_with('#') { format!("{text}{rest}") } else { text.to_owned() }
+}
+
+fn ids_in(stack: &str) -> impl Iterator<Item = &str> {
+    stack.split(',').filter_map(|element| element.split(':').next()).map(str::trim)
+}
+
+/// Splits a stack line; `None` if it is faulty or not for flowlog.
+fn elements(text: &str, line: usize, found: &mut Diagnostics) -> Option<Vec<Element>> {
+    let pairs: Vec<&str> = text.split(',').map(str::trim).collect();
+    let first = pairs.first().and_then(|pair| pair.split_once(':')).map_or("", |pair| pair.1);
+    if catalog::FOREIGN_SOURCES.contains(&first.trim()) {
+        found.note(
+            line,
+            format!("the stack is left out: {first} and its kind {FOREIGN}; leave it to ulogd2"),
+        );
+        return None;
+    }
+    let mut elements = Vec::new();
+    let mut good = true;
+    for pair in pairs {
+        match element(pair, line) {
+            Ok(element) => elements.push(element),
+            Err(why) => {
+                good = false;
+                found.error(line, why);
+            }
+        }
+    }
+    good.then_some(elements)
+}
+
+fn element(pair: &str, line: usize) -> Result<Element, String> {
+    let Some((id, name)) = pair.split_once(':') else {
+        return Err(format!("`{pair}` in the stack is not ID:PLUGIN; write for example ct1:NFCT"));
+    };
+    let (id, name) = (id.trim(), name.trim());
+    if id.is_empty() {
+        return Err(format!("`{pair}` in the stack has no id; write for example emu1:{name}"));
+    }
+    match catalog::plugin(name) {
+        Some(plugin) => Ok(Element { id: id.to_owned(), plugin, line }),
+        None if catalog::FOREIGN_PLUGINS.contains(&name) => Err(format!(
+            "{name} is a plugin of ulogd2 that flowlog does not have; take it out of the stack \
+             (`flowlog info` lists what there is)"
+        )),
+        None => Err(format!(
+            "there is no plugin `{name}`{}; `flowlog info` lists them",
+            nearest(name, catalog::PLUGINS.iter().map(|plugin| plugin.name))
+        )),
+    }
+}
+
+/// Checks the order of a stack and adds it to `config`.
+fn stack(
+    document: &Document<'_>,
+    elements: &[Element],
+    line: usize,
+    config: &mut Config,
+    found: &mut Diagnostics,
+) {
+    if !check_order(elements, line, found) {
+        return;
+    }
+    let Some((first, rest)) = elements.split_first() else { return };
+    let source = match config.sources.iter().position(|source| source.id == first.id) {
+        Some(known) => known,
+        None => {
+            config.sources.push(sections::nfct(document, first, found));
+            config.sources.len() - 1
+        }
+    };
+    let stages = rest.iter().map(|element| stage(document, element, found)).collect();
+    config.stacks.push(Stack { line, source, stages });
+}
+
+fn stage(document: &Document<'_>, element: &Element, found: &mut Diagnostics) -> Stage {
+    match element.plugin.name {
+        "PRINTFLOW" => Stage::PrintFlow(sections::printflow(document, element, found)),
+        "LOGEMU" => Stage::LogEmu(sections::logemu(document, element, found)),
+        _ => Stage::Ip2Str,
+    }
+}
+
+/// Source first, sink last, filters between, needs provided.
+fn check_order(elements: &[Element], line: usize, found: &mut Diagnostics) -> bool {
+    let mut good = true;
+    let mut refuse = |why: String| {
+        good = false;
+        found.error(line, why);
+    };
+    let last = elements.len() - 1;
+    for (place, Element { id, plugin, .. }) in elements.iter().enumerate() {
+        let name = plugin.name;
+        match plugin.role {
+            Role::Source if place > 0 => {
+                refuse(format!("{id}:{name} is a source; put it first in the stack"));
+            }
+            Role::Filter | Role::Sink if place == 0 => refuse(format!(
+                "the stack begins with {id}:{name}, which is no source; begin with ct1:NFCT"
+            )),
+            Role::Sink if place < last => {
+                refuse(format!("{id}:{name} is a sink; put it last in the stack"));
+            }
+            Role::Source | Role::Filter if place == last => refuse(format!(
+                "the stack ends with {id}:{name}, which is no sink; end with emu1:LOGEMU"
+            )),
+            _ => {}
+        }
+        let before = &elements[..place];
+        let missing = plugin
+            .needs
+            .iter()
+            .find(|need| !before.iter().any(|element| element.plugin.provides.contains(need)));
+        if let (Some(need), true) = (missing, place > 0) {
+            let giver = catalog::PLUGINS.iter().find(|plugin| plugin.provides.contains(need));
+            refuse(format!(
+                "{id}:{name} needs `{need}`, which nothing before it provides; put {} before it",
+                giver.map_or("its source", |plugin| plugin.name)
+            ));
+        }
+    }
+    good
+}
+
+fn sections_nobody_reads(document: &Document<'_>, ids: &[String], found: &mut Diagnostics) {
+    for header in document.headers() {
+        if let Some(first) = header.first {
+            found.note(
+                header.line,
+                format!(
+                    "[{}] stands here for the second time; only the first one, in line {first}, \
+                     is read. Move its keys there",
+                    header.name
+                ),
+            );
+        } else if !ids.iter().any(|id| id == header.name) {
+            found.add(
+                Severity::Unknown,
+                header.line,
+                format!(
+                    "no stack names [{}], so it is not read{}",
+                    header.name,
+                    nearest(header.name, ids)
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Entries of one section → typed values. A wrong value is an error with its
+//! line; a trap of ulogd2 is a note that says what was understood.
+
+use std::ops::RangeInclusive;
+
+use super::catalog::Key;
+use super::diagnostic::{Diagnostics, Severity, nearest};
+use super::grammar::{Entry, Section, Value};
+
+/// A section whose keys have been checked against those that are known.
+pub struct Values<'a> {
+    name: String,
+    entries: Vec<Entry<'a>>,
+}
+
+impl<'a> Values<'a> {
+    /// Checks the keys of `section`: unknown and repeated ones are found here.
+    pub fn new(section: Section<'a>, known: &[Key], found: &mut Diagnostics) -> Self {
+        let mut entries: Vec<Entry<'a>> = Vec::new();
+        for entry in section.entries {
+            let Some(key) = known.iter().find(|key| key.name == entry.key) else {
+                unknown(section.name, &entry, known, found);
+                continue;
+            };
+            let first = entries.iter().find(|e| e.key == entry.key).map(|e| e.line);
+            if let (Some(first), false) = (first, key.repeats) {
+                found.error(
+                    entry.line,
+                    format!(
+                        "`{}` stands in [{}] for the second time, first in line {first}; \
+                         remove one of them",
+                        entry.key, section.name
+                    ),
+                );
+                continue;
+            }
+            if !key.repeats && !entry.rest.is_empty() && !is_comment(entry.rest) {
+                found.note(
+                    entry.line,
+                    format!(
+                        "`{}` after the value of `{}` is ignored; put a value with blanks or \
+                         `=` into double quotes, and `#` before a comment",
+                        entry.rest, entry.key
+                    ),
+                );
+            }
+            entries.push(entry);
+        }
+        Self { name: section.name.to_owned(), entries }
+    }
+
+    /// All entries of a key that may repeat.
+    pub fn all(&self, key: &str) -> impl Iterator<Item = &Entry<'a>> {
+        self.entries.iter().filter(move |entry| entry.key == key)
+    }
+
+    /// The line of a key, if it is there.
+    pub fn line(&self, key: &str) -> Option<usize> {
+        self.all(key).next().map(|entry| entry.line)
+    }
+
+    /// A value as written; `None` when the key is absent or has no value.
+    pub fn string(&self, key: &str, found: &mut Diagnostics) -> Option<&'a str> {
+        let entry = *self.all(key).next()?;
+        match entry.value {
+            Value::Given(value) => Some(value),
+            Value::Unterminated(value) => {
+                found.note(
+                    entry.line,
+                    format!(
+                        "the quote of `{key}` does not end; `{value}` is used. Add the closing \
+                         quote"
+                    ),
+                );
+                Some(value)
+            }
+            Value::Missing => {
+                found.note(
+                    entry.line,
+                    format!("`{key}` has no value; its default is used. Give it one, or remove it"),
+                );
+                None
+            }
+        }
+    }
+
+    /// A number in C notation (decimal, `0x` hexadecimal, `0` octal).
+    pub fn integer(
+        &self,
+        key: &str,
+        range: RangeInclusive<i64>,
+        found: &mut Diagnostics,
+    ) -> Option<i64> {
+        let text = self.string(key, found)?;
+        let line = self.line(key);
+        match parse_integer(text) {
+            Ok((value, rest)) => {
+                if !rest.is_empty() {
+                    found.note(
+                        line,
+                        format!("`{key}={text}`: {value} is used, `{rest}` is ignored; remove it"),
+                    );
+                }
+                if range.contains(&value) {
+                    return Some(value);
+                }
+                found.error(
+                    line,
+                    format!(
+                        "`{key}={text}` is out of range; give a number from {} to {}",
+                        range.start(),
+                        range.end()
+                    ),
+                );
+                None
+            }
+            Err(why) => {
+                found.error(
+                    line,
+                    format!(
+                        "`{key}={text}` in [{}] is no number: {why}; write a decimal, 0x \
+                         hexadecimal or 0 octal number",
+                        self.name
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    /// A switch: 0 is off, any other number on.
+    pub fn switch(&self, key: &str, found: &mut Diagnostics) -> Option<bool> {
+        let range = i64::from(i32::MIN)..=i64::from(u32::MAX);
+        self.integer(key, range, found).map(|value| value != 0)
+    }
+
+    /// One word out of `choices`.
+    pub fn choice<T: Copy>(
+        &self,
+        key: &str,
+        choices: &[(&str, T)],
+        found: &mut Diagnostics,
+    ) -> Option<T> {
+        let text = self.string(key, found)?;
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+            return Some(*value);
+        }
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+        found.error(
+            self.line(key),
+            format!("`{key}={text}` is not known; write {}", names.join(" or ")),
+        );
+        None
+    }
+
+    /// A list separated by commas, each item parsed by `parse`.
+    pub fn list<T>(
+        &self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        found: &mut Diagnostics,
+    ) -> Vec<T> {
+        let Some(text) = self.string(key, found) else { return Vec::new() };
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let mut list = Vec::new();
+        for item in items {
+            match parse(item) {
+                Ok(value) => list.push(value),
+                Err(why) => found.error(self.line(key), format!("`{key}`: {why}")),
+            }
+        }
+        list
+    }
+}
+
+fn is_comment(rest: &str) -> bool {
+    rest.starts_with(['#', ';'])
+}
+
+fn unknown(section: &str, entry: &Entry<'_>, known: &[Key], found: &mut Diagnostics) {
+    if entry.key.starts_with(';') {
+        return;
+    }
+    found.add(
+        Severity::Unknown,
+        entry.line,
+        format!(
+            "`{}` is no key of [{section}], and is ignored{}",
+            entry.key,
+            nearest(entry.key, known.iter().map(|key| key.name))
+        ),
+    );
+}
+
+/// Reads a number as C's `strtol` with base 0 does, and returns what follows.
+fn parse_integer(text: &str) -> Result<(i64, &str), &'static str> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let hex = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));
+    let (radix, digits) = match hex {
+        Some(hex) => (16, hex),
+        None if digits.starts_with('0') => (8, digits),
+        None => (10, digits),
+    };
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let (digits, rest) = digits.split_at(end);
+    if digits.is_empty() {
+        return Err("it has no digits");
+    }
+    if radix == 8 && rest.starts_with(['8', '9']) {
+        return Err("a number that begins with 0 is octal");
+    }
+    let value = i64::from_str_radix(digits, radix).map_err(|_| "it is too large")?;
+    Ok((if negative { -value } else { value }, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_integer;
+
+    #[test]
+    fn numbers_are_read_as_c_reads_them() {
+        assert_eq!(parse_integer("0x10"), Ok((16, "")));
+        assert_eq!(parse_integer("010"), Ok((8, "")));
+        assert_eq!(parse_integer("-1"), Ok((-1, "")));
+        assert_eq!(parse_integer("0"), Ok((0, "")));
+        assert_eq!(parse_integer("5;"), Ok((5, ";")));
+        assert!(parse_integer("yes").is_err());
+        assert!(parse_integer("08").is_err());
+        assert!(parse_integer("0x").is_err());
+        assert!(parse_integer("99999999999999999999").is_err());
+    }
+}

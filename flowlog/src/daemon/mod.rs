@@ -1,0 +1,6 @@
+//! What makes a process a daemon: going to the background, the pidfile, and
+//! giving up root.
+
+pub mod background;
+pub mod pidfile;
+pub mod privileges;

@@ -1,0 +1,54 @@
+//! Giving up root for a user, and keeping the one capability without which
+//! resync, queries and buffer growth would silently stop working.
+
+use std::ffi::CString;
+
+use anyhow::{Context as _, bail};
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::prctl;
+use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
+
+/// A user to become.
+#[derive(Clone, Debug)]
+pub struct Target {
+    name: CString,
+    /// Its user id.
+    pub uid: Uid,
+    /// Its primary group.
+    pub gid: Gid,
+}
+
+/// Looks `name` up.
+///
+/// # Errors
+/// There is no such user.
+pub fn look_up(name: &str) -> anyhow::Result<Target> {
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(Target { name: CString::new(name)?, uid: user.uid, gid: user.gid }),
+        Ok(None) => bail!("unknown user {name}; name one that exists with -u"),
+        Err(error) => bail!("the user {name} cannot be looked up: {error}"),
+    }
+}
+
+/// Becomes `target`, with `CAP_NET_ADMIN` alone. Call while there is one
+/// thread: capabilities are per thread.
+///
+/// # Errors
+/// The process is not root, or the kernel refuses a step.
+pub fn drop_to(target: &Target) -> anyhow::Result<()> {
+    let keep = CapsHashSet::from([Capability::CAP_NET_ADMIN]);
+    prctl::set_keepcaps(true).context("capabilities cannot be kept")?;
+    setgid(target.gid)
+        .and_then(|()| initgroups(&target.name, target.gid))
+        .and_then(|()| setuid(target.uid))
+        .with_context(|| {
+            format!("cannot become {}; -u needs root", target.name.to_string_lossy())
+        })?;
+    prctl::set_keepcaps(false).context("capabilities cannot be dropped at the next exec")?;
+    // The effective set is empty after setuid, and must stay within the
+    // permitted one.
+    caps::set(None, CapSet::Permitted, &keep)
+        .and_then(|()| caps::set(None, CapSet::Effective, &keep))
+        .context("CAP_NET_ADMIN cannot be kept; give flowlog that capability")?;
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Facts about this host, each from one place in the kernel, and what follows
+//! from them for a configuration. All of them are those of the calling thread's
+//! network namespace: `/proc/sys/net` shows the namespace of whoever reads it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use caps::{CapSet, Capability};
+
+pub use self::activity::{Activity, conntrack_active};
+pub use self::findings::{Finding, State, findings};
+
+mod activity;
+pub(crate) mod exchange;
+mod findings;
+
+/// The conntrack sysctls that flowlog wants to be 1.
+const WANTED: [&str; 3] = ["nf_conntrack_acct", "nf_conntrack_timestamp", "nf_conntrack_events"];
+
+/// The kernel's release, such as `6.18.44`; absent without /proc.
+pub fn release() -> Option<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    Some(release.trim_end().to_owned())
+}
+
+/// Whether the kernel describes its types (BTF), as eBPF capture needs it.
+pub fn has_btf() -> bool {
+    Path::new("/sys/kernel/btf/vmlinux").exists()
+}
+
+/// Whether this thread has `CAP_NET_ADMIN` in effect.
+pub fn has_net_admin() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap_or(false)
+}
+
+/// The sysctl `net.netfilter.NAME`; absent when this kernel has none, or its
+/// module is not loaded.
+pub fn sysctl(name: &str) -> Option<u64> {
+    number(&sysctl_file(name))
+}
+
+/// Sets the sysctl `net.netfilter.NAME`.
+///
+/// # Errors
+/// The kernel has none of that name, or refuses the value or the caller.
+pub fn set_sysctl(name: &str, value: u64) -> io::Result<()> {
+    fs::write(sysctl_file(name), value.to_string())
+}
+
+/// Sets accounting, timestamps and events to 1, and tells what came of each.
+pub fn set_sysctls() -> Vec<(&'static str, io::Result<()>)> {
+    WANTED.map(|name| (name, set_sysctl(name, 1))).into()
+}
+
+/// Entries in the table of tracked connections; absent without conntrack.
+pub fn conntrack_count() -> Option<u64> {
+    sysctl("nf_conntrack_count")
+}
+
+/// Entries that the table takes at most; absent without conntrack.
+pub fn conntrack_max() -> Option<u64> {
+    sysctl("nf_conntrack_max")
+}
+
+/// The largest receive buffer that a process without `CAP_NET_ADMIN` gets,
+/// bytes; absent where the namespace does not tell.
+pub fn rmem_max() -> Option<u64> {
+    number(Path::new("/proc/sys/net/core/rmem_max"))
+}
+
+fn sysctl_file(name: &str) -> PathBuf {
+    Path::new("/proc/sys/net/netfilter").join(name)
+}
+
+fn number(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_absent() {
+        assert_eq!(sysctl("nf_conntrack_nonsense"), None);
+        let error = set_sysctl("nf_conntrack_nonsense", 1).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied));
+    }
+
+    #[test]
+    fn the_release_is_one_word() {
+        let release = release().unwrap();
+        assert!(!release.is_empty() && !release.contains(char::is_whitespace), "{release:?}");
+    }
+}

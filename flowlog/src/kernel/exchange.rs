@@ -1,0 +1,81 @@
+//! One request to nfnetlink and all of its replies. The kernel works requests
+//! off while they are sent, and fills a dump while it is read: a socket that
+//! has nothing to read is a reply that will never come.
+
+use std::io;
+
+use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+
+use crate::capture::netlink::attr::{DecodeError, Message, Messages};
+use crate::capture::netlink::socket::NetfilterSocket;
+
+/// A dump's datagrams are at most 32 KiB (`netlink_recvmsg`, 6.18).
+const REPLY: usize = 1 << 16;
+/// `NLMSG_ERROR`: an error, or an acknowledgement.
+const NLMSG_ERROR: u16 = 2;
+/// `NLMSG_DONE`: the end of a dump.
+const NLMSG_DONE: u16 = 3;
+
+/// The bytes of a request.
+pub(crate) fn request(
+    family: NetfilterProtoFamily,
+    resource: u16,
+    inner: impl Into<NetfilterMessageInner>,
+    flags: u16,
+    seq: u32,
+) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = seq;
+    let payload = NetfilterMessage::new(NetfilterHeader::new(family, 0, resource), inner);
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(payload));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+/// Sends `request` (a dump, or a request with `NLM_F_ACK`) and hands each reply
+/// to `each`, until the kernel says that this was all.
+///
+/// # Errors
+/// The kernel's refusal, or that of `each`; `WouldBlock` when it does not
+/// answer.
+pub(crate) fn exchange(
+    socket: &NetfilterSocket,
+    request: &[u8],
+    mut each: impl FnMut(&Message<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    socket.send(request)?;
+    let mut buffer = vec![0; REPLY];
+    loop {
+        let datagram = match socket.receive(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        for message in Messages::new(datagram) {
+            let message = message.map_err(malformed)?;
+            match refusal(&message) {
+                None => each(&message)?,
+                Some(0) => return Ok(()),
+                Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            }
+        }
+    }
+}
+
+/// The errno that ends an exchange, 0 for success; absent when `message` ends
+/// none.
+pub(crate) fn refusal(message: &Message<'_>) -> Option<i32> {
+    let ends = matches!(message.kind, NLMSG_DONE | NLMSG_ERROR);
+    let errno = message.payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+    ends.then_some(errno.saturating_neg())
+}
+
+/// A reply that is no message of the expected kind.
+pub(crate) fn malformed(error: DecodeError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

@@ -1,0 +1,15 @@
+//! The flowlog binary: everything is in the library.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match flowlog::cli::main() {
+        Ok(code) => code,
+        Err(error) => {
+            // Standard error is all there is to complain on.
+            let _ = writeln!(io::stderr(), "flowlog: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

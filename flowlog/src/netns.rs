@@ -1,0 +1,138 @@
+//! Network namespaces: a name or path → a file, and a call made inside it.
+//! Sockets stay in the namespace they were opened in, so that it is enough to
+//! be there while they are opened.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns};
+use thiserror::Error;
+use tracing::error;
+
+/// Where `ip netns` keeps the namespaces that it names.
+const NAMED: &str = "/run/netns";
+/// The calling thread's own namespace: `/proc/self` is the main thread's.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// A namespace could not be entered or left.
+#[derive(Debug, Error)]
+pub enum NetnsError {
+    /// Its file cannot be opened.
+    #[error(
+        "network namespace {path} cannot be opened: {cause}; see `ip netns list` for names, or \
+         give a path such as /proc/PID/ns/net"
+    )]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The kernel refuses the file.
+    #[error("network namespace {path} cannot be entered: {cause}; {}", remedy(cause))]
+    Enter {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The thread is still in the other namespace.
+    #[error(
+        "the way back from network namespace {path} is barred: {cause}; run it as root, with \
+         CAP_SYS_ADMIN"
+    )]
+    Return {
+        /// The namespace that the thread is in.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+}
+
+fn remedy(cause: &io::Error) -> &'static str {
+    match cause.raw_os_error() {
+        Some(libc::EPERM) => "run it as root, with CAP_SYS_ADMIN",
+        Some(libc::EINVAL) => {
+            "it is no namespace (a leftover of one?): give a name from `ip netns list`, or a \
+             path such as /proc/PID/ns/net"
+        }
+        _ => "give a name from `ip netns list`, or a path such as /proc/PID/ns/net",
+    }
+}
+
+/// The file of a namespace: a bare name is one of `ip netns`.
+pub fn resolve(name_or_path: &Path) -> PathBuf {
+    let bare = name_or_path.components().count() == 1 && !name_or_path.has_root();
+    if bare { Path::new(NAMED).join(name_or_path) } else { name_or_path.to_owned() }
+}
+
+/// Calls `f` with the calling thread inside the namespace `path` (a file, or a
+/// name as for [`resolve`]), and comes back afterwards, also when `f` panics.
+/// `None` calls `f` where the thread is.
+///
+/// # Errors
+/// The namespace cannot be entered, and `f` was not called; or `f` was called
+/// and the thread cannot come back.
+pub fn within<T>(path: Option<&Path>, f: impl FnOnce() -> T) -> Result<T, NetnsError> {
+    let Some(path) = path.map(resolve) else { return Ok(f()) };
+    let open = |path: &Path| {
+        File::open(path).map_err(|cause| NetnsError::Open { path: path.to_owned(), cause })
+    };
+    let mut stay = Stay { home: Some(open(Path::new(OWN))?), path };
+    let namespace = open(&stay.path)?;
+    if let Err(errno) = setns(namespace, CloneFlags::CLONE_NEWNET) {
+        stay.home = None;
+        return Err(NetnsError::Enter { path: stay.path.clone(), cause: errno.into() });
+    }
+    let value = f();
+    stay.leave()?;
+    Ok(value)
+}
+
+/// A thread's stay in another namespace.
+struct Stay {
+    /// Where to go back to; none once it is not away.
+    home: Option<File>,
+    path: PathBuf,
+}
+
+impl Stay {
+    fn leave(&mut self) -> Result<(), NetnsError> {
+        let Some(home) = self.home.take() else { return Ok(()) };
+        setns(home, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| NetnsError::Return { path: self.path.clone(), cause: errno.into() })
+    }
+}
+
+impl Drop for Stay {
+    /// Reached with something to do only when the call panicked.
+    fn drop(&mut self) {
+        if let Err(error) = self.leave() {
+            error!("{error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_is_one_of_ip_netns() {
+        assert_eq!(resolve(Path::new("blue")), Path::new("/run/netns/blue"));
+        assert_eq!(resolve(Path::new("/proc/1/ns/net")), Path::new("/proc/1/ns/net"));
+        assert_eq!(resolve(Path::new("./blue")), Path::new("./blue"));
+    }
+
+    #[test]
+    fn no_namespace_is_a_plain_call() {
+        assert_eq!(within(None, || 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_missing_namespace_is_refused_before_the_call() {
+        let error = within(Some(Path::new("/nonexistent")), || panic!("called")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent"), "{error}");
+    }
+}

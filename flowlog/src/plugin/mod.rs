@@ -1,0 +1,54 @@
+//! The plugins: one file for each name that may stand in a stack line. They
+//! see flows and events, never netlink.
+
+use crate::event::{Expectation, Kinds, Lost};
+use crate::flow::Flow;
+
+pub mod ip2str;
+pub mod logemu;
+pub mod nfct;
+pub mod printflow;
+
+/// What a source hands down its stacks.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// The selected kinds; empty for a loss.
+    pub tag: Kinds,
+    /// When it happened, nanoseconds since the epoch.
+    pub at: u64,
+    /// What happened.
+    pub body: Body<'a>,
+}
+
+/// What an [`Item`] is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// A connection.
+    Flow {
+        /// The connection.
+        flow: &'a Flow,
+        /// Its start, nanoseconds since the epoch, when it is known.
+        start: Option<u64>,
+        /// Its end, as `start`.
+        end: Option<u64>,
+    },
+    /// An expectation.
+    Expectation(&'a Expectation),
+    /// Events that nobody will ever see.
+    Lost(Lost),
+}
+
+/// Takes what a source hands on.
+pub trait Downstream {
+    /// Takes one item.
+    fn push(&mut self, item: &Item<'_>);
+}
+
+/// What the plugins of a stack leave for those behind them.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// By IP2STR.
+    pub addresses: ip2str::Addresses,
+    /// By PRINTFLOW: the line with its line feed; empty: nothing to log.
+    pub print: Vec<u8>,
+}

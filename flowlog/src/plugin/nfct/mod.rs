@@ -1,0 +1,398 @@
+//! NFCT, the source plugin: takes records from a capture, applies filters,
+//! `event_mask` and, with `hash_enable=1`, the table of live flows, and hands
+//! on what is to be logged.
+
+use std::time::{Duration, Instant};
+
+use hashbrown::HashSet;
+use tracing::{info, warn};
+
+use self::filter::Filter;
+use self::sync::{Action, Purpose, Sync};
+use self::table::{Entry, FlowTable};
+use super::{Body, Downstream, Item};
+use crate::event::{Event, Expectation, Kinds, Lost, Record};
+use crate::flow::{Flow, Status};
+use crate::ratelimit::RateLimit;
+use crate::stats::{Counter, Stats};
+
+pub mod filter;
+pub mod sync;
+mod table;
+
+/// Flows that end during a dump are remembered up to this number; beyond it
+/// the dump is made again.
+const MAX_ENDED: usize = 1 << 20;
+
+/// How NFCT is to work.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which events are logged.
+    pub mask: Kinds,
+    /// One line per flow at its end, instead of one per event; holds the number
+    /// of flows that are kept at most.
+    pub hash: Option<usize>,
+    /// Dump the table this often instead of listening to events.
+    pub poll: Option<Duration>,
+    /// From an overrun to the dump that makes good for it.
+    pub resync: Duration,
+    /// While flows live that the kernel may never report, dump this often.
+    pub redump: Option<Duration>,
+    /// Which flows are logged.
+    pub filter: Filter,
+}
+
+impl Settings {
+    /// The multicast groups that the mask needs, as in nfnetlink.h.
+    pub fn groups(&self) -> Vec<u32> {
+        const NEW: u32 = 1;
+        const UPDATE: u32 = 2;
+        const DESTROY: u32 = 3;
+        const EXPECT: [u32; 3] = [4, 5, 6];
+        if self.poll.is_some() {
+            return Vec::new();
+        }
+        let mut groups = Vec::new();
+        let mut join = |wanted: Kinds, group: u32| {
+            if self.mask.intersects(wanted) {
+                groups.push(group);
+            }
+        };
+        join(Kinds::NEW | Kinds::HELPER, NEW);
+        join(Kinds::UPDATE | Kinds::ASSURED | Kinds::CONFIRMED | Kinds::HELPER, UPDATE);
+        join(if self.hash.is_some() { Kinds::all() } else { Kinds::DESTROY }, DESTROY);
+        for group in EXPECT {
+            join(Kinds::EXPECT, group);
+        }
+        groups
+    }
+}
+
+/// The source plugin.
+pub struct Nfct {
+    settings: Settings,
+    tracker: Option<Tracker>,
+    lost: u64,
+    lost_last: Option<Lost>,
+    lost_limit: RateLimit,
+    stats: Stats,
+}
+
+/// What `hash_enable=1` adds.
+struct Tracker {
+    table: FlowTable,
+    generation: u8,
+    sync: Sync,
+    /// Fingerprints of flows that ended while a dump is read: the dump may
+    /// still tell them.
+    ended: HashSet<u64>,
+    full_warned: bool,
+}
+
+impl Nfct {
+    /// A source that works as `settings` say.
+    pub fn new(settings: Settings, stats: Stats) -> Self {
+        let tracker = settings.hash.map(|max_entries| Tracker {
+            table: FlowTable::new(max_entries),
+            generation: 0,
+            sync: Sync::new(&settings),
+            ended: HashSet::new(),
+            full_warned: false,
+        });
+        Self {
+            settings,
+            tracker,
+            lost: 0,
+            lost_last: None,
+            lost_limit: RateLimit::per_second(),
+            stats,
+        }
+    }
+
+    /// Flows that are kept now.
+    pub fn live(&self) -> usize {
+        self.tracker.as_ref().map_or(0, |tracker| tracker.table.len())
+    }
+
+    /// Flows whose end the kernel may never tell.
+    pub fn preexisting(&self) -> usize {
+        self.tracker.as_ref().map_or(0, |tracker| tracker.table.preexisting())
+    }
+
+    /// Takes a record and hands on what it gives.
+    #[inline]
+    pub fn record(&mut self, record: Record<'_>, out: &mut dyn Downstream) {
+        match record {
+            Record::Event(event) if !self.settings.filter.accepts(&event.flow.orig) => {
+                self.stats.add(Counter::FlowsFiltered, 1);
+            }
+            Record::Event(event) if self.tracker.is_some() => self.tracked(event, out),
+            Record::Event(event) => self.untracked(event, out),
+            Record::Expectation(expectation, at) => self.expectation(expectation, at, out),
+            Record::Lost(lost) => self.lost(lost, out),
+            Record::Known(flow, at) => self.known(flow, at, out),
+            Record::DumpDone { complete } => self.dump_done(complete),
+            Record::QueryDone => self.query_done(out),
+        }
+    }
+
+    /// SIGUSR2: dump the table and reset the kernel's counters.
+    pub fn dump_and_reset(&mut self) -> Action {
+        match &mut self.tracker {
+            Some(tracker) => tracker.sync.request_reset(),
+            None => Action::DumpAndReset,
+        }
+    }
+
+    /// When [`Nfct::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let sync = self.tracker.as_ref().and_then(|tracker| tracker.sync.deadline());
+        let lost = (self.lost > 0).then(|| Instant::now() + Duration::from_secs(1));
+        [sync, lost].into_iter().flatten().min()
+    }
+
+    /// Does what time has made due; the caller carries the action out.
+    pub fn tick(&mut self, now: Instant, out: &mut dyn Downstream) -> Option<Action> {
+        if self.lost > 0 && self.lost_limit.allow() {
+            self.flush_lost(out);
+        }
+        let tracker = self.tracker.as_mut()?;
+        let pending = tracker.table.preexisting() > 0;
+        let action = tracker.sync.tick(now, pending, |candidates| {
+            candidates.retain(|old| {
+                let entry = tracker.table.get_mut(&old.flow());
+                entry.is_some_and(|entry| entry.generation == old.generation)
+            });
+        })?;
+        if matches!(action, Action::Dump | Action::DumpAndReset) {
+            tracker.begin_dump();
+        }
+        Some(action)
+    }
+
+    /// The action of [`Nfct::tick`] could not be carried out.
+    pub fn action_failed(&mut self, now: Instant) {
+        if let Some(tracker) = &mut self.tracker {
+            tracker.sync.failed(now);
+        }
+    }
+
+    /// Hands on losses that were held back to keep to one report a second.
+    pub fn finish(&mut self, out: &mut dyn Downstream) {
+        if self.lost > 0 {
+            self.flush_lost(out);
+        }
+    }
+
+    /// `hash_enable=0`: each message speaks for itself.
+    fn untracked(&mut self, event: &Event, out: &mut dyn Downstream) {
+        let mut kinds = event.kinds;
+        if !kinds.contains(Kinds::DESTROY) {
+            kinds |= seen(&event.flow);
+        }
+        let start = match event.flow.start {
+            None if event.kinds.contains(Kinds::NEW) => Some(event.at),
+            told => told,
+        };
+        self.select(kinds, &event.flow, event.at, start, out);
+    }
+
+    /// `hash_enable=1`: NEW and UPDATE feed the table, DESTROY gives the line.
+    fn tracked(&mut self, event: &Event, out: &mut dyn Downstream) {
+        let Some(tracker) = &mut self.tracker else { return };
+        if event.kinds.contains(Kinds::DESTROY) {
+            if tracker.sync.is_dumping() {
+                tracker.remember_end(&event.flow);
+            }
+            let kept = tracker.table.remove(&event.flow);
+            let start = kept.map(|entry| entry.start).or(event.flow.start);
+            self.select(Kinds::DESTROY, &event.flow, event.at, start, out);
+            return;
+        }
+        let generation = tracker.generation;
+        let first = match tracker.table.get_mut(&event.flow) {
+            Some(entry) => {
+                entry.refresh(&event.flow, generation);
+                let first = entry.first_seen(seen(&event.flow));
+                if entry.is_preexisting() {
+                    tracker.table.clear_preexisting(&event.flow);
+                }
+                first
+            }
+            None => {
+                let start = event.flow.start.unwrap_or(event.at);
+                let mut entry = Entry::new(&event.flow, start, generation);
+                let first = entry.first_seen(seen(&event.flow));
+                tracker.insert(entry, &self.stats);
+                first
+            }
+        };
+        if !first.is_empty() {
+            self.select(first, &event.flow, event.at, event.flow.start, out);
+        }
+    }
+
+    /// Hands on what the mask lets through of `kinds`. Where a bit says what
+    /// changed, the bare UPDATE says no more.
+    #[inline]
+    fn select(
+        &mut self,
+        kinds: Kinds,
+        flow: &Flow,
+        at: u64,
+        start: Option<u64>,
+        out: &mut dyn Downstream,
+    ) {
+        let mut tag = kinds & self.settings.mask;
+        if tag.is_empty() {
+            return;
+        }
+        if tag != Kinds::UPDATE {
+            tag.remove(Kinds::UPDATE);
+        }
+        let end = kinds.contains(Kinds::DESTROY).then(|| flow.stop.unwrap_or(at));
+        self.stats.add(Counter::FlowsSelected, 1);
+        out.push(&Item { tag, at, body: Body::Flow { flow, start, end } });
+    }
+
+    fn expectation(&mut self, expectation: &Expectation, at: u64, out: &mut dyn Downstream) {
+        if !self.settings.mask.contains(Kinds::EXPECT) {
+            return;
+        }
+        if !self.settings.filter.accepts(&expectation.tuple) {
+            self.stats.add(Counter::FlowsFiltered, 1);
+            return;
+        }
+        self.stats.add(Counter::FlowsSelected, 1);
+        out.push(&Item { tag: Kinds::EXPECT, at, body: Body::Expectation(expectation) });
+    }
+
+    fn lost(&mut self, lost: Lost, out: &mut dyn Downstream) {
+        self.lost += lost.events;
+        self.lost_last = Some(lost);
+        if let Some(tracker) = &mut self.tracker {
+            tracker.sync.lost(Instant::now());
+        }
+        if self.lost_limit.allow() {
+            self.flush_lost(out);
+        }
+    }
+
+    fn flush_lost(&mut self, out: &mut dyn Downstream) {
+        let Some(last) = self.lost_last.take() else { return };
+        let lost = Lost { events: std::mem::take(&mut self.lost), ..last };
+        let total = self.stats.get(Counter::NetlinkLost);
+        warn!("{} events lost by {} ({total} so far)", lost.events, lost.source);
+        out.push(&Item { tag: Kinds::empty(), at: lost.at, body: Body::Lost(lost) });
+    }
+
+    /// An entry that a dump or a query told.
+    fn known(&mut self, flow: &Flow, at: u64, out: &mut dyn Downstream) {
+        let Some(tracker) = &mut self.tracker else { return };
+        if !self.settings.filter.accepts(&flow.orig) {
+            return;
+        }
+        let generation = tracker.generation;
+        let ended = tracker.ended.contains(&tracker.table.fingerprint(flow));
+        let start = match tracker.table.get_mut(flow) {
+            Some(entry) => {
+                entry.refresh(flow, generation);
+                entry.first_seen(seen(flow));
+                entry.start
+            }
+            None if ended => return,
+            None => {
+                let start = flow.start.unwrap_or(at);
+                let mut entry = Entry::new(flow, start, generation);
+                entry.first_seen(seen(flow));
+                entry.set_preexisting(tracker.sync.purpose() == Purpose::Startup);
+                tracker.insert(entry, &self.stats);
+                start
+            }
+        };
+        if tracker.sync.purpose() == Purpose::Reset {
+            let body = Body::Flow { flow, start: Some(start), end: None };
+            self.stats.add(Counter::FlowsSelected, 1);
+            out.push(&Item { tag: Kinds::UPDATE, at, body });
+        }
+    }
+
+    fn dump_done(&mut self, complete: bool) {
+        let Some(tracker) = &mut self.tracker else { return };
+        let complete = complete && tracker.ended.len() < MAX_ENDED;
+        tracker.ended = HashSet::new();
+        if tracker.sync.purpose() == Purpose::Startup {
+            info!("{} flows existed at start", tracker.table.len());
+        }
+        let vanished =
+            if complete { tracker.table.not_seen_in(tracker.generation) } else { Vec::new() };
+        tracker.sync.dump_done(complete, vanished, Instant::now());
+    }
+
+    /// What the queries did not find has vanished without an event.
+    fn query_done(&mut self, out: &mut dyn Downstream) {
+        let Some(tracker) = &mut self.tracker else { return };
+        let generation = tracker.generation;
+        let candidates = tracker.sync.query_done();
+        let now = crate::capture::netlink::now_ns();
+        let polling = self.settings.poll.is_some();
+        for candidate in candidates {
+            let flow = candidate.flow();
+            let Some(tracker) = &mut self.tracker else { return };
+            let Some(entry) = tracker.table.get_mut(&flow) else { continue };
+            if entry.generation == generation {
+                continue;
+            }
+            let start = entry.start;
+            let flow = entry.flow();
+            tracker.table.remove(&flow);
+            self.stats.add(Counter::FlowsVanished, 1);
+            if polling || self.settings.mask.contains(Kinds::DESTROY) {
+                let body = Body::Flow { flow: &flow, start: Some(start), end: Some(now) };
+                self.stats.add(Counter::FlowsSelected, 1);
+                out.push(&Item { tag: Kinds::DESTROY, at: now, body });
+            }
+        }
+    }
+}
+
+impl Tracker {
+    fn begin_dump(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        // After 256 dumps the numbers come round: no entry may be so old.
+        if self.generation == 0 {
+            self.table.mark_all(u8::MAX);
+        }
+        self.ended.clear();
+    }
+
+    fn remember_end(&mut self, flow: &Flow) {
+        if self.ended.len() < MAX_ENDED {
+            self.ended.insert(self.table.fingerprint(flow));
+        }
+    }
+
+    fn insert(&mut self, entry: Entry, stats: &Stats) {
+        if self.table.insert(entry).is_some() {
+            return;
+        }
+        stats.add(Counter::FlowsTableFull, 1);
+        if !self.full_warned {
+            self.full_warned = true;
+            warn!(
+                "the table of live flows is full at {} entries: the end of further flows is \
+                 still logged, without their start; raise hash_max_entries",
+                self.table.len()
+            );
+        }
+    }
+}
+
+/// What the entry's own state says beyond the kind of the message.
+fn seen(flow: &Flow) -> Kinds {
+    let mut kinds = Kinds::empty();
+    kinds.set(Kinds::ASSURED, flow.status.contains(Status::ASSURED));
+    kinds.set(Kinds::CONFIRMED, flow.status.contains(Status::SEEN_REPLY));
+    kinds.set(Kinds::HELPER, flow.helper.is_some());
+    kinds
+}

@@ -1,0 +1,169 @@
+//! `flowlog check`: the configuration, then the host as that configuration
+//! needs it; each finding with its remedy.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::config::{self, Config, Source};
+use crate::kernel::{self, Finding, State};
+
+/// Exit code when the host stands in the way.
+const PROBLEM: u8 = 1;
+/// Exit code when the configuration is refused.
+const CONFIGURATION: u8 = 2;
+
+/// Checks the configuration in `file` and this host, and prints what was found:
+/// lines, or one JSON object.
+///
+/// The exit code is 2 when the configuration has errors or unknown names, 1 when
+/// the host has a problem, else 0.
+///
+/// # Errors
+/// Standard output cannot be written to; a closed pipe is no error.
+pub fn run(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let outcome = config::load(file);
+    let host = host(outcome.config.as_ref());
+    let exit = exit_code(&outcome.diagnostics, &host);
+    let text = if json {
+        format!("{}\n", as_json(&outcome.diagnostics, &host, exit))
+    } else {
+        as_lines(file, &outcome.diagnostics, &host)
+    };
+    print(&text).context("standard output cannot be written to")?;
+    Ok(ExitCode::from(exit))
+}
+
+/// Writes to standard output; a reader that has gone away has read enough.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// The findings of each namespace that the configuration watches.
+fn host(config: Option<&Config>) -> Vec<Finding> {
+    let Some(config) = config else { return kernel::findings(None, &[]) };
+    let mut namespaces: BTreeMap<Option<PathBuf>, Vec<Source>> = BTreeMap::new();
+    for source in &config.sources {
+        namespaces.entry(source.netns.clone()).or_default().push(source.clone());
+    }
+    namespaces
+        .iter()
+        .flat_map(|(netns, sources)| kernel::findings(netns.as_deref(), sources))
+        .collect()
+}
+
+fn exit_code(diagnostics: &[Diagnostic], host: &[Finding]) -> u8 {
+    if diagnostics.iter().any(|d| d.severity != Severity::Note) {
+        CONFIGURATION
+    } else if host.iter().any(|finding| finding.state == State::Problem) {
+        PROBLEM
+    } else {
+        0
+    }
+}
+
+fn as_lines(file: &Path, diagnostics: &[Diagnostic], host: &[Finding]) -> String {
+    let mut text = String::new();
+    for diagnostic in diagnostics {
+        text.push_str(&format!("{diagnostic}\n"));
+    }
+    if diagnostics.is_empty() {
+        text.push_str(&line(State::Ok, "configuration", &file.display().to_string(), None));
+    }
+    for Finding { name, state, what, remedy } in host {
+        text.push_str(&line(*state, name, what, remedy.as_deref()));
+    }
+    text
+}
+
+fn line(state: State, name: &str, what: &str, remedy: Option<&str>) -> String {
+    let remedy = remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
+    format!("{:<7}  {name}: {what}{remedy}\n", state.name())
+}
+
+fn as_json(diagnostics: &[Diagnostic], host: &[Finding], exit: u8) -> Value {
+    let configuration: Vec<Value> = diagnostics
+        .iter()
+        .map(|Diagnostic { severity, file, line, message }| {
+            let severity = match severity {
+                Severity::Note => "note",
+                Severity::Unknown => "unknown",
+                Severity::Error => "error",
+            };
+            json!({
+                "file": file.to_string_lossy(),
+                "line": line,
+                "severity": severity,
+                "message": message,
+            })
+        })
+        .collect();
+    let host: Vec<Value> = host
+        .iter()
+        .map(|Finding { name, state, what, remedy }| {
+            json!({ "name": name, "state": state.name(), "what": what, "remedy": remedy })
+        })
+        .collect();
+    json!({ "configuration": configuration, "host": host, "exit": exit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn diagnostic(severity: Severity) -> Diagnostic {
+        Diagnostic {
+            severity,
+            file: "f.conf".into(),
+            line: Some(3),
+            message: "what; do this".to_owned(),
+        }
+    }
+
+    fn finding(state: State) -> Finding {
+        Finding { name: "events", state, what: "off".to_owned(), remedy: Some("on".to_owned()) }
+    }
+
+    #[test]
+    fn the_configuration_outranks_the_host() {
+        let problem = [finding(State::Problem)];
+        assert_eq!(exit_code(&[diagnostic(Severity::Error)], &problem), 2);
+        assert_eq!(exit_code(&[diagnostic(Severity::Unknown)], &[]), 2);
+        assert_eq!(exit_code(&[diagnostic(Severity::Note)], &problem), 1);
+        assert_eq!(exit_code(&[], &[finding(State::Warning)]), 0);
+    }
+
+    #[test]
+    fn lines_name_state_thing_and_remedy() {
+        let text = as_lines(
+            Path::new("f.conf"),
+            &[diagnostic(Severity::Note)],
+            &[finding(State::Warning), finding(State::Ok)],
+        );
+        assert_eq!(
+            text,
+            "f.conf:3: what; do this\nwarning  events: off; on\nok       events: off; on\n"
+        );
+        let text = as_lines(Path::new("f.conf"), &[], &[]);
+        assert_eq!(text, "ok       configuration: f.conf\n");
+    }
+
+    #[test]
+    fn json_is_one_object() {
+        let value =
+            as_json(&[diagnostic(Severity::Unknown)], &[finding(State::Problem)], 2).to_string();
+        assert_eq!(
+            value,
+            r#"{"configuration":[{"file":"f.conf","line":3,"severity":"unknown","message":"what; do this"}],"host":[{"name":"events","state":"problem","what":"off","remedy":"on"}],"exit":2}"#
+        );
+    }
+}

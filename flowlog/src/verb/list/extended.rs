@@ -1,0 +1,173 @@
+//! The line of `conntrack -L -o extended`, as libnetfilter_conntrack 1.0.9
+//! writes it.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::entry::Entry;
+use crate::flow::{Counters, Family, Status, Tuple, proto};
+
+/// `enum tcp_conntrack`
+const TCP: &[&str] = &[
+    "NONE",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "SYN_SENT2",
+];
+/// `enum sctp_conntrack`
+const SCTP: &[&str] = &[
+    "NONE",
+    "CLOSED",
+    "COOKIE_WAIT",
+    "COOKIE_ECHOED",
+    "ESTABLISHED",
+    "SHUTDOWN_SENT",
+    "SHUTDOWN_RECD",
+    "SHUTDOWN_ACK_SENT",
+    "HEARTBEAT_SENT",
+    "HEARTBEAT_ACKED",
+];
+/// `enum ct_dccp_states`
+const DCCP: &[&str] = &[
+    "NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT", "IGNORE",
+    "INVALID",
+];
+
+/// Name of a protocol that conntrack knows more of than its number.
+pub(super) fn protocol(number: u8) -> Option<&'static str> {
+    Some(match number {
+        proto::ICMP => "icmp",
+        proto::TCP => "tcp",
+        proto::UDP => "udp",
+        proto::DCCP => "dccp",
+        proto::GRE => "gre",
+        proto::ICMPV6 => "icmpv6",
+        proto::SCTP => "sctp",
+        proto::UDPLITE => "udplite",
+        _ => return None,
+    })
+}
+
+/// Name of the family.
+pub(super) fn family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+/// Name of a protocol's state; absent for protocols without states.
+pub(super) fn state(protocol: u8, state: u8) -> Option<&'static str> {
+    let names = match protocol {
+        proto::TCP => TCP,
+        proto::SCTP => SCTP,
+        proto::DCCP => DCCP,
+        _ => return None,
+    };
+    // As libnetfilter_conntrack does it.
+    Some(names.get(usize::from(state)).unwrap_or(&names[0]))
+}
+
+/// The line of an entry, without line feed.
+pub(super) struct Line<'a> {
+    /// The entry.
+    pub(super) entry: &'a Entry,
+    /// Nanoseconds since the epoch, for the age of the flow.
+    pub(super) now: u64,
+}
+
+impl Display for Line<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { entry, now } = self;
+        let flow = &entry.flow;
+        let number = flow.orig.proto;
+        write!(f, "{:<8} {} ", family(flow.orig.family), flow.orig.family as u8)?;
+        write!(f, "{:<8} {number}", protocol(number).unwrap_or("unknown"))?;
+        if let Some(timeout) = flow.timeout {
+            write!(f, " {timeout}")?;
+        }
+        if let Some(name) = flow.l4_state.and_then(|value| state(number, value)) {
+            write!(f, " {name}")?;
+        }
+        let counters =
+            flow.counters.map_or([None, None], |[orig, reply]| [Some(orig), Some(reply)]);
+        direction(f, &flow.orig, ("orig", entry.zones[0]), counters[0])?;
+        if !flow.status.contains(Status::SEEN_REPLY) {
+            f.write_str(" [UNREPLIED]")?;
+        }
+        direction(f, &flow.reply, ("reply", entry.zones[1]), counters[1])?;
+        f.write_str(mark_of(flow.status))?;
+        if entry.has_mark {
+            write!(f, " mark={}", flow.mark)?;
+        }
+        if let Some(context) = &entry.secctx {
+            write!(f, " secctx={context}")?;
+        }
+        if let Some(zone) = entry.zone {
+            write!(f, " zone={zone}")?;
+        }
+        if let Some(start) = flow.start {
+            // Whole seconds of both clocks, as libnetfilter_conntrack takes them.
+            write!(f, " delta-time={}", seconds(*now).wrapping_sub(seconds(start)))?;
+        }
+        if let Some(helper) = &flow.helper {
+            write!(f, " helper={}", String::from_utf8_lossy(helper.as_bytes()))?;
+        }
+        if let Some(uses) = flow.uses {
+            write!(f, " use={uses}")?;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(nanoseconds: u64) -> u64 {
+    nanoseconds / 1_000_000_000
+}
+
+/// Only the strongest of three is shown.
+fn mark_of(status: Status) -> &'static str {
+    if status.contains(Status::HW_OFFLOAD) {
+        " [HW_OFFLOAD]"
+    } else if status.contains(Status::OFFLOAD) {
+        " [OFFLOAD]"
+    } else if status.contains(Status::ASSURED) {
+        " [ASSURED]"
+    } else {
+        ""
+    }
+}
+
+fn direction(
+    f: &mut Formatter<'_>,
+    tuple: &Tuple,
+    (name, zone): (&str, Option<u16>),
+    counters: Option<Counters>,
+) -> fmt::Result {
+    write!(f, " src={} dst={}", tuple.src_ip(), tuple.dst_ip())?;
+    let (src, dst) = (tuple.src_l4, tuple.dst_l4);
+    match tuple.proto {
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => {
+            write!(f, " sport={src} dport={dst}")?;
+        }
+        proto::GRE => write!(f, " srckey=0x{src:x} dstkey=0x{dst:x}")?,
+        proto::ICMP | proto::ICMPV6 => {
+            write!(f, " type={} code={} id={src}", tuple.icmp_type(), tuple.icmp_code())?;
+        }
+        _ => {}
+    }
+    if let Some(zone) = zone {
+        write!(f, " zone-{name}={zone}")?;
+    }
+    if let Some(Counters { packets, bytes }) = counters {
+        write!(f, " packets={packets} bytes={bytes}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! `flowlog replay` (hidden): a recording through the stacks of a
+//! configuration, for tests and measurements without a kernel.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+
+use crate::capture::Drained;
+use crate::capture::replay::Replay;
+use crate::config;
+use crate::engine::Source;
+use crate::plugin::nfct::Nfct;
+use crate::stack::{Stack, Stacks};
+use crate::stats::Stats;
+
+/// Messages taken per batch.
+const BUDGET: usize = 4096;
+
+/// Builds the first source of `file` with its stacks on top of a recording.
+///
+/// # Errors
+/// The configuration is refused, or a file cannot be opened.
+pub fn source(file: &Path, recording: Vec<u8>, stats: &Stats) -> anyhow::Result<Source> {
+    let outcome = config::load(file);
+    let Some(config) = outcome.config else {
+        let lines: Vec<String> = outcome.diagnostics.iter().map(ToString::to_string).collect();
+        bail!("{}", lines.join("\n"));
+    };
+    let stacks = config.stacks.iter().filter(|stack| stack.source == 0);
+    let first = &config.sources[0];
+    Ok(Source {
+        id: first.id.clone(),
+        capture: Box::new(Replay::new(recording, stats.clone())),
+        nfct: Nfct::new(first.nfct.clone(), stats.clone()),
+        stacks: Stacks(
+            stacks
+                .map(|stack| Stack::start(stack, "host", stats))
+                .collect::<anyhow::Result<_>>()?,
+        ),
+    })
+}
+
+/// Replays `recording` once.
+///
+/// # Errors
+/// As [`source`], or the recording cannot be read.
+pub fn run(file: &Path, recording: &Path) -> anyhow::Result<ExitCode> {
+    let bytes = fs::read(recording)
+        .with_context(|| format!("the recording {} cannot be read", recording.display()))?;
+    let stats = Stats::default();
+    let mut source = source(file, bytes, &stats)?;
+    while source.drain(BUDGET)?.drained == Drained::More {
+        source.stacks.flush();
+    }
+    source.nfct.finish(&mut source.stacks);
+    source.stacks.close();
+    let mut stdout = io::stdout().lock();
+    for line in stats.totals() {
+        writeln!(stdout, "{line}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
