@@ -205,6 +205,37 @@ fn a_file_without_global_or_stacks_or_at_all_is_refused() {
     assert!(text.starts_with("/nonexistent/u.conf: cannot be read: No such file"), "{text}");
 }
 
+mod shipped {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../../conf/flowlog.conf");
+
+    #[test]
+    fn the_shipped_configuration_is_faultless() {
+        assert_eq!(messages(SHIPPED), [""; 0]);
+    }
+
+    /// With every commented key in force, so that none can be mistyped, and
+    /// with nothing missing.
+    #[test]
+    fn it_holds_every_key_there_is() {
+        let is_key = |line: &str| line.starts_with(|c: char| c.is_ascii_lowercase());
+        let text: Vec<&str> = SHIPPED
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line))
+            .collect();
+        let text = text.join("\n").replace("hash_enable=0", "hash_enable=1");
+        let outcome = read(&text);
+        assert!(outcome.config.is_some(), "{:#?}", outcome.diagnostics);
+        assert!(outcome.diagnostics.is_empty(), "{:#?}", outcome.diagnostics);
+        let keys = catalog::PLUGINS.iter().flat_map(|plugin| plugin.keys).chain(catalog::GLOBAL);
+        for key in keys {
+            let set = text.lines().any(|line| line.starts_with(&format!("{}=", key.name)));
+            assert!(set, "`{}` is missing in conf/flowlog.conf", key.name);
+        }
+    }
+}
+
 mod arbitrary {
     use proptest::prelude::*;
 

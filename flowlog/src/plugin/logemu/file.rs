@@ -3,7 +3,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, fchown, write};
@@ -20,18 +21,27 @@ pub(super) struct LogFile {
 
 impl LogFile {
     /// Opens `path` for appending, and creates it with mode 0644 less the umask.
-    /// A last line that a crash has torn gets its line feed.
+    /// A last line that a crash has torn gets its line feed. `/dev/stdout` and
+    /// `/dev/stderr` are the process's own, also where they are sockets, which
+    /// cannot be opened.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let own = match path.to_str() {
+            Some("/dev/stdout") => Some(io::stdout().as_fd().try_clone_to_owned()?),
+            Some("/dev/stderr") => Some(io::stderr().as_fd().try_clone_to_owned()?),
+            _ => None,
+        };
+        if let Some(own) = own {
+            return Ok(Self { file: File::from(own), regular: false, created: false });
+        }
         let created = !path.exists();
-        // Reading is for the last byte alone, and for no device or pipe.
-        let regular = path.metadata().map_or(true, |meta| meta.is_file());
-        let pipe = path.metadata().is_ok_and(|meta| meta.file_type().is_fifo());
+        let regular = created || path.metadata()?.is_file();
         let file = OpenOptions::new()
             .append(true)
-            .read(regular || pipe)
+            // For the last byte alone, and of no device or pipe.
+            .read(regular)
             .create(true)
             .mode(0o644)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY)
+            .custom_flags(libc::O_NOCTTY)
             .open(path)?;
         let log = Self { file, regular, created };
         if regular && log.is_torn()? {
