@@ -19,9 +19,9 @@ use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 use thiserror::Error;
 
 use crate::capture::netlink::attr::Messages;
-use crate::capture::netlink::request::plain;
+use crate::capture::netlink::exchange::{malformed, refusal};
+use crate::capture::netlink::request::{plain, request};
 use crate::capture::netlink::socket::NetfilterSocket;
-use crate::kernel::exchange::{malformed, refusal, request};
 
 /// `NFNL_SUBSYS_NFTABLES`, which a batch names as its resource.
 const SUBSYS_NFTABLES: u16 = 10;

@@ -169,7 +169,8 @@ pub struct Flow {
     /// Counters of both directions; absent when `nf_conntrack_acct` was 0 when
     /// the flow began, and in netlink's NEW and UPDATE messages.
     pub counters: Option<[Counters; 2]>,
-    /// Conntrack zone; 0 is the default zone.
+    /// Conntrack zone of the original direction; 0 is the default zone. A zone
+    /// may hold for one direction only.
     pub zone: u16,
     /// Mark; the kernel tells 0 by leaving it out.
     pub mark: u32,

@@ -12,7 +12,6 @@ pub use self::activity::{Activity, conntrack_active};
 pub use self::findings::{Finding, State, findings};
 
 mod activity;
-pub(crate) mod exchange;
 mod findings;
 
 /// The conntrack sysctls that flowlog wants to be 1.

@@ -2,6 +2,7 @@
 //! while some rule needs it. What can be read is read first; a packet of our
 //! own is sent only if that decides nothing, since other loggers would see it.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -13,8 +14,9 @@ use netlink_packet_netfilter::conntrack::{
 use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleMessage};
 
 use super::conntrack_count;
-use super::exchange::{exchange, malformed, request};
 use crate::capture::netlink::attr::{Attribute, Attributes, DecodeError, Message};
+use crate::capture::netlink::exchange::{exchange, malformed};
+use crate::capture::netlink::request::request;
 use crate::capture::netlink::socket::NetfilterSocket;
 
 /// Whether the kernel tracks connections in a namespace.
@@ -58,20 +60,30 @@ const EXTENSIONS: &[&str] = &[
 
 /// Whether the kernel tracks connections in the current namespace.
 ///
-/// Evidence: entries in the table; rules of nf_tables that need conntrack
-/// (iptables-nft's are among them); else a probe over loopback. The tables of
-/// iptables-legacy are no evidence: that `nat` exists registers no hook.
+/// Evidence: rules of nf_tables that need conntrack (iptables-nft's are among
+/// them); entries in the table, unless nothing can have made them of late; else
+/// a probe over loopback. That iptables-legacy has a table `nat` is no evidence:
+/// without a rule in it no hook is registered.
 pub fn conntrack_active() -> Activity {
-    match conntrack_count() {
-        None => return Activity::Inactive,
-        Some(1..) => return Activity::Active,
-        Some(0) => {}
+    let Some(entries) = conntrack_count() else { return Activity::Inactive };
+    match (rules_need_conntrack(), entries) {
+        (Ok(true), _) => Activity::Active,
+        // Without nf_tables, or the right to read it, the probe decides.
+        (_, 0) => probe(),
+        (Ok(false), _) if !has_legacy_tables() => Activity::Unknown(format!(
+            "the table has {entries} entries, but no rule of nf_tables or iptables needs it: \
+             they may be left over, or come from tc, eBPF or Open vSwitch"
+        )),
+        _ => Activity::Active,
     }
-    // Without nf_tables, or the right to read it, the probe decides.
-    if rules_need_conntrack().unwrap_or(false) {
-        return Activity::Active;
-    }
-    probe()
+}
+
+/// Whether iptables-legacy has a table, whose rules cannot be read over netlink.
+fn has_legacy_tables() -> bool {
+    ["ip_tables_names", "ip6_tables_names"].iter().any(|name| {
+        // `/proc/net` is that of the main thread.
+        fs::read(format!("/proc/thread-self/net/{name}")).is_ok_and(|names| !names.is_empty())
+    })
 }
 
 /// Whether a rule of nf_tables needs conntrack.
@@ -153,10 +165,9 @@ fn probe() -> Activity {
         }
     }
     match failure {
-        Some(error) if !sent => Activity::Unknown(format!(
-            "no rule of nf_tables needs it, and a packet to try it cannot be sent over \
-             loopback: {error}"
-        )),
+        Some(error) if !sent => {
+            Activity::Unknown(format!("a packet to try it cannot be sent over loopback: {error}"))
+        }
         _ => Activity::Inactive,
     }
 }

@@ -130,40 +130,39 @@ impl<'a> Wishes<'a> {
 /// default settings.
 pub fn findings(netns: Option<&Path>, sources: &[Source]) -> Vec<Finding> {
     let wishes = Wishes::new(netns, sources);
-    let mut findings = match netns::within(netns, || in_namespace(&wishes)) {
-        Ok(findings) => findings,
-        Err(error) => {
-            return vec![Finding {
-                name: "netns",
-                state: State::Problem,
-                what: error.to_string(),
-                remedy: None,
-            }];
-        }
-    };
-    if let Some(netns) = netns {
-        for finding in &mut findings {
-            finding.what = format!("in {}: {}", netns.display(), finding.what);
-        }
+    let mut findings = vec![kernel(), capabilities()];
+    match netns::within(netns, || in_namespace(&wishes)) {
+        Ok(found) => findings.extend(found.into_iter().map(|mut finding| {
+            if let Some(netns) = netns {
+                finding.what = format!("in {}: {}", netns.display(), finding.what);
+            }
+            finding
+        })),
+        Err(error) => findings.push(Finding {
+            name: "netns",
+            state: State::Problem,
+            what: error.to_string(),
+            remedy: None,
+        }),
     }
     findings
 }
 
 fn in_namespace(wishes: &Wishes<'_>) -> Vec<Finding> {
-    let mut findings = vec![kernel(), capabilities()];
     let Some(count) = conntrack_count() else {
-        findings.push(Finding::problem(
+        return vec![Finding::problem(
             "conntrack",
             "this kernel has no connection tracking, or its module is not loaded",
             "run `modprobe nf_conntrack_netlink`, and name the module in /etc/modules-load.d",
-        ));
-        return findings;
+        )];
     };
-    findings.push(tracking(&conntrack_active(), wishes));
-    findings.push(acct(sysctl("nf_conntrack_acct"), wishes));
-    findings.push(timestamp(sysctl("nf_conntrack_timestamp"), wishes));
-    findings.push(events(sysctl("nf_conntrack_events"), wishes));
-    findings.push(buffer(has_net_admin(), rmem_max(), wishes));
+    let mut findings = vec![
+        tracking(&conntrack_active(), wishes),
+        acct(sysctl("nf_conntrack_acct"), wishes),
+        timestamp(sysctl("nf_conntrack_timestamp"), wishes),
+        events(sysctl("nf_conntrack_events"), wishes),
+        buffer(has_net_admin(), rmem_max(), wishes),
+    ];
     findings.extend(conntrack_max().map(|max| table(count, max)));
     findings
 }
@@ -202,7 +201,7 @@ fn tracking(activity: &Activity, wishes: &Wishes<'_>) -> Finding {
         Activity::Unknown(reason) => Finding::warning(
             NAME,
             format!("whether the kernel tracks connections cannot be told: {reason}"),
-            format!("see whether `flowlog list` shows any, else set activate=1 in [{id}]"),
+            format!("set activate=1 in [{id}] to be sure of it"),
         ),
     }
 }

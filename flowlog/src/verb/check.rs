@@ -55,10 +55,16 @@ fn host(config: Option<&Config>) -> Vec<Finding> {
     for source in &config.sources {
         namespaces.entry(source.netns.clone()).or_default().push(source.clone());
     }
-    namespaces
-        .iter()
-        .flat_map(|(netns, sources)| kernel::findings(netns.as_deref(), sources))
-        .collect()
+    let mut findings = Vec::new();
+    for (netns, sources) in &namespaces {
+        for finding in kernel::findings(netns.as_deref(), sources) {
+            // What concerns the whole host is told once.
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+    }
+    findings
 }
 
 fn exit_code(diagnostics: &[Diagnostic], host: &[Finding]) -> u8 {

@@ -11,9 +11,10 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 
 use self::entry::Entry;
+use crate::capture::netlink::exchange::exchange;
 use crate::capture::netlink::now_ns;
+use crate::capture::netlink::request::request;
 use crate::capture::netlink::socket::NetfilterSocket;
-use crate::kernel::exchange::{exchange, malformed, request};
 use crate::netns;
 
 mod entry;
@@ -40,13 +41,18 @@ pub fn run(format: Format, netns: Option<&Path>) -> anyhow::Result<ExitCode> {
     let socket = netns::within(netns, NetfilterSocket::open)?.map_err(|error| refused(&error))?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut entries = 0u64;
+    let mut undecoded = None;
     let mut printed = Ok(());
     let all = ConntrackMessage::Get(vec![]);
     let dump = request(NetfilterProtoFamily::Unspec, 0, all, NLM_F_REQUEST | NLM_F_DUMP, 1);
     let read = exchange(&socket, &dump, |message| {
-        let entry = Entry::decode(message).map_err(malformed)?;
-        printed = print(&mut out, &entry, format);
-        entries += 1;
+        match Entry::decode(message) {
+            Ok(entry) => {
+                printed = print(&mut out, &entry, format);
+                entries += 1;
+            }
+            Err(error) => undecoded = Some(error),
+        }
         // The rest of the dump would be for nobody.
         if printed.is_ok() { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     });
@@ -57,7 +63,13 @@ pub fn run(format: Format, netns: Option<&Path>) -> anyhow::Result<ExitCode> {
     read.map_err(|error| refused(&error))?;
     // Nobody may be there to read it.
     let _ = writeln!(io::stderr(), "flowlog: {entries} flow entries have been shown.");
-    Ok(ExitCode::SUCCESS)
+    match undecoded {
+        None => Ok(ExitCode::SUCCESS),
+        Some(error) => Err(error).context(
+            "entries are missing above: the kernel tells them in a way that is not known; \
+             report it",
+        ),
+    }
 }
 
 fn print(out: &mut impl Write, entry: &Entry, format: Format) -> io::Result<()> {

@@ -112,7 +112,7 @@ pub fn flow(
                 orig = true;
             }
             cta::TUPLE_REPLY => {
-                tuple(&attribute, "CTA_TUPLE_REPLY", &mut flow.reply, &mut flow.zone)?;
+                tuple(&attribute, "CTA_TUPLE_REPLY", &mut flow.reply, &mut 0)?;
                 reply = true;
             }
             cta::STATUS => {

@@ -4,21 +4,24 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, warn};
 
-use self::attr::{DecodeError, Message, Messages};
-use self::decode::Kind;
+use self::attr::{Message, Messages};
+pub use self::decoder::Decoder;
+use self::exchange::refusal;
+use self::loss::LossMeter;
 use self::socket::{Batch, NetfilterSocket};
 use super::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
-use crate::event::{Event, Kinds, Lost, Record};
-use crate::flow::Flow;
-use crate::ratelimit::RateLimit;
+use crate::event::Record;
 use crate::stats::{Counter, Stats};
 
 pub mod attr;
 pub mod decode;
+mod decoder;
+pub(crate) mod exchange;
+mod loss;
 pub(crate) mod request;
 pub mod socket;
 
@@ -33,10 +36,6 @@ const QUERIES_AT_ONCE: usize = 64;
 /// A dump's datagrams are at most 32 KiB (`netlink_recvmsg`, 6.18).
 const REPLY: usize = 1 << 16;
 
-/// `NLMSG_ERROR`
-const NLMSG_ERROR: u16 = 2;
-/// `NLMSG_DONE`
-const NLMSG_DONE: u16 = 3;
 /// `NLM_F_DUMP_INTR`: the table changed under the dump.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
@@ -173,13 +172,12 @@ impl NetlinkCapture {
         now: u64,
         sink: &mut dyn RecordSink,
     ) -> io::Result<()> {
-        let ends = matches!(message.kind, NLMSG_DONE | NLMSG_ERROR);
-        if !ends {
+        let refusal = refusal(message);
+        if refusal.is_none() {
             self.decoder.known(message, now, sink);
         }
-        match &mut self.pending {
-            Pending::Dump { seq } if *seq == message.seq && ends => {
-                let errno = errno(message);
+        match (&mut self.pending, refusal) {
+            (Pending::Dump { seq }, Some(errno)) if *seq == message.seq => {
                 let complete = errno == 0 && message.flags & NLM_F_DUMP_INTR == 0;
                 if !complete {
                     let error = io::Error::from_raw_os_error(errno);
@@ -189,13 +187,13 @@ impl NetlinkCapture {
                 self.pending = Pending::Nothing;
                 sink.record(Record::DumpDone { complete });
             }
-            Pending::Query { outstanding, .. } => {
+            (Pending::Query { outstanding, .. }, _) => {
                 *outstanding = outstanding.saturating_sub(1);
                 if *outstanding == 0 {
                     self.send_queries(sink)?;
                 }
             }
-            Pending::Dump { .. } | Pending::Nothing => {}
+            (Pending::Dump { .. } | Pending::Nothing, _) => {}
         }
         Ok(())
     }
@@ -265,157 +263,6 @@ impl Capture for NetlinkCapture {
 
     fn queue_events(&self) -> usize {
         self.loss.accounted / EVENT_TRUESIZE
-    }
-}
-
-/// The errno of an `NLMSG_ERROR` or `NLMSG_DONE` message; 0: success.
-fn errno(message: &Message<'_>) -> i32 {
-    message.payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code).saturating_neg())
-}
-
-/// Messages → records. Owns the one event that is refilled for each message.
-pub struct Decoder {
-    event: Event,
-    stats: Stats,
-    complaints: RateLimit,
-}
-
-impl Decoder {
-    /// A decoder that counts into `stats`.
-    pub fn new(stats: Stats) -> Self {
-        let event = Event { kinds: Kinds::empty(), at: 0, flow: Flow::default() };
-        Self { event, stats, complaints: RateLimit::per_second() }
-    }
-
-    fn datagram(&mut self, datagram: &socket::Datagram<'_>, now: u64, sink: &mut dyn RecordSink) {
-        if !datagram.from_kernel {
-            self.stats.add(Counter::NetlinkIgnored, 1);
-        } else if datagram.cut {
-            self.malformed(DecodeError::Cut);
-        } else {
-            self.messages(datagram.bytes, now, sink);
-        }
-    }
-
-    /// Decodes the messages in `bytes`, which were received at `now`
-    /// (nanoseconds since the epoch).
-    pub fn messages(&mut self, bytes: &[u8], now: u64, sink: &mut dyn RecordSink) {
-        for message in Messages::new(bytes) {
-            if let Err(error) = message.and_then(|message| self.message(&message, now, sink)) {
-                self.malformed(error);
-            }
-        }
-    }
-
-    #[inline]
-    fn message(
-        &mut self,
-        message: &Message<'_>,
-        now: u64,
-        sink: &mut dyn RecordSink,
-    ) -> Result<(), DecodeError> {
-        match decode::kind(message) {
-            Kind::Flow(kinds) => {
-                decode::flow(message, kinds, now, &mut self.event)?;
-                sink.record(Record::Event(&self.event));
-            }
-            Kind::Expectation(action) => {
-                sink.record(Record::Expectation(&decode::expectation(message, action)?, now));
-            }
-            Kind::Other => self.stats.add(Counter::NetlinkIgnored, 1),
-        }
-        Ok(())
-    }
-
-    /// Decodes an entry that a dump or a query told.
-    fn known(&mut self, message: &Message<'_>, now: u64, sink: &mut dyn RecordSink) {
-        match decode::flow(message, Kinds::empty(), now, &mut self.event) {
-            Ok(()) => sink.record(Record::Known(&self.event.flow, now)),
-            Err(error) => self.malformed(error),
-        }
-    }
-
-    fn malformed(&mut self, error: DecodeError) {
-        self.stats.add(Counter::NetlinkMalformed, 1);
-        if self.complaints.allow() {
-            let total = self.stats.get(Counter::NetlinkMalformed);
-            warn!("a netlink message could not be decoded: {error} ({total} so far)");
-        }
-    }
-}
-
-/// Watches the event socket's drop counter and grows its buffer.
-struct LossMeter {
-    drops: u32,
-    /// A loss is to be looked for when the queue is dry.
-    suspected: bool,
-    /// The kernel will not tell of overruns: look each second.
-    silent: bool,
-    looked: Instant,
-    requested: usize,
-    /// The buffer as the kernel accounts it, bytes.
-    accounted: usize,
-    maximum: usize,
-    at_maximum: bool,
-    stats: Stats,
-}
-
-impl LossMeter {
-    fn new(socket: &NetfilterSocket, settings: &Settings, stats: Stats) -> io::Result<Self> {
-        Ok(Self {
-            drops: socket.drops()?,
-            suspected: false,
-            silent: settings.reliable,
-            looked: Instant::now(),
-            requested: settings.buffer,
-            accounted: socket.buffer()?,
-            maximum: settings.buffer_max,
-            at_maximum: false,
-            stats,
-        })
-    }
-
-    /// The kernel said that it dropped something.
-    fn overrun(&mut self, socket: &NetfilterSocket) {
-        self.stats.add(Counter::NetlinkOverruns, 1);
-        self.suspected = true;
-        let wanted = self.requested.saturating_mul(2).min(self.maximum);
-        if wanted > self.requested {
-            match socket.set_buffer(wanted) {
-                Ok(accounted) => {
-                    self.requested = wanted;
-                    self.accounted = accounted;
-                    warn!("losing events: netlink buffer increased to {accounted} bytes");
-                }
-                Err(error) => warn!("the netlink buffer could not grow to {wanted}: {error}"),
-            }
-        } else if !self.at_maximum {
-            self.at_maximum = true;
-            warn!(
-                "losing events: the netlink buffer is at its maximum of {} bytes; \
-                 raise netlink_socket_buffer_maxsize",
-                self.maximum
-            );
-        }
-    }
-
-    /// Puts what was dropped since the last call into the stream.
-    fn report(&mut self, socket: &NetfilterSocket, sink: &mut dyn RecordSink) {
-        if self.silent && self.looked.elapsed().as_secs() >= 1 {
-            self.suspected = true;
-        }
-        if !self.suspected {
-            return;
-        }
-        self.looked = Instant::now();
-        let Ok(drops) = socket.drops() else { return };
-        self.suspected = false;
-        let events = u64::from(drops.wrapping_sub(self.drops));
-        self.drops = drops;
-        if events > 0 {
-            self.stats.add(Counter::NetlinkLost, events);
-            sink.record(Record::Lost(Lost { source: "netlink", events, at: now_ns() }));
-        }
     }
 }
 

@@ -6,7 +6,9 @@ use netlink_packet_core::{
     NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
 
 use crate::capture::{DumpKind, FlowKey};
 use crate::flow::{Family, Tuple, proto};
@@ -26,7 +28,7 @@ pub(super) fn dump(kind: DumpKind, seq: u32) -> Vec<u8> {
             ConntrackMessage::Other { message_type: GET_CTRZERO, attributes: vec![] }
         }
     };
-    serialize(NetfilterProtoFamily::Unspec, inner, NLM_F_REQUEST | NLM_F_DUMP, seq)
+    request(NetfilterProtoFamily::Unspec, 0, inner, NLM_F_REQUEST | NLM_F_DUMP, seq)
 }
 
 /// A request for one entry.
@@ -39,7 +41,7 @@ pub(super) fn get(key: &FlowKey, seq: u32) -> Vec<u8> {
     if key.zone != 0 {
         attributes.push(ConntrackAttribute::Other(plain(CTA_ZONE, &key.zone.to_be_bytes())));
     }
-    serialize(family, ConntrackMessage::Get(attributes), NLM_F_REQUEST, seq)
+    request(family, 0, ConntrackMessage::Get(attributes), NLM_F_REQUEST, seq)
 }
 
 /// `CTA_TUPLE_ORIG`. The attributes differ by protocol as in the kernel's
@@ -75,16 +77,18 @@ pub(crate) fn nested(kind: u16, parts: &[DefaultNla]) -> DefaultNla {
     DefaultNla::new(kind | NLA_F_NESTED, bytes)
 }
 
-fn serialize(
+/// The bytes of a request.
+pub(crate) fn request(
     family: NetfilterProtoFamily,
-    inner: ConntrackMessage,
+    resource: u16,
+    inner: impl Into<NetfilterMessageInner>,
     flags: u16,
     seq: u32,
 ) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     header.sequence_number = seq;
-    let payload = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner);
+    let payload = NetfilterMessage::new(NetfilterHeader::new(family, 0, resource), inner);
     let mut message = NetlinkMessage::new(header, NetlinkPayload::from(payload));
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::attr::Attributes;
 use super::*;
-use crate::event::{ExpectAction, Expectation};
-use crate::flow::{Family, Status, proto};
+use crate::event::{Event, ExpectAction, Expectation, Kinds};
+use crate::flow::{Family, Flow, Status, proto};
 
 const RECORDED: &[u8] = include_bytes!("../../../tests/data/mixed.nl");
 const NOW: u64 = 42;

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::entry::Entry;
 use crate::flow::{Counters, Family, Status, Tuple, proto};
+use crate::plugin::ip2str::Text;
 
 /// `enum tcp_conntrack`
 const TCP: &[&str] = &[
@@ -142,13 +143,25 @@ fn mark_of(status: Status) -> &'static str {
     }
 }
 
+/// An address as glibc's `inet_ntop` writes it.
+pub(super) fn address(family: Family, bytes: &[u8; 16]) -> String {
+    let mut text = Text::default();
+    text.set(family, bytes);
+    String::from_utf8_lossy(text.as_bytes()).into_owned()
+}
+
 fn direction(
     f: &mut Formatter<'_>,
     tuple: &Tuple,
     (name, zone): (&str, Option<u16>),
     counters: Option<Counters>,
 ) -> fmt::Result {
-    write!(f, " src={} dst={}", tuple.src_ip(), tuple.dst_ip())?;
+    write!(
+        f,
+        " src={} dst={}",
+        address(tuple.family, &tuple.src),
+        address(tuple.family, &tuple.dst)
+    )?;
     let (src, dst) = (tuple.src_l4, tuple.dst_l4);
     match tuple.proto {
         proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => {

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::extended::{family, protocol, state};
+use super::extended::{address, family, protocol, state};
 use crate::flow::{Counters, Flow, Tuple, proto};
 
 /// The object of a flow.
@@ -72,8 +72,8 @@ pub(super) fn object(flow: &Flow) -> Value {
 fn direction(tuple: &Tuple, counters: Option<Counters>) -> Value {
     let mut object = Map::new();
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
-    put("src", json!(tuple.src_ip()));
-    put("dst", json!(tuple.dst_ip()));
+    put("src", json!(address(tuple.family, &tuple.src)));
+    put("dst", json!(address(tuple.family, &tuple.dst)));
     match tuple.proto {
         proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => {
             put("sport", json!(tuple.src_l4));

@@ -1,7 +1,7 @@
 use super::*;
 use crate::flow::{Flow, HelperName};
 
-fn address(text: &str) -> (Family, [u8; 16]) {
+fn bytes_of(text: &str) -> (Family, [u8; 16]) {
     let mut bytes = [0; 16];
     match text.parse().unwrap() {
         std::net::IpAddr::V4(v4) => {
@@ -13,8 +13,8 @@ fn address(text: &str) -> (Family, [u8; 16]) {
 }
 
 fn entry(proto: u8, src: (&str, u16), dst: (&str, u16)) -> Entry {
-    let (family, from) = address(src.0);
-    let (_, to) = address(dst.0);
+    let (family, from) = bytes_of(src.0);
+    let (_, to) = bytes_of(dst.0);
     let orig = Tuple { family, proto, src: from, dst: to, src_l4: src.1, dst_l4: dst.1 };
     let flow =
         Flow { orig, reply: orig.inverse(), timeout: Some(29), uses: Some(1), ..Flow::default() };
@@ -50,6 +50,12 @@ fn udp_without_reply_and_without_mark() {
         "ipv6     10 udp      17 29 src=::1 dst=::1 sport=1000 dport=53 [UNREPLIED] src=::1 \
          dst=::1 sport=53 dport=1000 use=1"
     );
+}
+
+#[test]
+fn addresses_are_written_as_inet_ntop_does() {
+    let e = entry(proto::UDP, ("::1.2.3.4", 1), ("2001:db8::1:0:0:1", 2));
+    assert!(line(&e).contains(" src=::1.2.3.4 dst=2001:db8::1:0:0:1 "), "{}", line(&e));
 }
 
 #[test]

@@ -4,13 +4,8 @@
 
 use std::io;
 
-use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
-
-use crate::capture::netlink::attr::{DecodeError, Message, Messages};
-use crate::capture::netlink::socket::NetfilterSocket;
+use super::attr::{DecodeError, Message, Messages};
+use super::socket::NetfilterSocket;
 
 /// A dump's datagrams are at most 32 KiB (`netlink_recvmsg`, 6.18).
 const REPLY: usize = 1 << 16;
@@ -18,25 +13,6 @@ const REPLY: usize = 1 << 16;
 const NLMSG_ERROR: u16 = 2;
 /// `NLMSG_DONE`: the end of a dump.
 const NLMSG_DONE: u16 = 3;
-
-/// The bytes of a request.
-pub(crate) fn request(
-    family: NetfilterProtoFamily,
-    resource: u16,
-    inner: impl Into<NetfilterMessageInner>,
-    flags: u16,
-    seq: u32,
-) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    header.sequence_number = seq;
-    let payload = NetfilterMessage::new(NetfilterHeader::new(family, 0, resource), inner);
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(payload));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
-}
 
 /// Sends `request` (a dump, or a request with `NLM_F_ACK`) and hands each reply
 /// to `each`, until the kernel says that this was all.
