@@ -64,6 +64,24 @@ impl Source {
         self.capture.drain(budget, &mut feed)
     }
 
+    /// Learns which flows exist, so that the end of each of them is known from
+    /// now on. Takes as long as a dump of the table, and no longer than
+    /// `limit`.
+    ///
+    /// # Errors
+    /// As [`Source::drain`].
+    pub fn settle(&mut self, limit: Duration) -> io::Result<()> {
+        let mut complaints = RateLimit::per_second();
+        let start = Instant::now();
+        while self.nfct.is_starting(Instant::now()) && start.elapsed() < limit {
+            self.tick(Instant::now(), &mut complaints);
+            self.drain(BUDGET)?;
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        self.stacks.flush();
+        Ok(())
+    }
+
     /// Does what time has made due.
     fn tick(&mut self, now: Instant, complaints: &mut RateLimit) {
         if let Some(action) = self.nfct.tick(now, &mut self.stacks) {

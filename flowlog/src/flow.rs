@@ -87,7 +87,8 @@ impl Tuple {
     }
 }
 
-fn to_ip(family: Family, bytes: &[u8; 16]) -> IpAddr {
+/// An address as the standard library's type.
+pub(crate) fn to_ip(family: Family, bytes: &[u8; 16]) -> IpAddr {
     match family {
         Family::V4 => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
         Family::V6 => IpAddr::V6(Ipv6Addr::from(*bytes)),

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use crate::event::Record;
 use crate::flow::Flow;
 
+pub mod filter;
 pub mod netlink;
 pub mod replay;
 

@@ -9,8 +9,8 @@ use self::catalog::Role;
 use self::diagnostic::{Diagnostic, Diagnostics, Severity, nearest};
 use self::grammar::{Document, Value};
 use self::values::Values;
+use crate::capture::filter::Filter;
 use crate::event::Kinds;
-use crate::plugin::nfct::filter::Filter;
 use crate::plugin::{logemu, nfct, printflow};
 
 pub mod catalog;

@@ -1,7 +1,7 @@
 //! Whole configurations: what they mean, what is refused, and how.
 
 use super::*;
-use crate::plugin::nfct::filter::Network;
+use crate::capture::filter::Network;
 
 const STACK: &str = "stack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n";
 

@@ -4,6 +4,7 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tracing::{error, info, warn};
@@ -23,6 +24,9 @@ use crate::netns;
 use crate::plugin::nfct::Nfct;
 use crate::stack::{Stack, Stacks};
 use crate::stats::Stats;
+
+/// How long the dump at start may keep the daemon from saying that it runs.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +83,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         warn!("{diagnostic}");
     }
     let mut running = start(&config)?;
+    for source in &mut running.sources {
+        source.settle(SETTLE).context("events cannot be read")?;
+    }
     if let Some(user) = &user {
         for source in &mut running.sources {
             source.stacks.give_to(user.uid, user.gid);
@@ -168,6 +175,7 @@ fn open(
         buffer: source.buffer.0,
         buffer_max: source.buffer.1,
         reliable: source.reliable,
+        filter: source.nfct.filter.clone(),
     };
     let capture = NetlinkCapture::open(&settings, stats.clone()).map_err(|error| {
         let remedy = match error.raw_os_error() {

@@ -13,6 +13,7 @@ pub use self::decoder::Decoder;
 use self::exchange::refusal;
 use self::loss::LossMeter;
 use self::socket::{Batch, NetfilterSocket};
+use super::filter::Filter;
 use super::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
 use crate::event::Record;
 use crate::stats::{Counter, Stats};
@@ -22,6 +23,7 @@ pub mod decode;
 mod decoder;
 pub(crate) mod exchange;
 mod loss;
+mod prefilter;
 pub(crate) mod request;
 pub mod socket;
 
@@ -50,6 +52,8 @@ pub struct Settings {
     pub buffer_max: usize,
     /// Ask the kernel to repeat DESTROY events that did not fit.
     pub reliable: bool,
+    /// Flows whose events are wanted.
+    pub filter: Filter,
 }
 
 /// Records from ctnetlink.
@@ -58,6 +62,8 @@ pub struct NetlinkCapture {
     requests: NetfilterSocket,
     batch: Batch,
     replies: Box<[u8]>,
+    /// Length of a reply that has been received and not yet handed on.
+    held: Option<usize>,
     decoder: Decoder,
     pending: Pending,
     seq: u32,
@@ -84,6 +90,10 @@ impl NetlinkCapture {
         if settings.reliable {
             events.set_reliable()?;
         }
+        // Before joining, so that nothing unwanted is ever queued.
+        if let Some(program) = prefilter::program(&settings.filter) {
+            events.attach_filter(&program)?;
+        }
         let loss = LossMeter::new(&events, settings, stats.clone())?;
         for group in &settings.groups {
             events.join(*group)?;
@@ -95,6 +105,7 @@ impl NetlinkCapture {
             requests,
             batch: Batch::new(),
             replies: vec![0; REPLY].into_boxed_slice(),
+            held: None,
             decoder: Decoder::new(stats.clone()),
             pending: Pending::Nothing,
             seq: 0,
@@ -139,20 +150,30 @@ impl NetlinkCapture {
         Ok(Progress { messages, drained: Drained::Dry })
     }
 
-    /// Reads one datagram of replies, if a request is under way.
-    fn drain_replies(&mut self, sink: &mut dyn RecordSink) -> io::Result<Drained> {
-        if matches!(self.pending, Pending::Nothing) {
-            return Ok(Drained::Dry);
+    /// Receives one datagram of replies, if a request is under way.
+    fn receive_reply(&mut self) -> io::Result<()> {
+        if self.held.is_some() || matches!(self.pending, Pending::Nothing) {
+            return Ok(());
         }
-        let mut replies = std::mem::take(&mut self.replies);
-        let result = match self.requests.receive(&mut replies) {
-            Ok(datagram) => self.replies_in(datagram, sink).map(|()| Drained::More),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Drained::Dry),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Drained::More),
+        match self.requests.receive(&mut self.replies) {
+            Ok(datagram) => {
+                self.held = Some(datagram.len());
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(error) => Err(error),
-        };
+        }
+    }
+
+    /// Hands on the datagram that has been received; returns whether there was
+    /// one.
+    fn hand_on_reply(&mut self, sink: &mut dyn RecordSink) -> io::Result<bool> {
+        let Some(length) = self.held.take() else { return Ok(false) };
+        let replies = std::mem::take(&mut self.replies);
+        let result = self.replies_in(&replies[..length], sink);
         self.replies = replies;
-        result
+        result.map(|()| true)
     }
 
     fn replies_in(&mut self, datagram: &[u8], sink: &mut dyn RecordSink) -> io::Result<()> {
@@ -224,16 +245,20 @@ impl Capture for NetlinkCapture {
             .collect()
     }
 
+    /// A reply tells the state of the moment at which it was received, or of
+    /// one before. So the events that came earlier go first: what they tell
+    /// must not look like old news because a dump has told it already.
     fn drain(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
-        let mut total = 0;
+        let mut messages = 0;
         loop {
-            let replies = self.drain_replies(sink)?;
+            self.receive_reply()?;
             let events = self.drain_events(budget, sink)?;
-            total += events.messages;
-            let dry = replies == Drained::Dry && events.drained == Drained::Dry;
-            if dry || total >= budget {
-                let drained = if dry { Drained::Dry } else { Drained::More };
-                return Ok(Progress { messages: total, drained });
+            messages += events.messages;
+            if events.drained == Drained::More {
+                return Ok(Progress { messages, drained: Drained::More });
+            }
+            if !self.hand_on_reply(sink)? {
+                return Ok(Progress { messages, drained: Drained::Dry });
             }
         }
     }

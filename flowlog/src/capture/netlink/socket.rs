@@ -96,6 +96,27 @@ impl NetfilterSocket {
         if result == 0 { Ok(info[MEMINFO_DROPS]) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Has the kernel drop what `program` refuses, before it is queued.
+    ///
+    /// # Errors
+    /// The kernel does not take the program.
+    pub(super) fn attach_filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
+        let length = program.len().try_into().map_err(io::Error::other)?;
+        let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+        // SAFETY: `program` names `length` live instructions; the kernel copies
+        // them, and writes nothing.
+        let result = unsafe {
+            libc::setsockopt(
+                self.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size_of::<libc::sock_fprog>() as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Sends one or several whole messages to the kernel.
     ///
     /// # Errors

@@ -4,25 +4,21 @@
 
 use std::time::{Duration, Instant};
 
-use hashbrown::HashSet;
-use tracing::{info, warn};
+use tracing::warn;
 
-use self::filter::Filter;
-use self::sync::{Action, Purpose, Sync};
-use self::table::{Entry, FlowTable};
+use self::sync::{Action, Purpose};
+use self::table::Entry;
+use self::tracker::Tracker;
 use super::{Body, Downstream, Item};
+use crate::capture::filter::Filter;
 use crate::event::{Event, Expectation, Kinds, Lost, Record};
 use crate::flow::{Flow, Status};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Stats};
 
-pub mod filter;
 pub mod sync;
 mod table;
-
-/// Flows that end during a dump are remembered up to this number; beyond it
-/// the dump is made again.
-const MAX_ENDED: usize = 1 << 20;
+mod tracker;
 
 /// How NFCT is to work.
 #[derive(Clone, Debug)]
@@ -78,27 +74,10 @@ pub struct Nfct {
     stats: Stats,
 }
 
-/// What `hash_enable=1` adds.
-struct Tracker {
-    table: FlowTable,
-    generation: u8,
-    sync: Sync,
-    /// Fingerprints of flows that ended while a dump is read: the dump may
-    /// still tell them.
-    ended: HashSet<u64>,
-    full_warned: bool,
-}
-
 impl Nfct {
     /// A source that works as `settings` say.
     pub fn new(settings: Settings, stats: Stats) -> Self {
-        let tracker = settings.hash.map(|max_entries| Tracker {
-            table: FlowTable::new(max_entries),
-            generation: 0,
-            sync: Sync::new(&settings),
-            ended: HashSet::new(),
-            full_warned: false,
-        });
+        let tracker = settings.hash.map(|max_entries| Tracker::new(max_entries, &settings));
         Self {
             settings,
             tracker,
@@ -107,6 +86,11 @@ impl Nfct {
             lost_limit: RateLimit::per_second(),
             stats,
         }
+    }
+
+    /// The dump at start is still under way: what exists is not yet known.
+    pub fn is_starting(&self, now: Instant) -> bool {
+        self.tracker.as_ref().is_some_and(|tracker| tracker.sync.is_starting(now))
     }
 
     /// Flows that are kept now.
@@ -131,7 +115,11 @@ impl Nfct {
             Record::Expectation(expectation, at) => self.expectation(expectation, at, out),
             Record::Lost(lost) => self.lost(lost, out),
             Record::Known(flow, at) => self.known(flow, at, out),
-            Record::DumpDone { complete } => self.dump_done(complete),
+            Record::DumpDone { complete } => {
+                if let Some(tracker) = &mut self.tracker {
+                    tracker.end_dump(complete);
+                }
+            }
             Record::QueryDone => self.query_done(out),
         }
     }
@@ -202,7 +190,7 @@ impl Nfct {
         let Some(tracker) = &mut self.tracker else { return };
         if event.kinds.contains(Kinds::DESTROY) {
             if tracker.sync.is_dumping() {
-                tracker.remember_end(&event.flow);
+                tracker.pass_over(&event.flow);
             }
             let kept = tracker.table.remove(&event.flow);
             let start = kept.map(|entry| entry.start).or(event.flow.start);
@@ -223,7 +211,9 @@ impl Nfct {
                 let start = event.flow.start.unwrap_or(event.at);
                 let mut entry = Entry::new(&event.flow, start, generation);
                 let first = entry.first_seen(seen(&event.flow));
-                tracker.insert(entry, &self.stats);
+                if !tracker.insert(entry) && event.kinds.contains(Kinds::NEW) {
+                    tracker.refused(&event.flow, &self.stats);
+                }
                 first
             }
         };
@@ -293,20 +283,24 @@ impl Nfct {
             return;
         }
         let generation = tracker.generation;
-        let ended = tracker.ended.contains(&tracker.table.fingerprint(flow));
+        let passed_over = tracker.is_passed_over(flow);
         let start = match tracker.table.get_mut(flow) {
             Some(entry) => {
                 entry.refresh(flow, generation);
-                entry.first_seen(seen(flow));
                 entry.start
             }
-            None if ended => return,
+            None if passed_over => return,
             None => {
                 let start = flow.start.unwrap_or(at);
                 let mut entry = Entry::new(flow, start, generation);
                 entry.first_seen(seen(flow));
-                entry.set_preexisting(tracker.sync.purpose() == Purpose::Startup);
-                tracker.insert(entry, &self.stats);
+                let startup = tracker.sync.purpose() == Purpose::Startup;
+                entry.set_preexisting(startup);
+                if tracker.insert(entry) {
+                    tracker.opened += 1;
+                } else if startup {
+                    tracker.refused(flow, &self.stats);
+                }
                 start
             }
         };
@@ -317,23 +311,12 @@ impl Nfct {
         }
     }
 
-    fn dump_done(&mut self, complete: bool) {
-        let Some(tracker) = &mut self.tracker else { return };
-        let complete = complete && tracker.ended.len() < MAX_ENDED;
-        tracker.ended = HashSet::new();
-        if tracker.sync.purpose() == Purpose::Startup {
-            info!("{} flows existed at start", tracker.table.len());
-        }
-        let vanished =
-            if complete { tracker.table.not_seen_in(tracker.generation) } else { Vec::new() };
-        tracker.sync.dump_done(complete, vanished, Instant::now());
-    }
-
     /// What the queries did not find has vanished without an event.
     fn query_done(&mut self, out: &mut dyn Downstream) {
         let Some(tracker) = &mut self.tracker else { return };
         let generation = tracker.generation;
         let candidates = tracker.sync.query_done();
+        let mut closed = 0;
         let now = crate::capture::netlink::now_ns();
         let polling = self.settings.poll.is_some();
         for candidate in candidates {
@@ -346,6 +329,7 @@ impl Nfct {
             let start = entry.start;
             let flow = entry.flow();
             tracker.table.remove(&flow);
+            closed += 1;
             self.stats.add(Counter::FlowsVanished, 1);
             if polling || self.settings.mask.contains(Kinds::DESTROY) {
                 let body = Body::Flow { flow: &flow, start: Some(start), end: Some(now) };
@@ -353,37 +337,10 @@ impl Nfct {
                 out.push(&Item { tag: Kinds::DESTROY, at: now, body });
             }
         }
-    }
-}
-
-impl Tracker {
-    fn begin_dump(&mut self) {
-        self.generation = self.generation.wrapping_add(1);
-        // After 256 dumps the numbers come round: no entry may be so old.
-        if self.generation == 0 {
-            self.table.mark_all(u8::MAX);
-        }
-        self.ended.clear();
-    }
-
-    fn remember_end(&mut self, flow: &Flow) {
-        if self.ended.len() < MAX_ENDED {
-            self.ended.insert(self.table.fingerprint(flow));
-        }
-    }
-
-    fn insert(&mut self, entry: Entry, stats: &Stats) {
-        if self.table.insert(entry).is_some() {
-            return;
-        }
-        stats.add(Counter::FlowsTableFull, 1);
-        if !self.full_warned {
-            self.full_warned = true;
-            warn!(
-                "the table of live flows is full at {} entries: the end of further flows is \
-                 still logged, without their start; raise hash_max_entries",
-                self.table.len()
-            );
+        if let Some(tracker) = &self.tracker
+            && tracker.sync.purpose() == Purpose::Resync
+        {
+            tracker.report_resync(closed);
         }
     }
 }
@@ -396,3 +353,6 @@ fn seen(flow: &Flow) -> Kinds {
     kinds.set(Kinds::HELPER, flow.helper.is_some());
     kinds
 }
+
+#[cfg(test)]
+mod tests;

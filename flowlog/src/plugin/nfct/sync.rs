@@ -33,8 +33,9 @@ pub enum Action {
 pub(super) enum Purpose {
     /// To learn the flows that exist at start.
     Startup,
-    /// To make good for a loss, to poll, or to close flows that the kernel
-    /// does not report.
+    /// To make good for a loss.
+    Resync,
+    /// To poll, or to close flows that the kernel does not report.
     Compare,
     /// SIGUSR2.
     Reset,
@@ -55,6 +56,8 @@ pub(super) struct Sync {
     purpose: Purpose,
     /// When the next dump is due.
     due: Option<Instant>,
+    /// The next dump makes good for a loss.
+    loss: bool,
     /// SIGUSR2 came while something else was under way.
     reset_requested: bool,
     poll: Option<Duration>,
@@ -71,6 +74,7 @@ impl Sync {
             phase: Phase::Idle,
             purpose: Purpose::Startup,
             due: Some(Instant::now()),
+            loss: false,
             reset_requested: false,
             poll: settings.poll,
             resync: settings.resync,
@@ -89,8 +93,15 @@ impl Sync {
         matches!(self.phase, Phase::Dumping)
     }
 
+    /// The dump at start is due or under way.
+    pub(super) fn is_starting(&self, now: Instant) -> bool {
+        let due = self.due.is_some_and(|due| due <= now);
+        !self.started && (due || self.is_dumping())
+    }
+
     /// Events were lost: compare once the storm is over.
     pub(super) fn lost(&mut self, now: Instant) {
+        self.loss = true;
         self.due.get_or_insert(now + self.resync);
     }
 
@@ -154,7 +165,12 @@ impl Sync {
             return None;
         }
         self.due = self.poll.map(|period| now + period);
-        self.purpose = if self.started { Purpose::Compare } else { Purpose::Startup };
+        self.purpose = match (self.started, self.loss) {
+            (false, _) => Purpose::Startup,
+            (true, true) => Purpose::Resync,
+            (true, false) => Purpose::Compare,
+        };
+        self.loss = false;
         self.phase = Phase::Dumping;
         Some(Action::Dump)
     }
@@ -187,6 +203,7 @@ impl Sync {
 
     /// What was under way failed: again later.
     pub(super) fn failed(&mut self, now: Instant) {
+        self.loss |= self.purpose == Purpose::Resync;
         self.phase = Phase::Idle;
         let retry = now + RETRY;
         self.due = Some(self.due.map_or(retry, |due| due.max(retry)));
@@ -206,7 +223,7 @@ mod tests {
             poll: poll.map(Duration::from_secs),
             resync: Duration::from_secs(60),
             redump: redump.map(Duration::from_secs),
-            filter: super::super::Filter::default(),
+            filter: crate::capture::filter::Filter::default(),
         })
     }
 
@@ -227,7 +244,7 @@ mod tests {
         assert!(sync.tick(start + Duration::from_secs(59), false, |_| {}).is_none());
         let due = start + Duration::from_secs(60);
         assert!(matches!(sync.tick(due, false, |_| {}), Some(Action::Dump)));
-        assert_eq!(sync.purpose(), Purpose::Compare);
+        assert_eq!(sync.purpose(), Purpose::Resync);
         sync.dump_done(true, vec![entry(), entry()], due);
         assert!(sync.tick(due, false, |_| {}).is_none(), "still settling");
         let action = sync.tick(due + SETTLE, false, |candidates| candidates.truncate(1));

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::flow::{Family, Tuple};
+use crate::flow::{Family, Tuple, to_ip};
 
 /// A network as written: `10.0.0.0/8`, `fd00::/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,16 @@ impl FromStr for Network {
 }
 
 impl Network {
+    /// Its address, of which only the first [`Network::length`] bits count.
+    pub fn address(&self) -> IpAddr {
+        to_ip(self.family, &self.address)
+    }
+
+    /// Length of the prefix, in bits.
+    pub fn length(&self) -> u8 {
+        self.length
+    }
+
     fn contains(&self, family: Family, address: &[u8; 16]) -> bool {
         let differing = u128::from_be_bytes(self.address) ^ u128::from_be_bytes(*address);
         self.family == family && (self.length == 0 || differing >> (128 - self.length) == 0)
