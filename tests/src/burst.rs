@@ -1,0 +1,77 @@
+//! A load: as many new UDP flows as one core makes. One socket sends one datagram to each of N
+//! distinct destinations, 64 of them a system call, so that the kernel's work for a flow, and
+//! not the generator's, is what it takes.
+
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
+use socket2::{Domain, Socket, Type};
+
+use crate::lab::SingleNs;
+
+/// Datagrams in one system call.
+const BATCH: u32 = 64;
+
+/// What a burst made.
+#[derive(Clone, Copy, Debug)]
+pub struct Burst {
+    /// Entries that the table gained: the number of events that a logger should see.
+    pub flows: u64,
+    /// Wall-clock time of the sending alone.
+    pub elapsed: Duration,
+}
+
+/// The destination of flow number `index` of a burst, all distinct below 2^16 × 2^15.
+pub fn destination(index: u32) -> SocketAddrV4 {
+    let [high, port, third, fourth] = index.to_be_bytes();
+    let port = u16::from_be_bytes([high, port]).saturating_add(1024);
+    SocketAddrV4::new(Ipv4Addr::new(198, 19, third, fourth), port)
+}
+
+/// Makes `flows` new UDP flows from source port `source_port`, numbered from `first` on. Flows of
+/// a former burst that still live must be others: another port or other numbers.
+///
+/// # Errors
+/// A datagram cannot be sent, or the table did not take all flows.
+pub fn udp_burst(single: &SingleNs, source_port: u16, first: u32, flows: u32) -> Result<Burst> {
+    let namespace = single.namespace();
+    let before = namespace.conntrack_count()?;
+    let elapsed = namespace.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        // A process that another thread just forks may still hold the socket of the last burst.
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), source_port).into())?;
+        send_each(&socket, first, first + flows)
+    })?;
+    let made = namespace.conntrack_count()?.saturating_sub(before);
+    ensure!(made == u64::from(flows), "sent {flows} datagrams, but the table gained {made} flows");
+    Ok(Burst { flows: made, elapsed })
+}
+
+fn send_each(socket: &Socket, first: u32, end: u32) -> Result<Duration> {
+    let payload = [IoSlice::new(b"x")];
+    let payloads = [&payload; BATCH as usize];
+    let mut headers = MultiHeaders::preallocate(BATCH as usize, None);
+    let begin = Instant::now();
+    let mut next = first;
+    while next < end {
+        let batch = next..end.min(next + BATCH);
+        let addresses: Vec<_> =
+            batch.clone().map(|index| Some(SockaddrIn::from(destination(index)))).collect();
+        let sent = sendmmsg(
+            socket.as_raw_fd(),
+            &mut headers,
+            payloads.iter().take(batch.len()).copied(),
+            &addresses,
+            [],
+            MsgFlags::empty(),
+        );
+        let sent = sent.with_context(|| format!("sending to {}", destination(next)))?.count();
+        next += u32::try_from(sent)?;
+    }
+    Ok(begin.elapsed())
+}

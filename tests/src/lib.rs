@@ -1,0 +1,27 @@
+//! What the live tests, the demo and the benchmark share: network namespaces that vanish with
+//! their guard, a known mix of traffic, loggers run on that traffic, and the lines they write.
+//!
+//! Everything here needs root. Nothing leaves the namespaces it made, and everything (namespaces,
+//! processes, files) is removed on drop, also when a test fails.
+//!
+//! | module | its one job |
+//! |---|---|
+//! | [`namespace`] | one network namespace: commands, threads, sysctls and conntrack in it |
+//! | [`lab`] | client – router – server with NAT and a FTP helper; one namespace for loads |
+//! | [`traffic`] | a mix of flows whose log lines are known beforehand |
+//! | [`packet`] | the raw packets of that mix |
+//! | [`burst`] | as many new flows as one core makes |
+//! | [`daemon`] | flowlog or ulogd2 in a namespace, from a configuration to its exit code |
+//! | [`process`] | a child that does not outlive its guard; what /proc tells about it |
+//! | [`lines`] | a log file as lines, their multiset, and the difference of two |
+//! | [`poll`] | waiting for a condition instead of sleeping |
+
+pub mod burst;
+pub mod daemon;
+pub mod lab;
+pub mod lines;
+pub mod namespace;
+pub mod packet;
+pub mod poll;
+pub mod process;
+pub mod traffic;
