@@ -35,6 +35,8 @@ pub struct LogEmu {
     settings: Settings,
     file: LogFile,
     buffer: Vec<u8>,
+    /// Lines in the buffer.
+    lines: u64,
     prefix: Prefix,
     /// Bytes that may gather: a chunk, or all that may wait while writing fails.
     limit: usize,
@@ -57,6 +59,7 @@ impl LogEmu {
         Ok(Self {
             file,
             buffer: Vec::with_capacity(CHUNK + 4096),
+            lines: 0,
             prefix: Prefix::new(host),
             limit: CHUNK.min(settings.buffer_max),
             settings,
@@ -78,6 +81,7 @@ impl LogEmu {
         }
         self.buffer.extend_from_slice(self.prefix.current());
         self.buffer.extend_from_slice(line);
+        self.lines += 1;
     }
 
     /// Makes room for `length` bytes, if it can be had.
@@ -109,7 +113,7 @@ impl LogEmu {
     /// Tries for the last time, and counts what is then lost.
     pub fn close(&mut self) {
         self.write();
-        let lines = lines_in(&self.buffer);
+        let lines = std::mem::take(&mut self.lines);
         if lines > 0 {
             self.stats.add(Counter::LogemuLostLines, lines);
             warn!("{lines} lines for {} are lost at exit", self.settings.file.display());
@@ -145,9 +149,12 @@ impl LogEmu {
     fn write(&mut self) {
         let (written, result) = self.file.append(&self.buffer);
         if written > 0 {
-            self.stats.add(Counter::LogemuLines, lines_in(&self.buffer[..written]));
-            self.stats.add(Counter::LogemuBytes, written as u64);
             self.buffer.drain(..written);
+            // Only after a write in part is it worth counting.
+            let left = if self.buffer.is_empty() { 0 } else { lines_in(&self.buffer) };
+            self.stats.add(Counter::LogemuLines, self.lines - left);
+            self.stats.add(Counter::LogemuBytes, written as u64);
+            self.lines = left;
         }
         let result =
             result.and_then(|()| if self.settings.sync { self.file.sync() } else { Ok(()) });

@@ -31,9 +31,7 @@ impl Decoder {
         now: u64,
         sink: &mut dyn RecordSink,
     ) {
-        if !datagram.from_kernel {
-            self.stats.add(Counter::NetlinkIgnored, 1);
-        } else if datagram.cut {
+        if datagram.cut {
             self.malformed(DecodeError::Cut);
         } else {
             self.messages(datagram.bytes, now, sink);

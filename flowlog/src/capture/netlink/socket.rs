@@ -33,6 +33,9 @@ impl NetfilterSocket {
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
+        // From now on other processes cannot send to it: the kernel refuses them
+        // (`netlink_getsockbyportid`, net/netlink/af_netlink.c, 6.18).
+        socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
         Ok(Self { socket })
     }
@@ -122,7 +125,7 @@ impl NetfilterSocket {
     /// # Errors
     /// As sendto(2).
     pub fn send(&self, messages: &[u8]) -> io::Result<()> {
-        self.socket.send_to(messages, &SocketAddr::new(0, 0), 0).map(drop)
+        self.socket.send(messages, 0).map(drop)
     }
 
     /// Reads one datagram into `buffer` without blocking.
@@ -153,8 +156,6 @@ impl AsRawFd for NetfilterSocket {
 pub struct Datagram<'a> {
     /// Its bytes.
     pub bytes: &'a [u8],
-    /// It came from the kernel, not from another process.
-    pub from_kernel: bool,
     /// It was longer than the buffer.
     pub cut: bool,
 }
@@ -162,9 +163,8 @@ pub struct Datagram<'a> {
 /// Buffers for reading many datagrams at once; allocated once.
 pub struct Batch {
     data: Box<[u8]>,
-    // Both point into `data` or each other; boxed, so that they never move.
+    // They point into `data` and into each other; boxed, so that they never move.
     vectors: Box<[libc::iovec]>,
-    senders: Box<[libc::sockaddr_nl]>,
     headers: Box<[libc::mmsghdr]>,
     filled: usize,
 }
@@ -183,38 +183,27 @@ impl Batch {
             .chunks_exact_mut(DATAGRAM)
             .map(|room| libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: DATAGRAM })
             .collect();
-        // SAFETY: both are plain C structs of integers and pointers, for which
-        // all bits zero is a value.
-        let (sender, header) =
-            unsafe { (mem::zeroed::<libc::sockaddr_nl>(), mem::zeroed::<libc::mmsghdr>()) };
-        Self {
-            data,
-            vectors,
-            senders: vec![sender; BATCH].into_boxed_slice(),
-            headers: vec![header; BATCH].into_boxed_slice(),
-            filled: 0,
-        }
+        // SAFETY: a plain C struct of integers and pointers, for which all bits
+        // zero is a value.
+        let header = unsafe { mem::zeroed::<libc::mmsghdr>() };
+        Self { data, vectors, headers: vec![header; BATCH].into_boxed_slice(), filled: 0 }
     }
 
-    /// Reads up to [`BATCH`] datagrams without blocking and returns how many.
+    /// Reads up to 64 datagrams without blocking and returns how many.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none (fewer than [`BATCH`] datagrams do not
+    /// `WouldBlock` when there is none (fewer than 64 datagrams do not
     /// mean that: an error may be waiting), `ENOBUFS` once after the kernel had to
     /// drop messages; otherwise as recvmmsg(2).
     pub fn receive(&mut self, socket: &NetfilterSocket) -> io::Result<usize> {
         self.filled = 0;
-        for ((header, vector), sender) in
-            self.headers.iter_mut().zip(&mut self.vectors).zip(&mut self.senders)
-        {
+        for (header, vector) in self.headers.iter_mut().zip(&mut self.vectors) {
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
-            header.msg_hdr.msg_name = (&raw mut *sender).cast();
-            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
         }
         // SAFETY: each header names one vector of `DATAGRAM` bytes within
-        // `data` and one sender, all owned by `self` and borrowed mutably for
-        // the call; the kernel writes within the stated lengths.
+        // `data`, all owned by `self` and borrowed mutably for the call; the
+        // kernel writes within the stated lengths.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -231,12 +220,9 @@ impl Batch {
     /// What the last [`Batch::receive`] read.
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
         let rooms = self.data.chunks_exact(DATAGRAM);
-        rooms.zip(&self.headers).zip(&self.senders).take(self.filled).map(
-            |((room, header), sender)| Datagram {
-                bytes: &room[..(header.msg_len as usize).min(DATAGRAM)],
-                from_kernel: sender.nl_pid == 0,
-                cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
-            },
-        )
+        rooms.zip(&self.headers).take(self.filled).map(|(room, header)| Datagram {
+            bytes: &room[..(header.msg_len as usize).min(DATAGRAM)],
+            cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+        })
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use self::sync::{Action, Purpose};
-use self::table::Entry;
+use self::table::{Entry, Lookup};
 use self::tracker::Tracker;
 use super::{Body, Downstream, Item};
 use crate::capture::filter::Filter;
@@ -192,14 +192,17 @@ impl Nfct {
             if tracker.sync.is_dumping() {
                 tracker.pass_over(&event.flow);
             }
-            let kept = tracker.table.remove(&event.flow);
-            let start = kept.map(|entry| entry.start).or(event.flow.start);
+            let start = tracker.table.remove(&event.flow).or(event.flow.start);
             self.select(Kinds::DESTROY, &event.flow, event.at, start, out);
             return;
         }
         let generation = tracker.generation;
-        let first = match tracker.table.get_mut(&event.flow) {
-            Some(entry) => {
+        let start = event.flow.start.unwrap_or(event.at);
+        let found =
+            tracker.table.get_or_insert(&event.flow, || Entry::new(&event.flow, start, generation));
+        let first = match found {
+            Lookup::Added(entry) => entry.first_seen(seen(&event.flow)),
+            Lookup::Known(entry) => {
                 entry.refresh(&event.flow, generation);
                 let first = entry.first_seen(seen(&event.flow));
                 if entry.is_preexisting() {
@@ -207,14 +210,11 @@ impl Nfct {
                 }
                 first
             }
-            None => {
-                let start = event.flow.start.unwrap_or(event.at);
-                let mut entry = Entry::new(&event.flow, start, generation);
-                let first = entry.first_seen(seen(&event.flow));
-                if !tracker.insert(entry) && event.kinds.contains(Kinds::NEW) {
+            Lookup::Full => {
+                if event.kinds.contains(Kinds::NEW) {
                     tracker.refused(&event.flow, &self.stats);
                 }
-                first
+                seen(&event.flow)
             }
         };
         if !first.is_empty() {
@@ -283,25 +283,31 @@ impl Nfct {
             return;
         }
         let generation = tracker.generation;
-        let passed_over = tracker.is_passed_over(flow);
-        let start = match tracker.table.get_mut(flow) {
-            Some(entry) => {
+        let startup = tracker.sync.purpose() == Purpose::Startup;
+        if tracker.is_passed_over(flow) {
+            return;
+        }
+        let told = flow.start.unwrap_or(at);
+        let found = tracker.table.get_or_insert(flow, || {
+            let mut entry = Entry::new(flow, told, generation);
+            entry.first_seen(seen(flow));
+            entry.set_preexisting(startup);
+            entry
+        });
+        let start = match found {
+            Lookup::Known(entry) => {
                 entry.refresh(flow, generation);
                 entry.start
             }
-            None if passed_over => return,
-            None => {
-                let start = flow.start.unwrap_or(at);
-                let mut entry = Entry::new(flow, start, generation);
-                entry.first_seen(seen(flow));
-                let startup = tracker.sync.purpose() == Purpose::Startup;
-                entry.set_preexisting(startup);
-                if tracker.insert(entry) {
-                    tracker.opened += 1;
-                } else if startup {
+            Lookup::Added(_) => {
+                tracker.opened += 1;
+                told
+            }
+            Lookup::Full => {
+                if startup {
                     tracker.refused(flow, &self.stats);
                 }
-                start
+                told
             }
         };
         if tracker.sync.purpose() == Purpose::Reset {

@@ -1,32 +1,42 @@
 //! The flows that live: what NFCT keeps of each with `hash_enable=1`. Built
-//! for memory: a fixed 128 bytes per flow in chunks that never move, found
-//! through a table of 32-bit indexes.
+//! for memory: a fixed 128 bytes per flow, found through a table of 32-bit
+//! indexes. With hundreds of thousands of flows nearly every access misses the
+//! caches, so what a look-up needs stands together, in huge pages.
+#![expect(unsafe_code, reason = "madvise has no safe form")]
 
 use std::hash::BuildHasher as _;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 
 use crate::capture::FlowKey;
 use crate::event::Kinds;
 use crate::flow::{Counters, Flow, Tuple};
 
-/// Entries per chunk: 64 KiB.
-const CHUNK: usize = 512;
+/// Flows for which room is reserved from the start, at most. Memory is taken
+/// only for flows that are kept; growing later means to visit every entry.
+const RESERVE: usize = 1 << 20;
+
+/// The smallest page of the architectures that Linux runs on today is a part
+/// of this, bytes.
+const PAGE: usize = 1 << 16;
 
 /// What is kept of one flow.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
 pub(super) struct Entry {
+    // The first cache line: all that a look-up and the end of a flow need.
     pub(super) orig: Tuple,
-    pub(super) reply: Tuple,
     pub(super) zone: u16,
-    /// [`Entry::SEEN`] bits.
-    flags: u8,
-    /// The dump in which it was last seen, modulo 256.
-    pub(super) generation: u8,
     pub(super) id: u32,
     pub(super) mark: u32,
     /// Nanoseconds since the epoch.
     pub(super) start: u64,
+    /// [`Entry::SEEN`] bits.
+    flags: u8,
+    /// The dump in which it was last seen, modulo 256.
+    pub(super) generation: u8,
+    // The rest, for dumps and for flows that vanish.
+    pub(super) reply: Tuple,
     pub(super) counters: [Counters; 2],
 }
 
@@ -104,15 +114,22 @@ impl Entry {
     }
 }
 
+/// What [`FlowTable::get_or_insert`] found.
+pub(super) enum Lookup<'a> {
+    /// The flow was there.
+    Known(&'a mut Entry),
+    /// It has been added.
+    Added(&'a mut Entry),
+    /// It is not there, and there is no room for it.
+    Full,
+}
+
 /// The live flows, by id, zone and original tuple: the id keeps a flow apart
 /// from its successor with the same tuple when the event between was lost.
 pub(super) struct FlowTable {
     hasher: DefaultHashBuilder,
     index: HashTable<u32>,
-    chunks: Vec<Box<[Entry]>>,
-    /// Slots in the last chunk that were never used.
-    fresh: u32,
-    free: Vec<u32>,
+    slots: Slots,
     max_entries: usize,
     preexisting: usize,
 }
@@ -121,10 +138,8 @@ impl FlowTable {
     pub(super) fn new(max_entries: usize) -> Self {
         Self {
             hasher: DefaultHashBuilder::default(),
-            index: HashTable::new(),
-            chunks: Vec::new(),
-            fresh: 0,
-            free: Vec::new(),
+            index: HashTable::with_capacity(max_entries.min(RESERVE)),
+            slots: Slots::new(max_entries.min(RESERVE)),
             max_entries,
             preexisting: 0,
         }
@@ -145,33 +160,52 @@ impl FlowTable {
     }
 
     pub(super) fn get_mut(&mut self, flow: &Flow) -> Option<&mut Entry> {
-        let slot = *self.index.find(self.fingerprint(flow), |slot| self.at(*slot).is(flow))?;
-        Some(self.at_mut(slot))
-    }
-
-    /// Adds an entry that is not there yet; `None` when the table is full.
-    pub(super) fn insert(&mut self, entry: Entry) -> Option<&mut Entry> {
-        if self.index.len() >= self.max_entries {
-            return None;
-        }
-        let slot = self.free.pop().unwrap_or_else(|| self.fresh_slot(entry));
-        self.preexisting += usize::from(entry.is_preexisting());
-        *self.at_mut(slot) = entry;
-        let Self { hasher, index, chunks, .. } = self;
-        let hash_of = |entry: &Entry| hash(hasher, entry.id, entry.zone, &entry.orig);
-        index.insert_unique(hash_of(&entry), slot, |slot| hash_of(at(chunks, *slot)));
-        Some(self.at_mut(slot))
-    }
-
-    pub(super) fn remove(&mut self, flow: &Flow) -> Option<Entry> {
         let hash = self.fingerprint(flow);
-        let chunks = &self.chunks;
-        let found = self.index.find_entry(hash, |slot| at(chunks, *slot).is(flow)).ok()?;
+        let slot = *self.index.find(hash, |slot| self.slots.get(*slot).is(flow))?;
+        Some(self.slots.get_mut(slot))
+    }
+
+    /// The entry of `flow`, or else the one that `make` makes.
+    pub(super) fn get_or_insert(
+        &mut self,
+        flow: &Flow,
+        make: impl FnOnce() -> Entry,
+    ) -> Lookup<'_> {
+        let hash_of_flow = self.fingerprint(flow);
+        let full = self.index.len() >= self.max_entries;
+        let Self { hasher, index, slots, preexisting, .. } = self;
+        let found = index.entry(
+            hash_of_flow,
+            |slot| slots.get(*slot).is(flow),
+            |slot| {
+                let entry = slots.get(*slot);
+                hash(hasher, entry.id, entry.zone, &entry.orig)
+            },
+        );
+        match found {
+            hash_table::Entry::Occupied(found) => Lookup::Known(slots.get_mut(*found.get())),
+            hash_table::Entry::Vacant(_) if full => Lookup::Full,
+            hash_table::Entry::Vacant(room) => {
+                let slot = slots.take(make());
+                room.insert(slot);
+                let entry = slots.get_mut(slot);
+                *preexisting += usize::from(entry.is_preexisting());
+                Lookup::Added(entry)
+            }
+        }
+    }
+
+    /// Forgets `flow`, and returns its start.
+    pub(super) fn remove(&mut self, flow: &Flow) -> Option<u64> {
+        let hash = self.fingerprint(flow);
+        let slots = &self.slots;
+        let found = self.index.find_entry(hash, |slot| slots.get(*slot).is(flow)).ok()?;
         let (slot, _) = found.remove();
-        self.free.push(slot);
-        let entry = *self.at(slot);
+        let entry = self.slots.get(slot);
         self.preexisting -= usize::from(entry.is_preexisting());
-        Some(entry)
+        let start = entry.start;
+        self.slots.free.push(slot);
+        Some(start)
     }
 
     /// The kernel will tell this flow's end after all.
@@ -185,41 +219,69 @@ impl FlowTable {
 
     /// Copies of the entries that `generation` has not seen.
     pub(super) fn not_seen_in(&self, generation: u8) -> Vec<Entry> {
-        let entries = self.index.iter().map(|slot| self.at(*slot));
+        let entries = self.index.iter().map(|slot| self.slots.get(*slot));
         entries.filter(|entry| entry.generation != generation).copied().collect()
     }
 
     /// Marks all entries as seen in `generation`.
     pub(super) fn mark_all(&mut self, generation: u8) {
-        for entry in self.chunks.iter_mut().flat_map(|chunk| chunk.iter_mut()) {
+        for entry in &mut self.slots.entries {
             entry.generation = generation;
         }
     }
+}
 
-    fn fresh_slot(&mut self, filler: Entry) -> u32 {
-        if self.fresh == 0 {
-            self.chunks.push(vec![filler; CHUNK].into_boxed_slice());
-            self.fresh = CHUNK as u32;
+/// Entries; freed slots are used again.
+struct Slots {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+}
+
+impl Slots {
+    fn new(reserve: usize) -> Self {
+        let mut entries: Vec<Entry> = Vec::with_capacity(reserve);
+        let room = entries.spare_capacity_mut();
+        let address = room.as_mut_ptr().addr().next_multiple_of(PAGE) as *mut libc::c_void;
+        let length = size_of_val(room).saturating_sub(PAGE);
+        // SAFETY: the range lies within the room that `entries` owns, and the
+        // advice changes nothing that a program can see. Where huge pages are
+        // not to be had, small ones do.
+        let _ = unsafe { libc::madvise(address, length, libc::MADV_HUGEPAGE) };
+        Self { entries, free: Vec::new() }
+    }
+
+    fn get(&self, slot: u32) -> &Entry {
+        &self.entries[slot as usize]
+    }
+
+    fn get_mut(&mut self, slot: u32) -> &mut Entry {
+        &mut self.entries[slot as usize]
+    }
+
+    /// Puts `entry` into a slot, and returns which.
+    fn take(&mut self, entry: Entry) -> u32 {
+        match self.free.pop() {
+            Some(slot) => {
+                *self.get_mut(slot) = entry;
+                slot
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
         }
-        self.fresh -= 1;
-        (self.chunks.len() * CHUNK) as u32 - self.fresh - 1
-    }
-
-    fn at(&self, slot: u32) -> &Entry {
-        at(&self.chunks, slot)
-    }
-
-    fn at_mut(&mut self, slot: u32) -> &mut Entry {
-        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 }
 
-fn at(chunks: &[Box<[Entry]>], slot: u32) -> &Entry {
-    &chunks[slot as usize / CHUNK][slot as usize % CHUNK]
-}
-
+/// The id alone is nearly unique, and nobody can choose it: the kernel makes
+/// it with a secret key. Ports and addresses are for kernels that tell none.
 fn hash(hasher: &DefaultHashBuilder, id: u32, zone: u16, orig: &Tuple) -> u64 {
-    hasher.hash_one((id, zone, orig))
+    let [src, dst] = [&orig.src, &orig.dst].map(|address| u128::from_ne_bytes(*address));
+    let rest = u64::from(orig.src_l4) << 48
+        | u64::from(orig.dst_l4) << 32
+        | u64::from(zone) << 16
+        | u64::from(orig.proto);
+    hasher.hash_one((id, rest, src ^ dst.rotate_left(64)))
 }
 
 #[cfg(test)]
@@ -232,23 +294,30 @@ mod tests {
         flow
     }
 
+    fn add(table: &mut FlowTable, flow: &Flow, start: u64) -> bool {
+        matches!(table.get_or_insert(flow, || Entry::new(flow, start, 0)), Lookup::Added(_))
+    }
+
     #[test]
-    fn keeps_finds_and_forgets_more_than_a_chunk() {
+    fn keeps_finds_and_forgets() {
         let mut table = FlowTable::new(2000);
         for n in 0..2000 {
-            assert!(table.insert(Entry::new(&flow(n), u64::from(n), 0)).is_some());
+            assert!(add(&mut table, &flow(n), n.into()));
         }
-        assert!(table.insert(Entry::new(&flow(5000), 0, 0)).is_none(), "beyond max_entries");
+        let more = flow(5000);
+        let found = table.get_or_insert(&more, || Entry::new(&more, 0, 0));
+        assert!(matches!(found, Lookup::Full), "beyond max_entries");
         for n in (0..2000).step_by(2) {
-            assert_eq!(table.remove(&flow(n)).map(|e| e.start), Some(u64::from(n)));
+            assert_eq!(table.remove(&flow(n)), Some(u64::from(n)));
         }
         assert!(table.remove(&flow(0)).is_none());
         for n in (0..2000).step_by(2) {
-            table.insert(Entry::new(&flow(n), 7, 0));
+            assert!(add(&mut table, &flow(n), 7));
+            assert!(!add(&mut table, &flow(n), 8), "it is known already");
         }
         assert_eq!(table.get_mut(&flow(1)).map(|e| e.start), Some(1));
         assert_eq!(table.get_mut(&flow(2)).map(|e| e.start), Some(7));
-        assert_eq!(table.chunks.len(), 4, "freed slots are used again");
+        assert_eq!(table.slots.entries.len(), 2000, "freed slots are used again");
     }
 
     #[test]
@@ -256,10 +325,9 @@ mod tests {
         let mut table = FlowTable::new(10);
         let old = flow(1);
         let new = Flow { id: Some(2), ..old.clone() };
-        table.insert(Entry::new(&old, 1, 0));
-        table.insert(Entry::new(&new, 2, 0));
-        assert_eq!(table.remove(&old).map(|e| e.start), Some(1));
-        assert_eq!(table.remove(&new).map(|e| e.start), Some(2));
+        assert!(add(&mut table, &old, 1) && add(&mut table, &new, 2));
+        assert_eq!(table.remove(&old), Some(1));
+        assert_eq!(table.remove(&new), Some(2));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::Settings;
 use super::sync::{Purpose, Sync};
-use super::table::{Entry, FlowTable};
+use super::table::FlowTable;
 use crate::flow::Flow;
 use crate::log::notice;
 use crate::stats::{Counter, Stats};
@@ -81,11 +81,6 @@ impl Tracker {
         if self.passed_over.len() < MAX_PASSED_OVER {
             self.passed_over.insert(self.table.fingerprint(flow));
         }
-    }
-
-    /// Adds an entry, unless the table is full.
-    pub(super) fn insert(&mut self, entry: Entry) -> bool {
-        self.table.insert(entry).is_some()
     }
 
     /// Counts a flow that cannot be kept, once.
