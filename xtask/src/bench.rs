@@ -1,0 +1,120 @@
+//! `cargo xtask bench`: flowlog, ulogd2 and `conntrack -E` on the same traffic, each in turn in a
+//! fresh namespace, several rounds interleaved so that a disturbance of the machine meets all of
+//! them; the memory of a live flow; and the replay benchmark, without a kernel.
+//!
+//! | module | its one job |
+//! |---|---|
+//! | [`listener`] | one program that listens: started, drained, ended, what it saw |
+//! | [`load`] | one run: a namespace, its listeners, the traffic |
+//! | [`memory`] | what a live flow costs |
+//! | [`replay`] | recorded messages without a kernel |
+//! | [`report`] | medians, the tables, the targets |
+//! | [`machine`] | where it was measured |
+
+mod listener;
+mod load;
+mod machine;
+mod memory;
+mod replay;
+mod report;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use ::tests::lab::SingleNs;
+use anyhow::{Context as _, Result, ensure};
+
+use self::listener::Programs;
+use self::load::{Case, Run};
+use crate::say::say;
+use crate::{cargo, interrupt, leftovers, packages, privilege};
+
+/// What `cargo xtask bench` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// New UDP flows that each listener gets, and their ends
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
+    flows: u32,
+    /// Times that each case is run; the median of each number is told
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Also write the report into this file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Everything that was measured.
+struct Measured {
+    flows: u32,
+    rounds: u32,
+    /// The runs of each case.
+    cases: Vec<(Case, Vec<Run>)>,
+    memory: Vec<memory::PerFlow>,
+    replay: replay::Replay,
+}
+
+/// Measures, prints the report and writes it.
+///
+/// # Errors
+/// Something that is measured cannot be run, or the machine does not allow the load.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if !packages::provide()? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let flowlog = cargo::flowlog()?;
+    let replay = cargo::replay()?;
+    if let Some(code) = privilege::elevate(&[(cargo::FLOWLOG, &flowlog), (cargo::REPLAY, &replay)])?
+    {
+        return Ok(code);
+    }
+    interrupt::watch()?;
+    leftovers::sweep();
+    room_for(args.flows)?;
+    let begin = Instant::now();
+    let programs = Programs::new(flowlog)?;
+    let measured = Measured {
+        flows: args.flows,
+        rounds: args.rounds,
+        cases: cases(&programs, args)?,
+        memory: memory::measure(&programs, args.flows)?,
+        replay: replay::measure(&replay)?,
+    };
+    let report = report::markdown(&measured, &machine::describe()?);
+    say!("measured in {:.0} s\n\n{report}", begin.elapsed().as_secs_f64());
+    if let Some(file) = &args.out {
+        fs::write(file, &report).with_context(|| file.display().to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs all cases, round by round.
+fn cases(programs: &Programs, args: &Args) -> Result<Vec<(Case, Vec<Run>)>> {
+    let mut cases: Vec<_> = Case::all().into_iter().map(|case| (case, Vec::new())).collect();
+    for round in 1..=args.rounds {
+        for (case, runs) in &mut cases {
+            interrupt::check()?;
+            let run = load::run(programs, case, args.flows)
+                .with_context(|| format!("measuring {}", case.name()))?;
+            say!("round {round} of {}: {}: {}", args.rounds, case.name(), run.words());
+            runs.push(run);
+        }
+    }
+    Ok(cases)
+}
+
+/// The load must fit into the table of the kernel, which is one for all namespaces.
+fn room_for(flows: u32) -> Result<()> {
+    /// Flows of others that may be there.
+    const SPARE: u64 = 1000;
+    let single = SingleNs::new()?;
+    let room: u64 = single.namespace().sysctl("net/netfilter/nf_conntrack_max")?.parse()?;
+    let wanted = u64::from(flows) + SPARE;
+    ensure!(
+        room >= wanted,
+        "net.netfilter.nf_conntrack_max is {room}, too small for {flows} flows; run \
+         `sysctl -w net.netfilter.nf_conntrack_max={wanted}`, or take fewer with --flows"
+    );
+    Ok(())
+}

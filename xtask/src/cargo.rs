@@ -1,0 +1,82 @@
+//! cargo, run in the workspace: what it builds and where it puts it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+/// Names the flowlog executable that is already built, as `tests::daemon` knows it too.
+pub(crate) const FLOWLOG: &str = "FLOWLOG_BIN";
+/// Names the replay benchmark that is already built, for the part of a benchmark that is root.
+pub(crate) const REPLAY: &str = "FLOWLOG_REPLAY_BENCH";
+
+/// The directory of the workspace.
+pub(crate) fn workspace() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
+}
+
+/// A cargo command in the workspace.
+pub(crate) fn cargo(words: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(words).current_dir(workspace());
+    command
+}
+
+/// flowlog, built for release unless the environment names it.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn flowlog() -> Result<PathBuf> {
+    let words = ["build", "--release", "--package", "flowlog", "--bin", "flowlog"];
+    named_or_built(FLOWLOG, "flowlog", &words)
+}
+
+/// The replay benchmark of flowlog, built unless the environment names it.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn replay() -> Result<PathBuf> {
+    let words = ["bench", "--no-run", "--package", "flowlog", "--bench", "replay"];
+    named_or_built(REPLAY, "replay", &words)
+}
+
+fn named_or_built(variable: &str, target: &str, words: &[&str]) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(path.into());
+    }
+    let mut command = cargo(words);
+    command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    let built = command.spawn().and_then(|child| child.wait_with_output());
+    let built = built.with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(built.status.success(), "cargo {} failed", words.join(" "));
+    executable(&String::from_utf8_lossy(&built.stdout), target)
+        .with_context(|| format!("cargo {} made no executable {target}", words.join(" ")))
+}
+
+/// The executable of a target among the messages of cargo, each a line of JSON.
+fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    messages
+        .filter(|message| message["target"]["name"] == target)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::executable;
+
+    #[test]
+    fn the_executable_is_found_among_libraries_and_noise() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"flowlog","kind":["lib"]},"executable":null}
+not json
+{"reason":"compiler-artifact","target":{"name":"flowlog","kind":["bin"]},"executable":"/t/release/flowlog"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages, "flowlog"), Some(PathBuf::from("/t/release/flowlog")));
+        assert_eq!(executable(messages, "replay"), None);
+    }
+}

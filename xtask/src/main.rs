@@ -1,0 +1,61 @@
+//! Development tasks, run as `cargo xtask VERB`. Each verb is a module; what several of them need
+//! stands beside: [`cargo`] builds, [`privilege`] becomes root, [`interrupt`] hears Ctrl-C,
+//! [`leftovers`] removes namespaces whose maker was killed.
+
+mod bench;
+mod cargo;
+mod demo;
+mod interrupt;
+mod leftovers;
+mod lint;
+mod packages;
+mod privilege;
+mod run;
+mod say;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Development tasks of flowlog
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build flowlog and run it on this host, or on a demonstration network
+    Run(run::Args),
+    /// Run all tests, installing the programs that they need
+    Test(test::Args),
+    /// Check formatting, lints and documentation
+    Lint,
+    /// Compare flowlog with ulogd2 and conntrack on the same traffic
+    Bench(bench::Args),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Lint => lint::run(),
+        Verb::Bench(args) => bench::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,87 @@
+//! `cargo xtask test`: all tests, with the programs they need. Those on a real kernel need root;
+//! without it they are counted as ignored and the last line says so.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cargo::{self, cargo};
+use crate::privilege::{by_hand, is_root};
+use crate::say::say;
+use crate::step::Steps;
+use crate::{interrupt, leftovers, packages};
+
+/// Cases of each property with `--full`; proptest's own default is 256.
+const FULL_CASES: &str = "20000";
+
+/// What `cargo xtask test` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also what takes long: property tests with many cases, and the replay benchmark once
+    #[arg(long)]
+    full: bool,
+    /// For the test programs: a part of a test's name, or flags of libtest
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+/// Runs all tests, also after one has failed.
+///
+/// # Errors
+/// What the tests need cannot be had.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if !packages::provide()? {
+        return Ok(ExitCode::FAILURE);
+    }
+    // Ctrl-C ends the step that runs; what it leaves behind is then removed here.
+    interrupt::watch()?;
+    let mut steps = Steps::default();
+    let root = is_root();
+    if root {
+        leftovers::sweep();
+    }
+    let outcome = all(args, root, &mut steps);
+    if root {
+        leftovers::sweep();
+    }
+    let code = steps.summary();
+    outcome?;
+    if !root {
+        say!(
+            "the live tests were NOT run, because they need root: {} tests ignored; run\n  {}",
+            steps.ignored(),
+            by_hand("test")
+        );
+    }
+    Ok(code)
+}
+
+fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
+    if std::env::var_os(cargo::FLOWLOG).is_none() {
+        steps.run("release build", &mut cargo(&["build", "--release", "--package", "flowlog"]))?;
+        interrupt::check()?;
+    }
+    let flowlog = cargo::flowlog()?;
+    let with_args = |words: &[&str]| {
+        let mut command = cargo(words);
+        command.arg("--").args(&args.args);
+        command
+    };
+    let mut plain = with_args(&["test", "--package", "flowlog", "--package", "xtask"]);
+    steps.run("tests without root", &mut plain)?;
+    interrupt::check()?;
+    let live: &[&str] = if root { &["--features", "live"] } else { &[] };
+    let mut words = vec!["test", "--package", "tests"];
+    words.extend(live);
+    let name = if root { "live tests" } else { "live tests, not run" };
+    steps.run(name, with_args(&words).env(cargo::FLOWLOG, &flowlog))?;
+    interrupt::check()?;
+    if args.full {
+        let mut many = with_args(&["test", "--release", "--package", "flowlog"]);
+        steps.run("property tests, many cases", many.env("PROPTEST_CASES", FULL_CASES))?;
+        interrupt::check()?;
+        let bench = ["bench", "--package", "flowlog", "--bench", "replay"];
+        steps.run("replay benchmark", &mut cargo(&bench))?;
+    }
+    Ok(())
+}
