@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use self::rest::Rest;
 use crate::capture::{Capture, Drained, DumpKind, Progress, RecordSink};
-use crate::event::Record;
+use crate::event::{Event, Record};
 use crate::log::{self, notice};
 use crate::plugin::nfct::Nfct;
 use crate::plugin::nfct::sync::Action;
@@ -48,6 +48,10 @@ struct Feed<'a> {
 }
 
 impl RecordSink for Feed<'_> {
+    fn announce(&mut self, events: &[Event]) {
+        self.nfct.announce(events);
+    }
+
     #[inline]
     fn record(&mut self, record: Record<'_>) {
         self.nfct.record(record, self.stacks);

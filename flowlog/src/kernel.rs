@@ -52,6 +52,13 @@ pub fn set_sysctls() -> Vec<(&'static str, io::Result<()>)> {
     WANTED.map(|name| (name, set_sysctl(name, 1))).into()
 }
 
+/// Memory of this host, bytes; absent without /proc.
+pub fn memory() -> Option<u64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(total.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
 /// Entries in the table of tracked connections; absent without conntrack.
 pub fn conntrack_count() -> Option<u64> {
     sysctl("nf_conntrack_count")

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::event::Record;
+use crate::event::{Event, Record};
 use crate::flow::Flow;
 
 pub mod filter;
@@ -13,6 +13,10 @@ pub mod replay;
 
 /// Receives what a capture reports.
 pub trait RecordSink {
+    /// These events come next, each as a record of its own: a hint for whoever
+    /// has to fetch something for each of them.
+    fn announce(&mut self, _: &[Event]) {}
+
     /// Takes one record. It is borrowed: keep what is needed.
     fn record(&mut self, record: Record<'_>);
 }

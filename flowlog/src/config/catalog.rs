@@ -69,6 +69,12 @@ pub const GLOBAL: &[Key] = &[
         "messages shown: 1 debug, 3 info, 5 notices and warnings, 7 errors, 8 nothing but fatal \
          ones; -l overrides it",
     ),
+    key(
+        "nice",
+        "integer from -20 to 19",
+        "-10",
+        "priority of the daemon: the kernel drops events while their logger waits for its turn",
+    ),
     Key {
         name: "plugin",
         kind: "path",
@@ -190,16 +196,16 @@ const NFCT: &[Key] = &[
     key(
         "netlink_socket_buffer_size",
         "integer, bytes",
-        "16777216",
-        "receive buffer at start; the kernel accounts twice as much, and takes memory only for \
-         events that wait",
+        "0",
+        "receive buffer at start; 0: a 64th of the memory, from 4 MiB to 64 MiB. The kernel accounts \
+         twice as much, and takes memory only for events that wait",
     ),
     key(
         "netlink_socket_buffer_maxsize",
         "integer, bytes",
-        "134217728",
-        "how large the buffer may grow after an overrun; given alone or smaller than the size, \
-         the size is raised to it",
+        "0",
+        "how large the buffer may grow after an overrun; 0: four times as large as at start if \
+         that is 0 too, else not at all",
     ),
     key(
         "netlink_resync_timeout",

@@ -28,6 +28,8 @@ pub struct Config {
     pub log: LogTarget,
     /// The least severe message shown, on ulogd2's scale from 1 to 8.
     pub loglevel: u8,
+    /// The daemon's nice value; absent: flowlog's own, if it can be had.
+    pub nice: Option<i32>,
     /// Sources, each once.
     pub sources: Vec<Source>,
     /// Stacks in the order of the file.

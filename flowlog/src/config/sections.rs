@@ -1,14 +1,19 @@
 //! One function per kind of section: its keys → its typed settings.
 
 use super::stacks::Element;
+use std::ops::RangeInclusive;
+
 use super::*;
+use crate::kernel;
 
 /// Seconds that a period may last: a year.
 const YEAR: i64 = 366 * 24 * 3600;
-/// Receive buffer at start, bytes.
-const BUFFER: usize = 16 << 20;
-/// Receive buffer at most, bytes.
-const BUFFER_MAX: usize = 128 << 20;
+/// The default receive buffer is a part of the memory, one in so many.
+const BUFFER_SHARE: u64 = 64;
+/// Bounds of the default receive buffer, bytes.
+const BUFFER_BOUNDS: RangeInclusive<u64> = 4 << 20..=64 << 20;
+/// How far the default receive buffer may grow: so many times.
+const BUFFER_GROWTH: usize = 4;
 /// `SO_RCVBUF` is an int, and the kernel doubles it.
 const BUFFER_LIMIT: i64 = i32::MAX as i64 / 2;
 /// Bits of `event_mask` that only eBPF can tell.
@@ -18,6 +23,7 @@ const UNTOLD: Kinds = Kinds::GC;
 pub(super) struct Global<'a> {
     pub(super) log: LogTarget,
     pub(super) loglevel: u8,
+    pub(super) nice: Option<i32>,
     pub(super) values: Values<'a>,
 }
 
@@ -39,7 +45,8 @@ pub(super) fn global<'a>(document: &Document<'a>, found: &mut Diagnostics) -> Op
         Some(path) => LogTarget::File(path.into()),
     };
     let loglevel = values.integer("loglevel", 0..=8, found).unwrap_or(5) as u8;
-    Some(Global { log, loglevel, values })
+    let nice = values.integer("nice", -20..=19, found).map(|nice| nice as i32);
+    Some(Global { log, loglevel, nice, values })
 }
 
 /// The section of an instance; empty where it is missing.
@@ -175,8 +182,8 @@ fn buffer(values: &Values<'_>, found: &mut Diagnostics) -> (usize, usize) {
     let size = bytes("netlink_socket_buffer_size");
     let maximum = bytes("netlink_socket_buffer_maxsize");
     match (size, maximum) {
-        (None, None) => (BUFFER, BUFFER_MAX),
-        (None, Some(maximum)) => (BUFFER.min(maximum), maximum),
+        (None, None) => (default_buffer(), default_buffer() * BUFFER_GROWTH),
+        (None, Some(maximum)) => (default_buffer().min(maximum), maximum),
         // ulogd2 ignores the size here; what was meant is clear.
         (Some(size), None) => {
             found.note(
@@ -191,6 +198,13 @@ fn buffer(values: &Values<'_>, found: &mut Diagnostics) -> (usize, usize) {
         }
         (Some(size), Some(maximum)) => (size, maximum.max(size)),
     }
+}
+
+/// Room for the events of half a second at the highest rates measured, where
+/// there is memory for it.
+fn default_buffer() -> usize {
+    let share = kernel::memory().unwrap_or(0) / BUFFER_SHARE;
+    share.clamp(*BUFFER_BOUNDS.start(), *BUFFER_BOUNDS.end()) as usize
 }
 
 /// A time in seconds; 0 means none.

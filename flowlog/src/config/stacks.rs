@@ -24,6 +24,7 @@ pub(super) fn build<'a>(
     let mut config = Config {
         log: global.log,
         loglevel: global.loglevel,
+        nice: global.nice,
         sources: Vec::new(),
         stacks: Vec::new(),
     };

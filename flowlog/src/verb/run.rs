@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::activate::Activation;
 use crate::capture::netlink::{self, NetlinkCapture};
@@ -15,6 +15,7 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::{self, Config};
 use crate::daemon::background::{Readiness, Role, fork_to_background};
 use crate::daemon::pidfile::Pidfile;
+use crate::daemon::priority::set_nice;
 use crate::daemon::privileges;
 use crate::engine::{Engine, Source};
 use crate::event::Kinds;
@@ -25,6 +26,8 @@ use crate::plugin::nfct::Nfct;
 use crate::stack::{Stack, Stacks};
 use crate::stats::Stats;
 
+/// Nice value where the configuration names none.
+const NICE: i32 = -10;
 /// How long the dump at start may keep the daemon from saying that it runs.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -82,6 +85,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     for diagnostic in &outcome.diagnostics {
         warn!("{diagnostic}");
     }
+    prioritize(config.nice);
     let mut running = start(&config)?;
     for source in &mut running.sources {
         source.settle(SETTLE).context("events cannot be read")?;
@@ -98,6 +102,17 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         error!("{error:#}");
     }
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Goes before ordinary work, if that is allowed.
+fn prioritize(nice: Option<i32>) {
+    let Err(error) = set_nice(nice.unwrap_or(NICE)) else { return };
+    match nice {
+        Some(nice) => {
+            warn!("the priority `nice={nice}` cannot be had: {error}; it needs CAP_SYS_NICE");
+        }
+        None => debug!("the priority cannot be raised: {error}"),
+    }
 }
 
 /// Tells all that is wrong, on standard error.

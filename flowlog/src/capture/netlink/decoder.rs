@@ -11,9 +11,17 @@ use crate::flow::Flow;
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Stats};
 
-/// Messages → records. Owns the one event that is refilled for each message.
+/// Events decoded before the first of them is handed on.
+const AHEAD: usize = 32;
+
+/// Messages → records. Owns the events, which are refilled again and again.
+///
+/// Events are decoded some ahead of being handed on, so that whoever takes
+/// them can fetch from memory what several of them need at the same time.
 pub struct Decoder {
-    event: Event,
+    events: Box<[Event; AHEAD]>,
+    /// Events that are decoded and not yet handed on.
+    filled: usize,
     stats: Stats,
     complaints: RateLimit,
 }
@@ -21,26 +29,40 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder that counts into `stats`.
     pub fn new(stats: Stats) -> Self {
-        let event = Event { kinds: Kinds::empty(), at: 0, flow: Flow::default() };
-        Self { event, stats, complaints: RateLimit::per_second() }
-    }
-
-    pub(super) fn datagram(
-        &mut self,
-        datagram: &Datagram<'_>,
-        now: u64,
-        sink: &mut dyn RecordSink,
-    ) {
-        if datagram.cut {
-            self.malformed(DecodeError::Cut);
-        } else {
-            self.messages(datagram.bytes, now, sink);
+        let empty = || Event { kinds: Kinds::empty(), at: 0, flow: Flow::default() };
+        Self {
+            events: Box::new(std::array::from_fn(|_| empty())),
+            filled: 0,
+            stats,
+            complaints: RateLimit::per_second(),
         }
     }
 
-    /// Decodes the messages in `bytes`, which were received at `now`
-    /// (nanoseconds since the epoch).
+    /// Decodes datagrams that were received at `now` (nanoseconds since the
+    /// epoch), and hands everything on.
+    pub(super) fn datagrams<'a>(
+        &mut self,
+        datagrams: impl Iterator<Item = Datagram<'a>>,
+        now: u64,
+        sink: &mut dyn RecordSink,
+    ) {
+        for datagram in datagrams {
+            if datagram.cut {
+                self.malformed(DecodeError::Cut);
+            } else {
+                self.decode(datagram.bytes, now, sink);
+            }
+        }
+        self.hand_on(sink);
+    }
+
+    /// The same for messages one after the other.
     pub fn messages(&mut self, bytes: &[u8], now: u64, sink: &mut dyn RecordSink) {
+        self.decode(bytes, now, sink);
+        self.hand_on(sink);
+    }
+
+    fn decode(&mut self, bytes: &[u8], now: u64, sink: &mut dyn RecordSink) {
         for message in Messages::new(bytes) {
             if let Err(error) = message.and_then(|message| self.message(&message, now, sink)) {
                 self.malformed(error);
@@ -57,21 +79,35 @@ impl Decoder {
     ) -> Result<(), DecodeError> {
         match decode::kind(message) {
             Kind::Flow(kinds) => {
-                decode::flow(message, kinds, now, &mut self.event)?;
-                sink.record(Record::Event(&self.event));
+                decode::flow(message, kinds, now, &mut self.events[self.filled])?;
+                self.filled += 1;
+                if self.filled == AHEAD {
+                    self.hand_on(sink);
+                }
             }
             Kind::Expectation(action) => {
-                sink.record(Record::Expectation(&decode::expectation(message, action)?, now));
+                let expectation = decode::expectation(message, action)?;
+                self.hand_on(sink);
+                sink.record(Record::Expectation(&expectation, now));
             }
             Kind::Other => self.stats.add(Counter::NetlinkIgnored, 1),
         }
         Ok(())
     }
 
+    fn hand_on(&mut self, sink: &mut dyn RecordSink) {
+        let events = &self.events[..std::mem::take(&mut self.filled)];
+        sink.announce(events);
+        for event in events {
+            sink.record(Record::Event(event));
+        }
+    }
+
     /// Decodes an entry that a dump or a query told.
     pub(super) fn known(&mut self, message: &Message<'_>, now: u64, sink: &mut dyn RecordSink) {
-        match decode::flow(message, Kinds::empty(), now, &mut self.event) {
-            Ok(()) => sink.record(Record::Known(&self.event.flow, now)),
+        let event = &mut self.events[0];
+        match decode::flow(message, Kinds::empty(), now, event) {
+            Ok(()) => sink.record(Record::Known(&event.flow, now)),
             Err(error) => self.malformed(error),
         }
     }

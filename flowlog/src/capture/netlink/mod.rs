@@ -128,9 +128,7 @@ impl NetlinkCapture {
                     messages += received;
                     self.stats.add(Counter::NetlinkMessages, received as u64);
                     let now = now_ns();
-                    for datagram in self.batch.datagrams() {
-                        self.decoder.datagram(&datagram, now, sink);
-                    }
+                    self.decoder.datagrams(self.batch.datagrams(), now, sink);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -103,6 +103,13 @@ impl Nfct {
         self.tracker.as_ref().map_or(0, |tracker| tracker.table.preexisting())
     }
 
+    /// Fetches what these events will need from the table.
+    pub fn announce(&self, events: &[Event]) {
+        if let Some(tracker) = &self.tracker {
+            tracker.table.touch(events.iter().map(|event| &event.flow));
+        }
+    }
+
     /// Takes a record and hands on what it gives.
     #[inline]
     pub fn record(&mut self, record: Record<'_>, out: &mut dyn Downstream) {
