@@ -11,6 +11,9 @@ const LONGEST: Duration = Duration::from_millis(20);
 const SHORTEST: Duration = Duration::from_micros(200);
 /// Events per second from which on resting pays.
 const BUSY: f64 = 100.0;
+/// Events worth waking up for: more at once would hardly be cheaper each, and a
+/// burst that begins during a rest finds the queue fuller.
+const ENOUGH: f64 = 512.0;
 /// A rest may fill this part of the queue at the rate last seen.
 const FILL: f64 = 1.0 / 8.0;
 
@@ -42,7 +45,8 @@ impl Rest {
         if self.rate < BUSY {
             return Duration::ZERO;
         }
-        LONGEST.min(Duration::from_secs_f64(room as f64 * FILL / self.rate))
+        let events = ENOUGH.min(room as f64 * FILL);
+        LONGEST.min(Duration::from_secs_f64(events / self.rate))
     }
 }
 
@@ -62,6 +66,8 @@ mod tests {
     #[test]
     fn a_busy_one_in_batches_that_the_queue_can_hold() {
         assert_eq!(pause(100, 20, 10_000), LONGEST);
+        let busier = pause(2000, 20, 10_000);
+        assert!(busier < Duration::from_millis(6), "{busier:?}");
         let short = pause(2000, 20, 800);
         assert!(short <= Duration::from_millis(1), "{short:?}");
     }

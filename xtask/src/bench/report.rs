@@ -136,8 +136,8 @@ fn listeners(measured: &Measured, rows: &[Row], generator: f64) -> String {
         "\nLines: one for each event, with hash_enable=1 one for each flow. Events seen: all that \
          the kernel could hand over. CPU: of the process, user and system. Slowdown: time to make \
          the flows against nobody listening. Default buffers: ulogd2 and conntrack take the \
-         kernel's, flowlog a 64th of the memory up to 64 MiB, and it may grow. The -b of conntrack 1.4.7 does not reach the \
-         socket that it listens on.\n",
+         kernel's, flowlog a 64th of the memory up to 64 MiB, and it may grow. The -b of conntrack \
+         1.4.7 does not reach the socket that it listens on.\n",
     );
     text
 }
