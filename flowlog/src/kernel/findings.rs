@@ -45,7 +45,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn ok(name: &'static str, what: impl Into<String>) -> Self {
+    pub(crate) fn ok(name: &'static str, what: impl Into<String>) -> Self {
         Self { name, state: State::Ok, what: what.into(), remedy: None }
     }
 
@@ -54,7 +54,11 @@ impl Finding {
         Self { name, state: State::Warning, what: what.into(), remedy }
     }
 
-    fn problem(name: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn problem(
+        name: &'static str,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         let remedy = Some(remedy.into());
         Self { name, state: State::Problem, what: what.into(), remedy }
     }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use nix::unistd::{AccessFlags, access};
 use serde_json::{Value, json};
 
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, Source, Stage};
 use crate::kernel::{self, Finding, State};
 
 /// Exit code when the host stands in the way.
@@ -55,7 +56,7 @@ fn host(config: Option<&Config>) -> Vec<Finding> {
     for source in &config.sources {
         namespaces.entry(source.netns.clone()).or_default().push(source.clone());
     }
-    let mut findings = Vec::new();
+    let mut findings = files(config);
     for (netns, sources) in &namespaces {
         for finding in kernel::findings(netns.as_deref(), sources) {
             // What concerns the whole host is told once.
@@ -65,6 +66,44 @@ fn host(config: Option<&Config>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether the files that the stacks write can be opened, without opening them.
+fn files(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for stage in config.stacks.iter().flat_map(|stack| &stack.stages) {
+        if let Stage::LogEmu(settings) = stage {
+            let finding = file(&settings.file);
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+    }
+    findings
+}
+
+fn file(path: &Path) -> Finding {
+    const NAME: &str = "file";
+    let shown = path.display();
+    let (place, rights) = if path.exists() {
+        (path, AccessFlags::W_OK)
+    } else {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        (parent.unwrap_or(Path::new(".")), AccessFlags::W_OK | AccessFlags::X_OK)
+    };
+    match access(place, rights) {
+        Ok(()) if path.is_dir() => Finding::problem(
+            NAME,
+            format!("{shown} is a directory"),
+            "name a file in it with `file=`",
+        ),
+        Ok(()) => Finding::ok(NAME, format!("{shown} can be written")),
+        Err(error) => Finding::problem(
+            NAME,
+            format!("{shown} cannot be written, because of {}: {}", place.display(), error.desc()),
+            "make the directory and make it writable, or name another file with `file=`",
+        ),
+    }
 }
 
 fn exit_code(diagnostics: &[Diagnostic], host: &[Finding]) -> u8 {
@@ -133,6 +172,18 @@ mod tests {
             line: Some(3),
             message: "what; do this".to_owned(),
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_found_before_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = |path: &Path| file(path).state;
+        assert_eq!(state(&directory.path().join("flow.log")), State::Ok);
+        assert_eq!(state(&directory.path().join("missing/flow.log")), State::Problem);
+        assert_eq!(state(directory.path()), State::Problem);
+        assert_eq!(state(Path::new("/dev/null")), State::Ok);
+        let found = file(&directory.path().join("missing/flow.log"));
+        assert!(found.what.contains("missing: No such file"), "{}", found.what);
     }
 
     fn finding(state: State) -> Finding {
