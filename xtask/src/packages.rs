@@ -9,12 +9,13 @@ use crate::privilege::is_root;
 use crate::say::say;
 
 /// Program and package.
-const NEEDED: [(&str, &str); 5] = [
+const NEEDED: [(&str, &str); 6] = [
     ("ulogd", "ulogd2"),
     ("conntrack", "conntrack"),
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
+    ("strace", "strace"),
 ];
 
 /// Where a program is. The PATH of a user often lacks the directories of system programs.

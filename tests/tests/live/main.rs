@@ -13,6 +13,7 @@ mod output;
 mod overrun;
 mod preexisting;
 mod signals;
+mod sync;
 
 use anyhow::Result;
 use tests::burst::destination;
