@@ -14,6 +14,7 @@ mod run;
 mod say;
 mod step;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ enum Verb {
     Lint,
     /// Compare flowlog with ulogd2 and conntrack on the same traffic
     Bench(bench::Args),
+    /// Run a command on another kernel, in a virtual machine
+    Vm(vm::Args),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Verb::Test(args) => test::run(&args),
         Verb::Lint => lint::run(),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Vm(args) => vm::run(&args),
     }
 }
 

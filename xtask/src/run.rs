@@ -140,7 +140,7 @@ fn not_tracking(report: &Value) -> Option<&str> {
 }
 
 /// A time such as `10s`, `1.5m` or `2h`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let number = &text[..text.len() - unit.len()];
     let seconds = match unit {
