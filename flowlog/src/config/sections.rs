@@ -1,8 +1,8 @@
 //! One function per kind of section: its keys → its typed settings.
 
-use super::stacks::Element;
 use std::ops::RangeInclusive;
 
+use super::stacks::Element;
 use super::*;
 use crate::kernel;
 

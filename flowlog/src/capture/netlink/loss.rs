@@ -2,7 +2,6 @@
 //! socket's own counter, and a buffer that grows when it happens.
 
 use std::io;
-use std::time::Instant;
 
 use tracing::warn;
 
@@ -17,9 +16,8 @@ pub(super) struct LossMeter {
     drops: u32,
     /// A loss is to be looked for when the queue is dry.
     suspected: bool,
-    /// The kernel will not tell of overruns: look each second.
+    /// The kernel will not tell of overruns: look every time.
     silent: bool,
-    looked: Instant,
     requested: usize,
     /// The buffer as the kernel accounts it, bytes.
     pub(super) accounted: usize,
@@ -38,7 +36,6 @@ impl LossMeter {
             drops: socket.drops()?,
             suspected: false,
             silent: settings.reliable,
-            looked: Instant::now(),
             requested: settings.buffer,
             accounted: socket.buffer()?,
             maximum: settings.buffer_max,
@@ -73,13 +70,9 @@ impl LossMeter {
 
     /// Puts what was dropped since the last call into the stream.
     pub(super) fn report(&mut self, socket: &NetfilterSocket, sink: &mut dyn RecordSink) {
-        if self.silent && self.looked.elapsed().as_secs() >= 1 {
-            self.suspected = true;
-        }
-        if !self.suspected {
+        if !self.suspected && !self.silent {
             return;
         }
-        self.looked = Instant::now();
         let Ok(drops) = socket.drops() else { return };
         self.suspected = false;
         let events = u64::from(drops.wrapping_sub(self.drops));
