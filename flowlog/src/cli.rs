@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::{CaptureChoice, NetnsScope};
 use crate::verb::{self, list, run};
 
 /// Logs every connection that this host tracks, and counts whatever is lost.
@@ -83,9 +84,9 @@ struct Run {
     /// Messages shown: 1 debug, 3 info, 5 notice, 7 error, 8 fatal; 0: as configured
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=8))]
     loglevel: Option<u8>,
-    /// Network namespace to watch: a name of `ip netns`, or a path
-    #[arg(long, value_name = "PATH")]
-    netns: Option<PathBuf>,
+    /// Network namespaces to watch: `all`, `self`, a name of `ip netns`, or a path
+    #[arg(long, value_name = "NETNS", value_parser = netns)]
+    netns: Option<NetnsScope>,
     /// Where events come from
     #[arg(long, value_enum)]
     capture: Option<CaptureKind>,
@@ -96,8 +97,26 @@ struct Run {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum CaptureKind {
+    /// eBPF where the kernel allows it, else netlink
+    Auto,
+    /// eBPF or nothing
+    Ebpf,
     /// nfnetlink_conntrack
     Netlink,
+}
+
+impl From<CaptureKind> for CaptureChoice {
+    fn from(kind: CaptureKind) -> Self {
+        match kind {
+            CaptureKind::Auto => Self::Auto,
+            CaptureKind::Ebpf => Self::Ebpf,
+            CaptureKind::Netlink => Self::Netlink,
+        }
+    }
+}
+
+fn netns(text: &str) -> Result<NetnsScope, &'static str> {
+    if text.is_empty() { Err("it is empty") } else { Ok(NetnsScope::new(text)) }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -119,20 +138,17 @@ pub fn main() -> anyhow::Result<ExitCode> {
         return verb::info::run(Some(&plugin));
     }
     match cli.verb.unwrap_or(Verb::Run(cli.run)) {
-        Verb::Run(args) => {
-            // Netlink is the one capture there is; naming it changes nothing.
-            let _: Option<CaptureKind> = args.capture;
-            run::run(&run::Options {
-                file: config(args.config),
-                daemon: args.daemon,
-                user: args.user,
-                pidfile: args.pidfile,
-                verbose: args.verbose,
-                loglevel: args.loglevel.filter(|level| *level > 0),
-                netns: args.netns,
-                activate: args.activate,
-            })
-        }
+        Verb::Run(args) => run::run(&run::Options {
+            file: config(args.config),
+            daemon: args.daemon,
+            user: args.user,
+            pidfile: args.pidfile,
+            verbose: args.verbose,
+            loglevel: args.loglevel.filter(|level| *level > 0),
+            netns: args.netns,
+            capture: args.capture.map(CaptureChoice::from),
+            activate: args.activate,
+        }),
         Verb::Check { config: file, json } => verb::check::run(&config(file), json),
         Verb::List { output, netns } => {
             let format = match output {
@@ -165,6 +181,17 @@ mod tests {
         assert_eq!(cli.run.user.as_deref(), Some("ulog"));
         let cli = Cli::try_parse_from("flowlog -c F -d -u ulog -p P -v -l 3".split(' ')).unwrap();
         assert_eq!(cli.run.loglevel, Some(3));
+    }
+
+    #[test]
+    fn capture_and_namespaces_are_taken() {
+        let run = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.run);
+        let args = run("flowlog --capture ebpf --netns all").unwrap();
+        assert_eq!(args.capture.map(CaptureChoice::from), Some(CaptureChoice::Ebpf));
+        assert_eq!(args.netns, Some(NetnsScope::All));
+        let args = run("flowlog --capture auto --netns blue").unwrap();
+        assert_eq!(args.netns, Some(NetnsScope::Path("blue".into())));
+        assert!(run("flowlog --capture bpf").is_err() && run("flowlog --netns ").is_err());
     }
 
     #[test]

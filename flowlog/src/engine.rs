@@ -88,9 +88,27 @@ impl Source {
 
     /// Does what time has made due.
     fn tick(&mut self, now: Instant, complaints: &mut RateLimit) {
+        if self.capture.check_due().is_some_and(|due| due <= now) {
+            self.capture.check(now);
+        }
         if let Some(action) = self.nfct.tick(now, &mut self.stacks) {
             self.act(action, now, complaints);
         }
+    }
+
+    /// When [`Source::tick`] has something to do.
+    fn deadline(&self) -> Option<Instant> {
+        [self.nfct.deadline(), self.capture.check_due()].into_iter().flatten().min()
+    }
+
+    /// Ends the capture, and writes all that is left.
+    fn finish(&mut self) {
+        let mut feed = Feed { nfct: &mut self.nfct, stacks: &mut self.stacks };
+        if let Err(error) = self.capture.finish(&mut feed) {
+            warn!("[{}] the last events cannot be read: {error}", self.id);
+        }
+        self.nfct.finish(&mut self.stacks);
+        self.stacks.close();
     }
 
     fn act(&mut self, action: Action, now: Instant, complaints: &mut RateLimit) {
@@ -196,7 +214,7 @@ impl Engine {
     }
 
     fn deadline(&mut self) -> Option<Instant> {
-        let ticks = self.sources.iter().filter_map(|source| source.nfct.deadline()).min();
+        let ticks = self.sources.iter().filter_map(Source::deadline).min();
         let waiting = self.sources.iter_mut().any(|source| source.stacks.is_waiting());
         let retry = waiting.then(|| Instant::now() + Duration::from_secs(1));
         [ticks, retry].into_iter().flatten().min()
@@ -231,10 +249,7 @@ impl Engine {
     fn shut_down(&mut self) -> io::Result<()> {
         let start = Instant::now();
         while self.turn()? && start.elapsed() < DRAIN_AT_EXIT {}
-        for source in &mut self.sources {
-            source.nfct.finish(&mut source.stacks);
-            source.stacks.close();
-        }
+        self.sources.iter_mut().for_each(Source::finish);
         self.totals();
         Ok(())
     }
@@ -308,3 +323,6 @@ impl Signals {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

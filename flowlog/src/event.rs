@@ -2,7 +2,7 @@
 
 use bitflags::bitflags;
 
-use crate::flow::{Flow, HelperName, Tuple};
+use crate::flow::{Flow, HelperName, Name, Netns, Tuple};
 
 bitflags! {
     /// Event kinds; the bits are those of `event_mask`.
@@ -52,19 +52,98 @@ pub struct Expectation {
     pub zone: u16,
     /// Helper that expects it, when the kernel names it.
     pub helper: Option<HelperName>,
+    /// As [`Flow::netns`].
+    pub netns: Option<Netns>,
+}
+
+/// Why a connection left the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Its time was over; the garbage collector found it.
+    ExpiredGc,
+    /// Its time was over; whoever came by found it: a look-up for a packet, a
+    /// dump of the table.
+    ExpiredLookup,
+    /// It had to make room: the table was full, or nearly.
+    EarlyDrop,
+    /// A process deleted it over netlink (`conntrack -D`).
+    Deleted,
+    /// A process emptied the table over netlink (`conntrack -F`).
+    Flushed,
+    /// Its network namespace was removed. Netlink tells no such end.
+    NetnsGone,
+    /// A SYN opened a closed TCP connection anew; the new one follows.
+    TcpReopened,
+    /// A reset was the answer to its first packet.
+    Reset,
+    /// It stood for a race that two packets of one flow had lost.
+    NatClash,
+    /// None of these: NAT's addresses went away, a GRE sibling ended, and the
+    /// like.
+    Other,
+}
+
+impl Cause {
+    /// Its name in outputs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ExpiredGc => "expired_gc",
+            Self::ExpiredLookup => "expired_lookup",
+            Self::EarlyDrop => "early_drop",
+            Self::Deleted => "deleted",
+            Self::Flushed => "flushed",
+            Self::NetnsGone => "netns_gone",
+            Self::TcpReopened => "tcp_reopened",
+            Self::Reset => "reset",
+            Self::NatClash => "nat_clash",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Name of a process: `TASK_COMM_LEN` is 16 with its NUL (6.18).
+pub type Comm = Name;
+
+/// A process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id, in the initial PID namespace.
+    pub pid: u32,
+    /// Its name, as the thread that acted has set it.
+    pub comm: Comm,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Why.
+    pub cause: Cause,
+    /// Netlink port of the socket over which it was asked for; absent when
+    /// nobody asked.
+    pub portid: Option<u32>,
+    /// The process that asked; absent when none did.
+    pub process: Option<Process>,
 }
 
 /// One conntrack event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// The kind told by the source: NEW, UPDATE or DESTROY.
+    /// The kind told by the source: NEW, UPDATE or DESTROY, the last with GC
+    /// if the source knows that the garbage collector was at work.
     pub kinds: Kinds,
+    /// Which of ASSURED, CONFIRMED and HELPER became true with this event, and
+    /// no other; absent when the source tells only the state after it, as
+    /// netlink does.
+    pub transitions: Option<Kinds>,
     /// When it happened, nanoseconds since the epoch: the kernel's own event
     /// time where it tells one (`CTA_TIMESTAMP_EVENT`, Linux ≥ 6.14 with
     /// `nf_conntrack_timestamp=1`), else the time of receipt.
     pub at: u64,
     /// The connection.
     pub flow: Flow,
+    /// How it ended; absent unless it did, and where the source does not tell:
+    /// only eBPF does.
+    pub end: Option<End>,
 }
 
 /// Events that a source had to drop before anybody could read them.
@@ -93,6 +172,10 @@ pub enum Record<'a> {
     DumpDone {
         /// Every entry was told.
         complete: bool,
+        /// The one namespace whose table was dumped, as [`Netns::inum`]: of
+        /// the entries of others nothing is known. Absent: the source knows
+        /// no other namespace.
+        netns: Option<u32>,
     },
     /// Every query that was asked for has been answered; entries that still
     /// exist were told as `Known`.

@@ -134,15 +134,15 @@ bitflags! {
     }
 }
 
-/// Name of a connection tracking helper ("ftp"): at most 15 bytes
-/// (`NF_CT_HELPER_NAME_LEN` is 16 with its NUL, 6.18).
+/// A short name that the kernel gives: at most 15 bytes and a NUL there, any
+/// bytes but NUL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HelperName {
+pub struct Name {
     bytes: [u8; 16],
     len: u8,
 }
 
-impl HelperName {
+impl Name {
     /// Keeps the first 16 bytes up to a NUL.
     pub fn new(name: &[u8]) -> Self {
         let end = name.iter().position(|b| *b == 0).unwrap_or(name.len()).min(16);
@@ -155,6 +155,21 @@ impl HelperName {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
+}
+
+/// Name of a connection tracking helper ("ftp"): `NF_CT_HELPER_NAME_LEN` is 16
+/// with its NUL (6.18).
+pub type HelperName = Name;
+
+/// A network namespace, as the kernel names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Netns {
+    /// `net_cookie`, which is never used again while the host runs; absent on
+    /// kernels that have none, and where only the number is kept.
+    pub cookie: Option<u64>,
+    /// Inode number of its file, as `ls -Li /run/netns/NAME` shows it; used
+    /// again when the namespace is gone.
+    pub inum: u32,
 }
 
 /// What conntrack tells of one connection. `None` means that the kernel did
@@ -195,4 +210,42 @@ pub struct Flow {
     pub labels: Option<[u8; 16]>,
     /// Original tuple of the connection that expected this one.
     pub master: Option<Tuple>,
+    /// The network namespace whose table holds the entry; absent: that of the
+    /// source, as with netlink.
+    pub netns: Option<Netns>,
+}
+
+impl Flow {
+    /// What tells this entry from others with the same tuple and zone; 0 when
+    /// the source tells nothing of the kind.
+    ///
+    /// Netlink tells an id, which keeps a flow apart from its successor when
+    /// the events between them are missing. eBPF's events are in order, so it
+    /// needs no id; but they come from many namespaces, each with a table of
+    /// its own, and the entries of a dump, which have both, must get the same
+    /// answer as the events.
+    #[inline]
+    pub fn tie_breaker(&self) -> u32 {
+        self.netns.map(|netns| netns.inum).or(self.id).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_ends_at_its_nul_or_after_16_bytes() {
+        assert_eq!(Name::new(b"ftp\0junk").as_bytes(), b"ftp");
+        assert_eq!(Name::new(b"").as_bytes(), b"");
+        assert_eq!(Name::new(&[b'x'; 20]).as_bytes(), [b'x'; 16]);
+    }
+
+    #[test]
+    fn the_namespace_comes_before_the_id() {
+        let netns = Some(Netns { cookie: Some(9), inum: 7 });
+        assert_eq!(Flow::default().tie_breaker(), 0);
+        assert_eq!(Flow { id: Some(3), ..Flow::default() }.tie_breaker(), 3);
+        assert_eq!(Flow { id: Some(3), netns, ..Flow::default() }.tie_breaker(), 7);
+    }
 }

@@ -20,6 +20,7 @@ pub mod log;
 pub mod netns;
 pub mod plugin;
 pub mod ratelimit;
+pub mod source;
 pub mod stack;
 pub mod stats;
 pub mod verb;

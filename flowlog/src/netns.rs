@@ -2,8 +2,9 @@
 //! Sockets stay in the namespace they were opened in, so that it is enough to
 //! be there while they are opened.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
@@ -65,6 +66,15 @@ fn remedy(cause: &io::Error) -> &'static str {
 pub fn resolve(name_or_path: &Path) -> PathBuf {
     let bare = name_or_path.components().count() == 1 && !name_or_path.has_root();
     if bare { Path::new(NAMED).join(name_or_path) } else { name_or_path.to_owned() }
+}
+
+/// Inode number of the namespace that the calling thread is in.
+///
+/// # Errors
+/// There is no /proc.
+pub fn current() -> io::Result<u32> {
+    // 32 bits in the kernel (`struct ns_common`, include/linux/ns_common.h, 6.12).
+    Ok(fs::metadata(OWN)?.ino() as u32)
 }
 
 /// Calls `f` with the calling thread inside the namespace `path` (a file, or a

@@ -41,7 +41,7 @@ impl Stack {
                     settings.print(item, &scratch.addresses, &mut scratch.print);
                 }
                 Stage::LogEmu(sink) if !scratch.print.is_empty() => {
-                    sink.push(item.at, &scratch.print);
+                    sink.push(item.at, scratch.print.as_bytes());
                 }
                 Stage::LogEmu(_) => {}
             }

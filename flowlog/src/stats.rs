@@ -22,6 +22,29 @@ pub enum Counter {
     NetlinkDumps,
     /// Table dumps that failed or were cut short.
     NetlinkDumpErrors,
+    /// Records read from the ring.
+    EbpfRecords,
+    /// Beginnings of flows that found no room in the ring.
+    EbpfLostNew,
+    /// Changes that found no room in the ring.
+    EbpfLostUpdate,
+    /// Ends of flows that found no room in the ring.
+    EbpfLostDestroy,
+    /// Events of expectations that found no room in the ring.
+    EbpfLostExpect,
+    /// Events for which the kernel passed a program over, as it was already
+    /// running on that processor.
+    EbpfMissed,
+    /// Records that could not be decoded.
+    EbpfMalformed,
+    /// Times that a program could not read or remember something.
+    EbpfFaults,
+    /// Events of namespaces that are not wanted.
+    EbpfFilteredNetns,
+    /// Events that an `accept_*_filter` refused in the kernel.
+    EbpfFilteredFlows,
+    /// Changes of a kind that is not wanted.
+    EbpfFilteredKinds,
     /// Events that an `accept_*_filter` refused.
     FlowsFiltered,
     /// Events handed to the stacks.
@@ -42,7 +65,7 @@ pub enum Counter {
 
 impl Counter {
     /// All counters, in the order of reports.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 26] = [
         Self::NetlinkMessages,
         Self::NetlinkLost,
         Self::NetlinkOverruns,
@@ -50,6 +73,17 @@ impl Counter {
         Self::NetlinkIgnored,
         Self::NetlinkDumps,
         Self::NetlinkDumpErrors,
+        Self::EbpfRecords,
+        Self::EbpfLostNew,
+        Self::EbpfLostUpdate,
+        Self::EbpfLostDestroy,
+        Self::EbpfLostExpect,
+        Self::EbpfMissed,
+        Self::EbpfMalformed,
+        Self::EbpfFaults,
+        Self::EbpfFilteredNetns,
+        Self::EbpfFilteredFlows,
+        Self::EbpfFilteredKinds,
         Self::FlowsFiltered,
         Self::FlowsSelected,
         Self::FlowsTableFull,
@@ -70,6 +104,17 @@ impl Counter {
             Self::NetlinkIgnored => "netlink.ignored",
             Self::NetlinkDumps => "netlink.dumps",
             Self::NetlinkDumpErrors => "netlink.dump_errors",
+            Self::EbpfRecords => "ebpf.records",
+            Self::EbpfLostNew => "ebpf.lost_new",
+            Self::EbpfLostUpdate => "ebpf.lost_update",
+            Self::EbpfLostDestroy => "ebpf.lost_destroy",
+            Self::EbpfLostExpect => "ebpf.lost_expect",
+            Self::EbpfMissed => "ebpf.missed",
+            Self::EbpfMalformed => "ebpf.malformed",
+            Self::EbpfFaults => "ebpf.faults",
+            Self::EbpfFilteredNetns => "ebpf.filtered_netns",
+            Self::EbpfFilteredFlows => "ebpf.filtered_flows",
+            Self::EbpfFilteredKinds => "ebpf.filtered_kinds",
             Self::FlowsFiltered => "flows.filtered",
             Self::FlowsSelected => "flows.selected",
             Self::FlowsTableFull => "flows.table_full",
@@ -90,7 +135,18 @@ impl Counter {
             | Self::NetlinkIgnored => "messages",
             Self::NetlinkOverruns => "overruns",
             Self::NetlinkDumps | Self::NetlinkDumpErrors => "dumps",
-            Self::FlowsFiltered | Self::FlowsSelected => "events",
+            Self::EbpfRecords | Self::EbpfMalformed => "records",
+            Self::EbpfFaults => "faults",
+            Self::EbpfLostNew
+            | Self::EbpfLostUpdate
+            | Self::EbpfLostDestroy
+            | Self::EbpfLostExpect
+            | Self::EbpfMissed
+            | Self::EbpfFilteredNetns
+            | Self::EbpfFilteredFlows
+            | Self::EbpfFilteredKinds
+            | Self::FlowsFiltered
+            | Self::FlowsSelected => "events",
             Self::FlowsTableFull | Self::FlowsVanished => "flows",
             Self::LogemuLines | Self::LogemuLostLines => "lines",
             Self::LogemuBytes => "bytes",
@@ -101,24 +157,36 @@ impl Counter {
 
 /// The daemon's counters; clones count together. One thread only.
 #[derive(Clone, Debug, Default)]
-pub struct Stats(Rc<[Cell<u64>; Counter::ALL.len()]>);
+pub struct Stats(Rc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    counters: [Cell<u64>; Counter::ALL.len()],
+    ebpf: Cell<bool>,
+}
 
 impl Stats {
     /// Adds `n`.
     pub fn add(&self, counter: Counter, n: u64) {
-        let cell = &self.0[counter as usize];
+        let cell = &self.0.counters[counter as usize];
         cell.set(cell.get().wrapping_add(n));
     }
 
     /// Its value since the daemon started.
     pub fn get(&self, counter: Counter) -> u64 {
-        self.0[counter as usize].get()
+        self.0.counters[counter as usize].get()
     }
 
-    /// Report lines, `total NAME: VALUE UNIT`, one for each counter.
+    /// A source takes its events from eBPF: reports tell `ebpf.*` from now on.
+    pub fn use_ebpf(&self) {
+        self.0.ebpf.set(true);
+    }
+
+    /// Report lines, `total NAME: VALUE UNIT`, one for each counter in use.
     pub fn totals(&self) -> impl Iterator<Item = String> + '_ {
         Counter::ALL
             .into_iter()
+            .filter(|c| self.0.ebpf.get() || !c.name().starts_with("ebpf."))
             .map(|c| format!("total {}: {} {}", c.name(), self.get(c), c.unit()))
     }
 }
@@ -140,5 +208,15 @@ mod tests {
         stats.clone().add(Counter::NetlinkLost, 2);
         assert_eq!(stats.get(Counter::NetlinkLost), 2);
         assert!(stats.totals().any(|l| l == "total netlink.lost: 2 messages"));
+    }
+
+    #[test]
+    fn ebpf_is_reported_only_where_it_is_used() {
+        let stats = Stats::default();
+        assert!(!stats.totals().any(|l| l.starts_with("total ebpf.")));
+        stats.add(Counter::EbpfLostDestroy, 3);
+        stats.clone().use_ebpf();
+        assert!(stats.totals().any(|l| l == "total ebpf.lost_destroy: 3 events"));
+        assert_eq!(stats.totals().count(), Counter::ALL.len());
     }
 }

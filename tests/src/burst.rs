@@ -4,6 +4,7 @@
 
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use socket2::{Domain, Socket, Type};
 
 use crate::lab::SingleNs;
+use crate::lines::{Multiset, multiset};
 
 /// Datagrams in one system call.
 const BATCH: u32 = 64;
@@ -30,6 +32,19 @@ pub fn destination(index: u32) -> SocketAddrV4 {
     let [high, port, third, fourth] = index.to_be_bytes();
     let port = u16::from_be_bytes([high, port]).saturating_add(1024);
     SocketAddrV4::new(Ipv4Addr::new(198, 19, third, fourth), port)
+}
+
+/// The lines of a burst from `port`, counters aside, if each of these flows has one with this tag.
+pub fn burst_lines(tag: &str, port: u16, numbers: Range<u32>) -> Multiset {
+    multiset(numbers.map(|number| {
+        let to = destination(number);
+        let (host, service) = (to.ip(), to.port());
+        format!(
+            "[{tag}] ORIG: SRC=198.18.0.1 DST={host} PROTO=UDP SPT={port} DPT={service} \
+             PKTS=0 BYTES=0 , REPLY: SRC={host} DST=198.18.0.1 PROTO=UDP SPT={service} \
+             DPT={port} PKTS=0 BYTES=0 "
+        )
+    }))
 }
 
 /// Makes `flows` new UDP flows from source port `source_port`, numbered from `first` on. Flows of

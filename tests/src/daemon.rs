@@ -89,9 +89,14 @@ pub struct Launch<'n> {
     namespace: Option<&'n Namespace>,
     verb: Option<&'static str>,
     args: Vec<OsString>,
-    time_zone: Option<&'static str>,
+    environment: Vec<(&'static str, String)>,
+    wrapper: Vec<String>,
+    capture: &'static [&'static str],
     dir: TempDir,
 }
+
+/// Arguments that make flowlog see its own namespace only, as ulogd2 does, on every kernel.
+const OVER_NETLINK: &[&str] = &["--capture", "netlink"];
 
 impl<'n> Launch<'n> {
     /// `program` on `config`, to be started in `namespace`.
@@ -103,9 +108,23 @@ impl<'n> Launch<'n> {
         fs::set_permissions(dir.path(), Permissions::from_mode(0o777))?;
         let config = config.replace("@DIR@", &dir.path().to_string_lossy());
         fs::write(dir.path().join("ulogd.conf"), config)?;
-        let verb = (program == Program::Flowlog).then_some("run");
-        let (args, time_zone) = (Vec::new(), None);
-        Ok(Self { program, namespace: Some(namespace), verb, args, time_zone, dir })
+        let is_flowlog = program == Program::Flowlog;
+        Ok(Self {
+            program,
+            namespace: Some(namespace),
+            verb: is_flowlog.then_some("run"),
+            args: Vec::new(),
+            environment: Vec::new(),
+            wrapper: Vec::new(),
+            capture: if is_flowlog { OVER_NETLINK } else { &[] },
+            dir,
+        })
+    }
+
+    /// Leaves it to the configuration where events come from; else it is netlink.
+    pub fn as_configured(mut self) -> Self {
+        self.capture = &[];
+        self
     }
 
     /// Starts it outside, in the namespace of the caller: for `--netns`.
@@ -121,8 +140,20 @@ impl<'n> Launch<'n> {
     }
 
     /// Lets it live in another time zone, as `TZ` names it.
-    pub fn time_zone(mut self, name: &'static str) -> Self {
-        self.time_zone = Some(name);
+    pub fn time_zone(self, name: &'static str) -> Self {
+        self.environment("TZ", name)
+    }
+
+    /// Sets a variable of its environment.
+    pub fn environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    /// Has it run by another program, which replaces itself by what its last arguments are:
+    /// `setpriv …`, `unshare … sh -c '… exec "$@"' sh`.
+    pub fn wrapped_by(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -139,13 +170,16 @@ impl<'n> Launch<'n> {
     }
 
     fn command(&self) -> Result<Command> {
-        let program = self.program.path()?;
+        let program = self.program.path()?.into_os_string();
+        let mut words = self.wrapper.iter().map(OsString::from).chain([program]);
+        let first = words.next().context("no program")?;
         let mut command = match self.namespace {
-            Some(namespace) => namespace.command(program),
-            None => Command::new(program),
+            Some(namespace) => namespace.command(first),
+            None => Command::new(first),
         };
-        command.args(self.verb).arg("-c").arg(self.dir.path().join("ulogd.conf")).args(&self.args);
-        command.envs(self.time_zone.map(|name| ("TZ", name)));
+        command.args(words).args(self.verb).arg("-c").arg(self.dir.path().join("ulogd.conf"));
+        command.args(self.capture).args(&self.args);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let file = |name: &str| File::create(self.dir.path().join(name));
         command.stdout(file("stdout")?).stderr(file("stderr")?);
         Ok(command)

@@ -37,6 +37,29 @@ table inet lab {
 }
 "#;
 
+/// What changes no line of the mix but what the kernel keeps with its flows: zones, one of them
+/// with translation, marks and labels. What is sent to port 6 is never tracked: the entry made for
+/// it goes with the packet.
+const VARIETY_RULES: &str = "
+table inet variety {
+    chain zones {
+        type filter hook prerouting priority raw;
+        udp dport 9053 ct zone set 7
+        udp sport 9053 ct zone set 7
+        tcp dport 9001 ct zone set 8
+        tcp sport 9001 ct zone set 8
+    }
+    chain marks_and_labels {
+        type filter hook forward priority mangle;
+        tcp dport 9000 ct mark set 42
+        udp dport 9053 ct mark set 7 ct label set 3
+        tcp dport 21 ct label set 100
+        ip6 daddr fd77:2::2 tcp dport { 9000, 9001 } ct label set 64
+        udp dport 6 drop
+    }
+}
+";
+
 /// Port 9 of the server swallows what it gets: the discard port, without an answer.
 const SERVER_RULES: &str = "
 table inet lab {
@@ -133,6 +156,15 @@ impl Lab {
         conntrack_defaults(&lab.router)?;
         lab.set_flow_timeout(FLOW_TIMEOUT)?;
         Ok(lab)
+    }
+
+    /// Adds conntrack zones, marks and labels to the flows of the mix, and a port (6) whose packets
+    /// are dropped before their flow is tracked.
+    ///
+    /// # Errors
+    /// This kernel has none.
+    pub fn add_variety(&self) -> Result<()> {
+        self.router.nft(VARIETY_RULES)
     }
 
     /// Where the traffic comes from.

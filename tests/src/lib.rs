@@ -12,16 +12,20 @@
 //! | [`packet`] | the raw packets of that mix |
 //! | [`burst`] | as many new flows as one core makes |
 //! | [`daemon`] | flowlog or ulogd2 in a namespace, from a configuration to its exit code |
+//! | [`sources`] | one configuration with several sources, each with a log of its own |
+//! | [`filters`] | `accept_*_filter`s, and which flows of the mix each accepts |
 //! | [`process`] | a child that does not outlive its guard; what /proc tells about it |
 //! | [`lines`] | a log file as lines, their multiset, and the difference of two |
 //! | [`poll`] | waiting for a condition instead of sleeping |
 
 pub mod burst;
 pub mod daemon;
+pub mod filters;
 pub mod lab;
 pub mod lines;
 pub mod namespace;
 pub mod packet;
 pub mod poll;
 pub mod process;
+pub mod sources;
 pub mod traffic;

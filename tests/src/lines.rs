@@ -97,6 +97,11 @@ pub fn multiset<T: ToString>(texts: impl IntoIterator<Item = T>) -> Multiset {
     counts
 }
 
+/// Counts equal lines, counters aside.
+pub fn uncounted<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Multiset {
+    multiset(lines.into_iter().map(Line::without_counters))
+}
+
 impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,6 +45,14 @@ impl Namespace {
     /// The file that stands for it, as `--netns` takes it.
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Its inode number, by which the kernel and `NETNS=` name it.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn inode(&self) -> Result<u64> {
+        Ok(fs::metadata(self.path())?.ino())
     }
 
     /// A command that will run in this namespace. The process keeps the id of the child, because

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long anything in the tests may take before it counts as failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything in the tests may take before it counts as failed. Emulated processors, which
+/// guests have, are twenty times slower than the host's.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks `probe` every 10 ms until it answers, at most [`PATIENCE`] long.
 ///

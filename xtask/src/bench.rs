@@ -29,7 +29,7 @@ use anyhow::{Context as _, Result, ensure};
 use self::listener::Programs;
 use self::load::{Case, Run};
 use crate::say::say;
-use crate::{cargo, interrupt, leftovers, packages, privilege};
+use crate::{cargo, interrupt, leftovers, packages, privilege, setup};
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,7 @@ struct Measured {
 /// # Errors
 /// Something that is measured cannot be run, or the machine does not allow the load.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if !packages::provide()? {
+    if !packages::provide(&[packages::TESTS, packages::LAB])? || !setup::for_build()? {
         return Ok(ExitCode::FAILURE);
     }
     let flowlog = cargo::flowlog()?;

@@ -11,6 +11,19 @@ pub(crate) const FLOWLOG: &str = "FLOWLOG_BIN";
 /// Names the replay benchmark that is already built, for the part of a benchmark that is root.
 pub(crate) const REPLAY: &str = "FLOWLOG_REPLAY_BENCH";
 
+/// Builds the tests that run in a guest, as fast as they can be where the processor is emulated.
+pub(crate) const GUEST_TESTS: [&str; 9] = [
+    "test",
+    "--no-run",
+    "--release",
+    "--package",
+    "tests",
+    "--features",
+    "guest",
+    "--test",
+    "guest",
+];
+
 /// The directory of the workspace.
 pub(crate) fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -43,10 +56,20 @@ pub(crate) fn replay() -> Result<PathBuf> {
     named_or_built(REPLAY, "replay", &words)
 }
 
+/// The tests that run in a guest.
+///
+/// # Errors
+/// They do not build.
+pub(crate) fn guest_tests() -> Result<PathBuf> {
+    built("guest", &GUEST_TESTS)
+}
+
 fn named_or_built(variable: &str, target: &str, words: &[&str]) -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(variable) {
-        return Ok(path.into());
-    }
+    std::env::var_os(variable).map_or_else(|| built(target, words), |path| Ok(path.into()))
+}
+
+/// Builds a target and returns its executable.
+fn built(target: &str, words: &[&str]) -> Result<PathBuf> {
     let mut command = cargo(words);
     command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
     let built = command.spawn().and_then(|child| child.wait_with_output());

@@ -1,6 +1,7 @@
 //! Development tasks, run as `cargo xtask VERB`. Each verb is a module; what several of them need
-//! stands beside: [`cargo`] builds, [`privilege`] becomes root, [`interrupt`] hears Ctrl-C,
-//! [`leftovers`] removes namespaces whose maker was killed.
+//! stands beside: [`cargo`] builds, [`packages`] and [`setup`] install what is missing,
+//! [`privilege`] becomes root, [`interrupt`] hears Ctrl-C, [`leftovers`] removes namespaces whose
+//! maker was killed.
 
 mod bench;
 mod cargo;
@@ -12,8 +13,10 @@ mod packages;
 mod privilege;
 mod run;
 mod say;
+mod setup;
 mod step;
 mod test;
+mod toolchain;
 mod vm;
 
 use std::process::ExitCode;
@@ -34,6 +37,8 @@ enum Verb {
     Run(run::Args),
     /// Run all tests, installing the programs that they need
     Test(test::Args),
+    /// Install what building the eBPF programs needs; the others begin with it
+    Setup,
     /// Check formatting, lints and documentation
     Lint,
     /// Compare flowlog with ulogd2 and conntrack on the same traffic
@@ -46,6 +51,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Setup => setup::run(),
         Verb::Lint => lint::run(),
         Verb::Bench(args) => bench::run(&args),
         Verb::Vm(args) => vm::run(&args),

@@ -1,4 +1,5 @@
-//! The programs that tests and benchmarks run, and the Debian packages that have them.
+//! The programs that the verbs run, and the Debian packages that have them: the one place where
+//! something is installed by apt.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,16 +7,31 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::privilege::is_root;
-use crate::say::say;
+use crate::say::note;
 
-/// Program and package.
-const NEEDED: [(&str, &str); 6] = [
-    ("ulogd", "ulogd2"),
+/// A program and its Debian package.
+pub(crate) type Program = (&'static str, &'static str);
+
+/// What makes namespaces and the traffic in them.
+pub(crate) const LAB: &[Program] = &[
     ("conntrack", "conntrack"),
-    ("nft", "nftables"),
     ("ip", "iproute2"),
+    ("nft", "nftables"),
     ("nsenter", "util-linux"),
-    ("strace", "strace"),
+];
+/// What tests and benchmarks need besides [`LAB`].
+pub(crate) const TESTS: &[Program] = &[("ulogd", "ulogd2"), ("strace", "strace")];
+/// What makes and runs a guest, and what it gets, besides [`LAB`].
+pub(crate) const GUESTS: &[Program] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("dash", "dash"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("tar", "tar"),
+    ("zstd", "zstd"),
+    ("lz4", "lz4"),
+    ("xz", "xz-utils"),
 ];
 
 /// Where a program is. The PATH of a user often lacks the directories of system programs.
@@ -28,28 +44,28 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Sees to it that every program is there: installs what is missing as root. Returns whether all
-/// are; if not, the command that installs them has been said.
+/// Sees to it that every program of these lists is there: installs what is missing as root.
+/// Returns whether all are; if not, the command that installs them has been said.
 ///
 /// # Errors
 /// The installation failed.
-pub(crate) fn provide() -> Result<bool> {
-    let missing: Vec<_> = NEEDED.into_iter().filter(|(name, _)| find(name).is_none()).collect();
+pub(crate) fn provide(lists: &[&[Program]]) -> Result<bool> {
+    let all = lists.iter().copied().flatten();
+    let missing: Vec<_> = all.filter(|(program, _)| find(program).is_none()).collect();
     if missing.is_empty() {
         return Ok(true);
     }
     let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
-    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-    say!("missing programs: {}", programs.join(", "));
+    let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    note!("missing programs: {}", programs.join(", "));
     if find("apt-get").is_none() {
-        say!("they are in Debian's packages {}; install their like here", packages.join(", "));
+        note!("they are in Debian's packages {}; install their like here", packages.join(", "));
         return Ok(false);
     }
     if !is_root() {
-        say!(
-            "run, and try again:\n  sudo apt-get install --no-install-recommends {}",
-            packages.join(" ")
-        );
+        note!("run, and try again:\n  sudo {}", by_hand(&packages));
         return Ok(false);
     }
     install(&packages)?;
@@ -59,8 +75,17 @@ pub(crate) fn provide() -> Result<bool> {
     Ok(true)
 }
 
-/// Installs packages without starting their services: ulogd2's would log beside the tests.
-fn install(packages: &[&str]) -> Result<()> {
+/// The command that installs packages.
+pub(crate) fn by_hand(packages: &[&str]) -> String {
+    format!("apt-get install --no-install-recommends {}", packages.join(" "))
+}
+
+/// Installs packages, as root, without starting their services: ulogd2's would log beside the
+/// tests.
+///
+/// # Errors
+/// apt fails.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let _masked = packages.contains(&"ulogd2").then(Masked::new);
     apt(&["update"])?;
     let mut words = vec!["install", "-y", "--no-install-recommends"];
@@ -69,11 +94,13 @@ fn install(packages: &[&str]) -> Result<()> {
 }
 
 fn apt(words: &[&str]) -> Result<()> {
-    say!("apt-get {}", words.join(" "));
+    note!("apt-get {}", words.join(" "));
     let mut command = Command::new("apt-get");
     // In runlevel 1, single user, init scripts of packages are not started.
     command.args(words).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
-    let status = command.status().context("cannot run apt-get")?;
+    // Standard output may belong to a command in a guest.
+    let status = command.arg("-q").stdout(std::io::stderr()).status();
+    let status = status.context("cannot run apt-get")?;
     ensure!(status.success(), "apt-get {} failed", words.join(" "));
     Ok(())
 }

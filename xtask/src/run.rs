@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::cargo::{self, workspace};
 use crate::say::say;
-use crate::{demo, interrupt, privilege};
+use crate::{demo, interrupt, packages, privilege, setup};
 
 /// What `cargo xtask run` takes.
 #[derive(Debug, clap::Args)]
@@ -34,12 +34,18 @@ pub(crate) struct Args {
 /// # Errors
 /// It does not build or cannot be run.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if !setup::for_build()? {
+        return Ok(ExitCode::FAILURE);
+    }
     let flowlog = cargo::flowlog()?;
     if let Some(code) = privilege::elevate(&[(cargo::FLOWLOG, &flowlog)])? {
         return Ok(code);
     }
     interrupt::watch()?;
     if args.demo {
+        if !packages::provide(&[packages::LAB])? {
+            return Ok(ExitCode::FAILURE);
+        }
         demo::run(&flowlog, args.time, &args.flags)
     } else {
         host(&flowlog, &args.flags)

@@ -1,16 +1,21 @@
 //! Words for the person at the terminal.
 
 use std::fmt::Arguments;
-use std::io::Write as _;
+use std::io::{self, Write};
 
 /// Writes a line to standard output.
 macro_rules! say {
-    ($($words:tt)*) => { $crate::say::line(format_args!($($words)*)) };
+    ($($words:tt)*) => { $crate::say::line(std::io::stdout().lock(), format_args!($($words)*)) };
 }
 pub(crate) use say;
 
+/// Writes a line to standard error, beside what belongs to a command that is run.
+macro_rules! note {
+    ($($words:tt)*) => { $crate::say::line(std::io::stderr().lock(), format_args!($($words)*)) };
+}
+pub(crate) use note;
+
 /// Writes a line at once. A reader that has gone away has read enough, so failure is no error.
-pub(crate) fn line(words: Arguments<'_>) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{words}").and_then(|()| stdout.flush());
+pub(crate) fn line(mut to: impl Write, words: Arguments<'_>) {
+    let _: io::Result<()> = writeln!(to, "{words}").and_then(|()| to.flush());
 }

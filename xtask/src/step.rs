@@ -1,5 +1,5 @@
 //! One step of a longer task: a command whose output is passed on, whose test results are counted
-//! and whose time is taken, and the summary of all steps.
+//! and whose time is taken, or what took its place; and the summary of all steps.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -23,6 +23,8 @@ struct Step {
     ok: bool,
     counts: Counts,
     time: Duration,
+    /// Why it could not be taken.
+    absent: Option<String>,
 }
 
 /// The steps so far.
@@ -52,22 +54,40 @@ impl Steps {
             counts.add(&line);
         }
         let ok = child.wait()?.success();
-        self.0.push(Step { name: name.to_owned(), ok, counts, time: begin.elapsed() });
+        let (name, time) = (name.to_owned(), begin.elapsed());
+        self.0.push(Step { name, ok, counts, time, absent: None });
         Ok(())
+    }
+
+    /// Adds tests that were run where all that they need is, and shows their output. One that is
+    /// ignored there would run nowhere, so that is a failure.
+    pub(crate) fn add(&mut self, name: &str, ok: bool, output: &str, time: Duration) {
+        say!("\n── {name}\n{output}");
+        let mut counts = Counts::default();
+        output.lines().for_each(|line| counts.add(line));
+        let ok = ok && counts.ignored == 0;
+        self.0.push(Step { name: name.to_owned(), ok, counts, time, absent: None });
+    }
+
+    /// Adds what could not be run, and why. That is a failure if it is required, and told in any
+    /// case.
+    pub(crate) fn absent(&mut self, name: &str, required: bool, why: &str) {
+        say!("\n── {name}\nnot available: {why}");
+        let (name, absent) = (name.to_owned(), Some(why.to_owned()));
+        let (ok, counts, time) = (!required, Counts::default(), Duration::ZERO);
+        self.0.push(Step { name, ok, counts, time, absent });
     }
 
     /// Says how each step ended and what all of it means.
     pub(crate) fn summary(&self) -> ExitCode {
         say!("\n── summary");
         let width = self.0.iter().map(|step| step.name.chars().count()).max().unwrap_or(0);
-        for Step { name, ok, counts, time } in &self.0 {
-            let state = if *ok { "ok    " } else { "FAILED" };
-            let line = format!(
-                "{state}  {name:<width$}  {:>6.1} s  {}",
-                time.as_secs_f64(),
-                counts.words()
-            );
-            say!("{}", line.trim_end());
+        for step in &self.0 {
+            say!("{}", step.line(width).trim_end());
+        }
+        let absent = self.0.iter().filter(|step| step.absent.is_some()).count();
+        if absent > 0 {
+            say!("{absent} not available, so not run");
         }
         if self.0.iter().all(|step| step.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -75,6 +95,20 @@ impl Steps {
     /// How many tests did not run.
     pub(crate) fn ignored(&self) -> u64 {
         self.0.iter().map(|step| step.counts.ignored).sum()
+    }
+}
+
+impl Step {
+    /// Its line in the summary.
+    fn line(&self, width: usize) -> String {
+        let Self { name, ok, counts, time, absent } = self;
+        let (time, words) = (time.as_secs_f64(), counts.words());
+        match absent {
+            None if *ok => format!("ok      {name:<width$}  {time:>6.1} s  {words}"),
+            None => format!("FAILED  {name:<width$}  {time:>6.1} s  {words}"),
+            Some(why) if *ok => format!("absent  {name:<width$}  not available: {why}"),
+            Some(why) => format!("FAILED  {name:<width$}  not available: {why}"),
+        }
     }
 }
 
@@ -106,7 +140,31 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use super::Counts;
+    use std::process::ExitCode;
+    use std::time::Duration;
+
+    use super::{Counts, Steps};
+
+    #[test]
+    fn what_is_absent_fails_only_if_it_is_required() {
+        let mut steps = Steps::default();
+        steps.add("guest", true, "test result: ok. 3 passed; 0 failed", Duration::from_secs(2));
+        steps.absent("new", false, "7.2: no mirror");
+        assert_eq!(steps.0[0].line(5), "ok      guest     2.0 s  3 passed, 0 failed, 0 ignored");
+        assert_eq!(steps.0[1].line(5), "absent  new    not available: 7.2: no mirror");
+        assert_eq!(steps.summary(), ExitCode::SUCCESS);
+        steps.absent("old", true, "6.1: no mirror");
+        assert_eq!(steps.0[2].line(5), "FAILED  old    not available: 6.1: no mirror");
+        assert_eq!(steps.summary(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn what_is_ignored_where_everything_is_there_is_a_failure() {
+        let mut steps = Steps::default();
+        let result = "test result: ok. 3 passed; 0 failed; 1 ignored";
+        steps.add("guest", true, result, Duration::ZERO);
+        assert_eq!(steps.0[0].line(5), "FAILED  guest     0.0 s  3 passed, 0 failed, 1 ignored");
+    }
 
     #[test]
     fn results_of_several_test_binaries_add_up() {

@@ -1,15 +1,19 @@
-//! `cargo xtask test`: all tests, with the programs they need. Those on a real kernel need root;
-//! without it they are counted as ignored and the last line says so.
+//! `cargo xtask test`: all tests, with the programs they need. Those on this host's kernel need
+//! root; without it they are counted as ignored and the last line says so. Those on other kernels
+//! run in guests, see [`guests`].
+
+mod guests;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use crate::cargo::{self, cargo};
+use crate::packages::{GUESTS, LAB, TESTS};
 use crate::privilege::{by_hand, is_root};
 use crate::say::say;
 use crate::step::Steps;
-use crate::{interrupt, leftovers, packages};
+use crate::{interrupt, leftovers, packages, setup, vm};
 
 /// Cases of each property with `--full`; proptest's own default is 256.
 const FULL_CASES: &str = "20000";
@@ -20,6 +24,12 @@ pub(crate) struct Args {
     /// Also what takes long: property tests with many cases, and the replay benchmark once
     #[arg(long)]
     full: bool,
+    /// Only the tests on other kernels
+    #[arg(long, conflicts_with = "full")]
+    guests_only: bool,
+    /// Run the guest tests on this kernel only, such as 6.12; may be given several times
+    #[arg(long = "kernel", value_name = "SERIES", value_parser = vm::series)]
+    kernels: Vec<String>,
     /// For the test programs: a part of a test's name, or flags of libtest
     #[arg(last = true)]
     args: Vec<String>,
@@ -30,7 +40,7 @@ pub(crate) struct Args {
 /// # Errors
 /// What the tests need cannot be had.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if !packages::provide()? {
+    if !packages::provide(&[LAB, TESTS, GUESTS])? || !setup::provide()? {
         return Ok(ExitCode::FAILURE);
     }
     // Ctrl-C ends the step that runs; what it leaves behind is then removed here.
@@ -46,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let code = steps.summary();
     outcome?;
-    if !root {
+    if !root && !args.guests_only {
         say!(
             "the live tests were NOT run, because they need root: {} tests ignored; run\n  {}",
             steps.ignored(),
@@ -61,18 +71,28 @@ fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
         steps.run("release build", &mut cargo(&["build", "--release", "--package", "flowlog"]))?;
         interrupt::check()?;
     }
+    if !args.guests_only {
+        host(args, root, steps)?;
+    }
+    guests::run(steps, &args.kernels, &args.args)
+}
+
+/// The tests on this host's kernel, and those that need none.
+fn host(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
     let flowlog = cargo::flowlog()?;
     let with_args = |words: &[&str]| {
         let mut command = cargo(words);
         command.arg("--").args(&args.args);
         command
     };
-    let mut plain = with_args(&["test", "--package", "flowlog", "--package", "xtask"]);
+    let mut plain = with_args(&["test", "--workspace", "--exclude", "tests"]);
     steps.run("tests without root", &mut plain)?;
     interrupt::check()?;
-    let live: &[&str] = if root { &["--features", "live"] } else { &[] };
-    let mut words = vec!["test", "--package", "tests"];
-    words.extend(live);
+    // Their other program is for guests.
+    let mut words = vec!["test", "--package", "tests", "--lib", "--test", "live"];
+    if root {
+        words.extend(["--features", "live"]);
+    }
     let name = if root { "live tests" } else { "live tests, not run" };
     steps.run(name, with_args(&words).env(cargo::FLOWLOG, &flowlog))?;
     interrupt::check()?;
@@ -82,6 +102,7 @@ fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
         interrupt::check()?;
         let bench = ["bench", "--package", "flowlog", "--bench", "replay"];
         steps.run("replay benchmark", &mut cargo(&bench))?;
+        interrupt::check()?;
     }
     Ok(())
 }

@@ -2,34 +2,36 @@
 //! initramfs made here, the command runs in it as root, its output comes out here and its status
 //! is that of the verb. Nothing of the host is touched, and root is not needed.
 //!
-//! [`programs`] sees to the host's programs, [`kernel`] fetches a kernel by apt and [`vmlinux`]
-//! unpacks it; [`initramfs`] packs what the guest needs with [`cpio`], [`modules`] and [`init`];
-//! [`qemu`] boots it and [`console`] tells how the guest ended.
+//! [`kernel`] fetches a kernel by apt and [`vmlinux`] unpacks it; [`guest`] puts the rest
+//! together: [`initramfs`] packs what the guest needs with [`cpio`], [`modules`] and [`init`],
+//! [`qemu`] boots it, with its clock set by [`tsc`], and [`console`] tells how the guest ended.
 //!
 //! The processor is always emulated (TCG). /dev/kvm is no reason to use it: it can be there and
 //! not be able to run Debian's kernels, and QEMU does not fall back once it has opened it.
 
 mod console;
 mod cpio;
+mod guest;
 mod init;
 mod initramfs;
-mod kernel;
+pub(crate) mod kernel;
 mod modules;
-mod programs;
 mod qemu;
+mod tsc;
 mod vmlinux;
 
-use std::fmt::Display;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
+use clap::value_parser;
 
-use crate::interrupt;
+pub(crate) use self::console::Ending;
+pub(crate) use self::guest::{Guest, Machine};
 use crate::run::duration;
-use console::Ending;
+use crate::say::note;
+use crate::{interrupt, packages};
 
 /// The status of a command that did not end in time, as timeout(1) has it.
 const TIMED_OUT: u8 = 124;
@@ -51,6 +53,21 @@ pub(crate) struct Args {
     /// programs bring the libraries that they need
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// A directory for the files that the command leaves in the guest's /out
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Processors of the guest
+    #[arg(long, value_name = "N", default_value_t = Machine::default().processors,
+          value_parser = value_parser!(u32).range(1..=64), conflicts_with = "icount")]
+    smp: u32,
+    /// Memory of the guest, which its files are in too
+    #[arg(long, value_name = "MIB", default_value_t = Machine::default().memory,
+          value_parser = value_parser!(u32).range(128..))]
+    memory: u32,
+    /// Count instructions: the guest's clock advances one nanosecond with each, on one processor,
+    /// so that times in it can be compared exactly
+    #[arg(long)]
+    icount: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -61,50 +78,34 @@ pub(crate) struct Args {
 /// # Errors
 /// The guest cannot be made, or somebody wants an end.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if cfg!(not(target_arch = "x86_64")) {
-        bail!("the guest gets this host's programs, and its kernels are for x86-64 only");
-    }
-    if !programs::provide()? {
+    if !packages::provide(&[packages::GUESTS, packages::LAB])? {
         return Ok(ExitCode::FAILURE);
     }
     // From here on there are files and processes to be removed.
     interrupt::watch()?;
-    let kernel = kernel::provide(&args.kernel)?;
-    interrupt::check()?;
-    let work = tempfile::Builder::new().prefix("flowlog-vm-").tempdir()?;
-    let initrd = work.path().join("initrd");
-    initramfs::write(&initrd, &kernel, args.dir.as_deref(), &args.command)
-        .context("cannot make the initramfs")?;
-    interrupt::check()?;
-    let guest = qemu::Guest {
-        kernel: &kernel.join(vmlinux::NAME),
-        initrd: &initrd,
-        console: &work.path().join("console"),
-        errors: &work.path().join("errors"),
+    let processors = if args.icount { 1 } else { args.smp };
+    let guest = Guest {
+        kernel: &kernel::provide(&args.kernel)?,
+        machine: Machine { processors, memory: args.memory, exact: args.icount },
+        directory: args.dir.as_deref(),
+        command: &args.command,
+        out: args.out.as_deref(),
         limit: args.timeout,
     };
-    Ok(match qemu::run(&guest)? {
-        Ending::Exit(status) => ExitCode::from(status),
-        Ending::TimedOut { last_words } => {
-            note(format_args!("{last_words}timed out after {} s", args.timeout.as_secs()));
-            ExitCode::from(TIMED_OUT)
-        }
-        Ending::Died { last_words } => {
-            note(format_args!("{last_words}the guest ended before the command did"));
-            ExitCode::from(DIED)
-        }
-    })
-}
-
-/// Says something beside the command's output, which standard output belongs to.
-fn note(words: impl Display) {
-    // A reader that has gone away is no error.
-    let _ = writeln!(std::io::stderr().lock(), "{words}");
+    let ending = guest.run(std::io::stdout())?;
+    if let Some(words) = ending.words(guest.limit) {
+        note!("{words}");
+    }
+    Ok(ExitCode::from(match ending {
+        Ending::Exit(status) => status,
+        Ending::TimedOut { .. } => TIMED_OUT,
+        Ending::Died { .. } => DIED,
+    }))
 }
 
 /// Two numbers with a dot between them. What else could be written here would end in file names
 /// and patterns.
-fn series(text: &str) -> Result<String, String> {
+pub(crate) fn series(text: &str) -> Result<String, String> {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     match text.split_once('.') {
         Some((major, minor)) if number(major) && number(minor) => Ok(text.to_owned()),

@@ -3,10 +3,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use crate::event::{Event, Record};
 use crate::flow::Flow;
 
+#[cfg(feature = "ebpf")]
+pub mod ebpf;
 pub mod filter;
 pub mod netlink;
 pub mod replay;
@@ -81,9 +84,29 @@ pub trait Capture {
     /// Events that the event queue holds at least before the kernel drops any:
     /// the engine rests no longer than that fills it.
     fn queue_events(&self) -> usize;
+
+    /// When [`Capture::check`] is to be called; absent: never.
+    fn check_due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Looks whether all is well with the capture itself, counts and warns.
+    /// Called when it is due; what the check finds out about events is told by
+    /// the next [`Capture::drain`].
+    fn check(&mut self, _now: Instant) {}
+
+    /// Ends the capture: no event after this call is reported, and what had
+    /// come before it, losses included, is told now. Called once, when nothing
+    /// more is drained.
+    ///
+    /// # Errors
+    /// Something could not be told.
+    fn finish(&mut self, _sink: &mut dyn RecordSink) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-/// What names an entry of the table.
+/// What names an entry of the table in the namespace of the capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
     /// Original tuple.

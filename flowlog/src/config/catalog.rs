@@ -170,7 +170,7 @@ const NFCT: &[Key] = &[
         "0x00000005",
         "events to log: 0x01 new, 0x02 update, 0x04 destroy, 0x08 assured, 0x10 confirmed (seen \
          in both directions), 0x20 expectation, 0x40 helper, 0x80 destroyed by garbage \
-         collection (which netlink does not tell)",
+         collection (which only eBPF tells)",
     ),
     key(
         "hash_enable",
@@ -240,10 +240,39 @@ const NFCT: &[Key] = &[
         "log only flows of these protocols, as named in /etc/protocols",
     ),
     key(
+        "capture",
+        "`auto`, `ebpf` or `netlink`",
+        "auto",
+        "where events come from; auto: eBPF where the kernel allows it, else netlink. With \
+         pollinterval it is netlink",
+    ),
+    key(
+        "attach",
+        "`auto`, `kprobe` or `fentry`",
+        "auto",
+        "how eBPF is attached to the kernel's functions; auto: fentry, which costs less, where \
+         the kernel allows it",
+    ),
+    key(
+        "ring_buffer_size",
+        "integer from 4096 to 1073741824, bytes",
+        "16777216",
+        "room for eBPF events that wait, locked in memory; rounded up to a power of two. An \
+         event takes some 200 bytes",
+    ),
+    key(
+        "netns",
+        "`all`, `self`, a name of `ip netns` or a path",
+        "",
+        "the network namespaces to watch; self: flowlog's own. Empty: as \
+         network_namespace_path says, else all with eBPF and self with netlink, which sees one \
+         only",
+    ),
+    key(
         "network_namespace_path",
         "path",
         "",
-        "the network namespace to watch, such as /run/netns/NAME; empty: flowlog's own",
+        "the one network namespace to watch, such as /run/netns/NAME; empty: as netns says",
     ),
     key(
         "redump_interval",
@@ -266,7 +295,6 @@ const NFCT: &[Key] = &[
         "1: make the kernel track connections in the namespace while flowlog runs, by a rule of \
          its own",
     ),
-    key("capture", "`netlink`", "netlink", "where events come from"),
 ];
 
 const PRINTFLOW: &[Key] = &[
@@ -289,6 +317,14 @@ const PRINTFLOW: &[Key] = &[
         "1",
         "1: a loss of events stands in the log as a line `[LOST] EVENTS=number SOURCE=capture`; \
          0: it is counted and told in the daemon's own log only",
+    ),
+    key(
+        "extras",
+        "switch",
+        "0",
+        "1: lines go on with what ulogd2 does not know of, where eBPF tells it: `CAUSE=` at the \
+         end of a flow, with `PORTID=`, `PID=` and `COMM=` of the process that deleted it, and \
+         `NETNS=`, the inode number of the namespace; 0: lines are those of ulogd2",
     ),
 ];
 

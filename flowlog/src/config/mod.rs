@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::capture::{Attach, CaptureChoice, NetnsScope, untold_by_netlink};
 use self::catalog::Role;
 use self::diagnostic::{Diagnostic, Diagnostics, Severity, nearest};
 use self::grammar::{Document, Value};
@@ -13,6 +14,7 @@ use crate::capture::filter::Filter;
 use crate::event::Kinds;
 use crate::plugin::{logemu, nfct, printflow};
 
+mod capture;
 pub mod catalog;
 pub mod diagnostic;
 pub mod grammar;
@@ -58,12 +60,21 @@ pub struct Source {
     pub event_mask: u32,
     /// What NFCT does.
     pub nfct: nfct::Settings,
+    /// Where events come from; `Netlink` when NFCT polls.
+    pub capture: CaptureChoice,
+    /// How eBPF is attached.
+    pub attach: Attach,
+    /// The ring of eBPF, bytes: a power of two of pages.
+    pub ring_buffer: u32,
     /// The receive buffer, bytes: at start and at most.
     pub buffer: (usize, usize),
     /// The kernel repeats DESTROY events.
     pub reliable: bool,
-    /// The namespace to watch; absent: the own one.
-    pub netns: Option<PathBuf>,
+    /// The namespaces to watch; never `All` with `CaptureChoice::Netlink`. If
+    /// `Auto` comes down to netlink, `All` means flowlog's own.
+    pub netns: NetnsScope,
+    /// `netns` was asked for, not assumed.
+    pub netns_named: bool,
     /// Set the conntrack sysctls at start.
     pub set_sysctls: bool,
     /// Hold a rule that makes the kernel track connections.

@@ -16,8 +16,6 @@ const BUFFER_BOUNDS: RangeInclusive<u64> = 4 << 20..=64 << 20;
 const BUFFER_GROWTH: usize = 4;
 /// `SO_RCVBUF` is an int, and the kernel doubles it.
 const BUFFER_LIMIT: i64 = i32::MAX as i64 / 2;
-/// Bits of `event_mask` that only eBPF can tell.
-const UNTOLD: Kinds = Kinds::GC;
 
 /// What `[global]` holds.
 pub(super) struct Global<'a> {
@@ -90,12 +88,11 @@ pub(super) fn nfct(document: &Document<'_>, element: &Element, found: &mut Diagn
         destinations: values.list("accept_dst_filter", str::parse, found),
         protocols: values.list("accept_proto_filter", protocols::number, found),
     };
-    values.choice("capture", &[("netlink", ())], found);
     let mask = Kinds::from_bits_truncate(event_mask);
     if hash && poll.is_none() && mask.intersects(Kinds::NEW | Kinds::UPDATE | Kinds::DESTROY) {
         note_silent_mask(&values, mask, element.line, found);
     }
-    Source {
+    let mut source = Source {
         id: element.id.clone(),
         event_mask,
         nfct: nfct::Settings {
@@ -108,13 +105,16 @@ pub(super) fn nfct(document: &Document<'_>, element: &Element, found: &mut Diagn
         },
         buffer: buffer(&values, found),
         reliable: values.switch("reliable", found).unwrap_or(false),
-        netns: values
-            .string("network_namespace_path", found)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from),
+        capture: CaptureChoice::default(),
+        attach: Attach::default(),
+        ring_buffer: 0,
+        netns: NetnsScope::Own,
+        netns_named: false,
         set_sysctls: values.switch("set_sysctls", found).unwrap_or(false),
         activate: values.switch("activate", found).unwrap_or(false),
-    }
+    };
+    capture::read(&values, &mut source, found);
+    source
 }
 
 fn mask(values: &Values<'_>, found: &mut Diagnostics) -> u32 {
@@ -127,16 +127,6 @@ fn mask(values: &Values<'_>, found: &mut Diagnostics) -> u32 {
             format!(
                 "`event_mask={mask:#x}`: bits 8 to 31 mean nothing and are ignored; the eight \
                  events are in the bits of 0xff"
-            ),
-        );
-    }
-    if mask & UNTOLD.bits() != 0 {
-        found.note(
-            line,
-            format!(
-                "`event_mask={mask:#x}`: netlink does not tell which flows were destroyed by \
-                 garbage collection (0x80), so none is logged as [GC]; their end is logged \
-                 with 0x04"
             ),
         );
     }
@@ -232,6 +222,7 @@ pub(super) fn printflow(
             .choice("ports", &[("ulogd", false), ("all", true)], found)
             .unwrap_or(false),
         loss_lines: values.switch("loss_lines", found).unwrap_or(true),
+        extras: values.switch("extras", found).unwrap_or(false),
     }
 }
 

@@ -3,6 +3,8 @@
 use super::*;
 use crate::capture::filter::Network;
 
+mod capture;
+
 const STACK: &str = "stack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n";
 
 fn read(text: &str) -> Outcome {
@@ -74,6 +76,13 @@ fn the_groups_are_those_that_the_mask_needs() {
 }
 
 #[test]
+fn updates_are_wanted_only_where_the_mask_names_one() {
+    let wanted = |mask: u32| source(&format!("event_mask={mask}")).nfct.wants_updates();
+    assert!([0x02, 0x08, 0x10, 0x40, 0xff].into_iter().all(wanted));
+    assert!(![0x05, 0x20, 0x80, 0xa5].into_iter().any(wanted));
+}
+
+#[test]
 fn a_buffer_size_alone_is_enough() {
     assert_eq!(source("netlink_socket_buffer_size=100000").buffer, (100_000, 100_000));
     let both = "netlink_socket_buffer_size=1000\nnetlink_socket_buffer_maxsize=4000";
@@ -122,9 +131,8 @@ fn traps_of_ulogd2_do_what_was_meant_and_say_so() {
 }
 
 #[test]
-fn mask_bits_that_mean_nothing_or_cannot_be_told_are_mentioned() {
+fn mask_bits_that_mean_nothing_are_mentioned() {
     assert!(message("event_mask=0x101\nhash_enable=0").contains("bits 8 to 31"));
-    assert!(message("event_mask=0x84").contains("netlink does not tell"));
     assert!(message("event_mask=1").contains("writes no line"));
     assert!(message("event_mask=0").contains("selects no event"));
 }

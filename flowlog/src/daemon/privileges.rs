@@ -1,10 +1,11 @@
-//! Giving up root for a user, and keeping the one capability without which
-//! resync, queries and buffer growth would silently stop working.
+//! Giving up root for a user, and keeping the few capabilities without which
+//! resync, queries, buffer growth and the counts of eBPF programs would silently
+//! stop working.
 
 use std::ffi::CString;
 
 use anyhow::{Context as _, bail};
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::{CapSet, CapsHashSet};
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
 
@@ -30,13 +31,12 @@ pub fn look_up(name: &str) -> anyhow::Result<Target> {
     }
 }
 
-/// Becomes `target`, with `CAP_NET_ADMIN` alone. Call while there is one
+/// Becomes `target`, with these capabilities alone. Call while there is one
 /// thread: capabilities are per thread.
 ///
 /// # Errors
 /// The process is not root, or the kernel refuses a step.
-pub fn drop_to(target: &Target) -> anyhow::Result<()> {
-    let keep = CapsHashSet::from([Capability::CAP_NET_ADMIN]);
+pub fn drop_to(target: &Target, keep: &CapsHashSet) -> anyhow::Result<()> {
     prctl::set_keepcaps(true).context("capabilities cannot be kept")?;
     setgid(target.gid)
         .and_then(|()| initgroups(&target.name, target.gid))
@@ -47,8 +47,8 @@ pub fn drop_to(target: &Target) -> anyhow::Result<()> {
     prctl::set_keepcaps(false).context("capabilities cannot be dropped at the next exec")?;
     // The effective set is empty after setuid, and must stay within the
     // permitted one.
-    caps::set(None, CapSet::Permitted, &keep)
-        .and_then(|()| caps::set(None, CapSet::Effective, &keep))
-        .context("CAP_NET_ADMIN cannot be kept; give flowlog that capability")?;
+    caps::set(None, CapSet::Permitted, keep)
+        .and_then(|()| caps::set(None, CapSet::Effective, keep))
+        .with_context(|| format!("{keep:?} cannot be kept; give flowlog these capabilities"))?;
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! IP2STR: the addresses of a flow as text, in the form of glibc's
 //! `inet_ntop`, which is what ulogd2 writes.
 
+use super::line::Line;
 use super::{Body, Item};
 use crate::flow::{Family, Tuple};
 
 /// The longest text: an IPv6 address that ends in dotted decimal.
 const LONGEST: usize = 45;
+/// Any IPv4 address as text fits.
+const SHORT: usize = 16;
 
 /// One address as text.
 #[derive(Clone, Copy, Debug)]
@@ -45,15 +48,35 @@ impl Text {
 
     #[inline]
     fn v4(&mut self, address: [u8; 4]) {
-        for (place, octet) in address.into_iter().enumerate() {
-            if place > 0 {
-                self.push(b'.');
+        // Something stands before it in ::ffff:a.b.c.d only.
+        let start = usize::from(self.len).min(LONGEST - 15);
+        let [first, second, third, fourth] = address;
+        let len = self.octet(start, 0, first);
+        let len = self.octet(start, len, second);
+        let len = self.octet(start, len, third);
+        let len = self.octet(start, len, fourth);
+        // The last octet has no dot.
+        self.len = (start + len - 1) as u8;
+    }
+
+    /// Writes an octet and a dot behind `len` bytes from `start` on; returns how
+    /// many bytes these are then. Four bytes always, as many as count: no branch
+    /// on the length. The mask changes nothing, and spares asking for room.
+    #[inline(always)]
+    fn octet(&mut self, start: usize, len: usize, octet: u8) -> usize {
+        let (digits, count) = OCTETS[usize::from(octet)];
+        self.bytes[start + (len & 0xf)..][..4].copy_from_slice(&digits);
+        len + usize::from(count)
+    }
+
+    /// Writes it into a line.
+    #[inline(always)]
+    pub fn write(&self, line: &mut Line) {
+        match self.bytes.first_chunk::<SHORT>() {
+            Some(short) if usize::from(self.len) <= SHORT => {
+                line.part(short, usize::from(self.len));
             }
-            let (digits, count) = OCTETS[usize::from(octet)];
-            let start = usize::from(self.len);
-            // Three bytes always, as many as count: no branch on the length.
-            self.bytes[start..start + 3].copy_from_slice(&digits);
-            self.len += count;
+            _ => line.text(self.as_bytes()),
         }
     }
 
@@ -94,19 +117,19 @@ impl Text {
     }
 }
 
-/// Digits of each octet and how many there are.
-static OCTETS: [([u8; 3], u8); 256] = {
-    let mut table = [([b'0'; 3], 1); 256];
+/// Digits of each octet, a dot, and how many bytes that is.
+static OCTETS: [([u8; 4], u8); 256] = {
+    let mut table = [([b'0'; 4], 1); 256];
     let mut n = 0;
     while n < 256 {
         let (hundreds, tens, ones) =
             (b'0' + (n / 100) as u8, b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8);
         table[n] = if n >= 100 {
-            ([hundreds, tens, ones], 3)
+            ([hundreds, tens, ones, b'.'], 4)
         } else if n >= 10 {
-            ([tens, ones, 0], 2)
+            ([tens, ones, b'.', 0], 3)
         } else {
-            ([ones, 0, 0], 1)
+            ([ones, b'.', 0, 0], 2)
         };
         n += 1;
     }
@@ -140,6 +163,18 @@ impl Pair {
         self.src.set(tuple.family, &tuple.src);
         self.dst.set(tuple.family, &tuple.dst);
     }
+
+    /// As [`Pair::set`], for a reply tuple. Without NAT it has the addresses of
+    /// the original one, whose text is there.
+    #[inline]
+    fn set_reply(&mut self, reply: &Tuple, orig: &Tuple, text: &Self) {
+        if reply.src == orig.dst && reply.dst == orig.src && reply.family == orig.family {
+            self.src = text.dst;
+            self.dst = text.src;
+        } else {
+            self.set(reply);
+        }
+    }
 }
 
 /// The addresses of an item: `orig.ip.saddr.str` and its kin.
@@ -154,13 +189,14 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Writes the addresses of `item`.
-    #[inline]
+    /// Writes the addresses of `item`. Not inlined: within the loop over the
+    /// stages the compiler would work out all its places before, for each item.
+    #[inline(never)]
     pub fn set(&mut self, item: &Item<'_>) {
         match item.body {
             Body::Flow { flow, .. } => {
                 self.orig.set(&flow.orig);
-                self.reply.set(&flow.reply);
+                self.reply.set_reply(&flow.reply, &flow.orig, &self.orig);
             }
             Body::Expectation(expectation) => {
                 self.orig.set(&expectation.tuple);

@@ -1,10 +1,11 @@
 //! The plugins: one file for each name that may stand in a stack line. They
 //! see flows and events, never netlink.
 
-use crate::event::{Expectation, Kinds, Lost};
+use crate::event::{End, Expectation, Kinds, Lost};
 use crate::flow::Flow;
 
 pub mod ip2str;
+pub mod line;
 pub mod logemu;
 pub mod nfct;
 pub mod printflow;
@@ -25,12 +26,18 @@ pub struct Item<'a> {
 pub enum Body<'a> {
     /// A connection.
     Flow {
-        /// The connection.
+        /// The connection, with all that the source told.
         flow: &'a Flow,
         /// Its start, nanoseconds since the epoch, when it is known.
         start: Option<u64>,
         /// Its end, as `start`.
         end: Option<u64>,
+        /// How it ended, where the source tells.
+        how: Option<&'a End>,
+        /// Lines in the form of ulogd2 show the counters: those of its end,
+        /// and those of a dump. Netlink tells no others; eBPF tells them with
+        /// each event, and the lines are to be the same from both.
+        counted: bool,
     },
     /// An expectation.
     Expectation(&'a Expectation),
@@ -50,5 +57,5 @@ pub struct Scratch {
     /// By IP2STR.
     pub addresses: ip2str::Addresses,
     /// By PRINTFLOW: the line with its line feed; empty: nothing to log.
-    pub print: Vec<u8>,
+    pub print: line::Line,
 }

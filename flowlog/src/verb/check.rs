@@ -54,7 +54,7 @@ fn host(config: Option<&Config>) -> Vec<Finding> {
     let Some(config) = config else { return kernel::findings(None, &[]) };
     let mut namespaces: BTreeMap<Option<PathBuf>, Vec<Source>> = BTreeMap::new();
     for source in &config.sources {
-        namespaces.entry(source.netns.clone()).or_default().push(source.clone());
+        namespaces.entry(source.netns.path().map(Path::to_owned)).or_default().push(source.clone());
     }
     let mut findings = files(config);
     for (netns, sources) in &namespaces {

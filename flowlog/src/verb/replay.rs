@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
-use crate::capture::Drained;
 use crate::capture::replay::Replay;
+use crate::capture::{Capture, Drained};
 use crate::config;
 use crate::engine::Source;
 use crate::plugin::nfct::Nfct;
@@ -33,7 +33,7 @@ pub fn source(file: &Path, recording: Vec<u8>, stats: &Stats) -> anyhow::Result<
     let first = &config.sources[0];
     Ok(Source {
         id: first.id.clone(),
-        capture: Box::new(Replay::new(recording, stats.clone())),
+        capture: capture(recording, stats),
         nfct: Nfct::new(first.nfct.clone(), stats.clone()),
         stacks: Stacks(
             stacks
@@ -41,6 +41,16 @@ pub fn source(file: &Path, recording: Vec<u8>, stats: &Stats) -> anyhow::Result<
                 .collect::<anyhow::Result<_>>()?,
         ),
     })
+}
+
+/// Records of the eBPF programs, or else netlink messages.
+fn capture(recording: Vec<u8>, stats: &Stats) -> Box<dyn Capture> {
+    #[cfg(feature = "ebpf")]
+    if recording.starts_with(crate::capture::ebpf::replay::MAGIC) {
+        use crate::capture::ebpf::replay::Replay;
+        return Box::new(Replay::new(recording, stats.clone()));
+    }
+    Box::new(Replay::new(recording, stats.clone()))
 }
 
 /// Replays `recording` once.

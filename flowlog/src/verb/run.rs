@@ -1,28 +1,27 @@
 //! `flowlog run`: configuration → sources and stacks → the engine. Everything
 //! that can be refused is refused before the daemon says that it runs.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
-use tracing::{debug, error, info, warn};
+use anyhow::Context as _;
+use caps::CapsHashSet;
+use tracing::{debug, error, warn};
 
 use crate::activate::Activation;
-use crate::capture::netlink::{self, NetlinkCapture};
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::{self, Config};
+use crate::config::{self, CaptureChoice, Config, NetnsScope};
 use crate::daemon::background::{Readiness, Role, fork_to_background};
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::priority::set_nice;
 use crate::daemon::privileges;
 use crate::engine::{Engine, Source};
-use crate::event::Kinds;
-use crate::kernel::{self, Activity};
 use crate::log::{self, notice};
-use crate::netns;
 use crate::plugin::nfct::Nfct;
+use crate::source;
 use crate::stack::{Stack, Stacks};
 use crate::stats::Stats;
 
@@ -46,8 +45,10 @@ pub struct Options {
     pub verbose: bool,
     /// Instead of `loglevel`.
     pub loglevel: Option<u8>,
-    /// Instead of `network_namespace_path`, for all sources.
-    pub netns: Option<PathBuf>,
+    /// Instead of `netns`, for all sources.
+    pub netns: Option<NetnsScope>,
+    /// Instead of `capture`, for all sources.
+    pub capture: Option<CaptureChoice>,
     /// As `activate=1`, for all sources.
     pub activate: bool,
 }
@@ -57,6 +58,10 @@ struct Running {
     sources: Vec<Source>,
     /// Rules that make the kernel track connections; they go with the process.
     _activations: Vec<Activation>,
+    /// What the captures need while they run.
+    capabilities: CapsHashSet,
+    /// Which sources are captured by what, for the message at start.
+    by: String,
     stats: Stats,
 }
 
@@ -70,7 +75,10 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         refuse(&outcome.diagnostics)?;
         return Ok(ExitCode::from(2));
     };
-    override_by(&mut config, options);
+    if let Err(why) = override_by(&mut config, options) {
+        writeln!(io::stderr(), "flowlog: {why}")?;
+        return Ok(ExitCode::from(2));
+    }
     let user = options.user.as_deref().map(privileges::look_up).transpose()?;
     let readiness = if options.daemon {
         match fork_to_background()? {
@@ -94,7 +102,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         for source in &mut running.sources {
             source.stacks.give_to(user.uid, user.gid);
         }
-        privileges::drop_to(user)?;
+        privileges::drop_to(user, &running.capabilities)?;
     }
     let result = serve(running, readiness);
     drop(pidfile);
@@ -125,16 +133,15 @@ fn refuse(diagnostics: &[Diagnostic]) -> io::Result<()> {
     Ok(())
 }
 
-fn override_by(config: &mut Config, options: &Options) {
+fn override_by(config: &mut Config, options: &Options) -> Result<(), String> {
     if let Some(level) = options.loglevel {
         config.loglevel = level;
     }
     for source in &mut config.sources {
-        if let Some(netns) = &options.netns {
-            source.netns = Some(netns.clone());
-        }
+        source.override_capture(options.capture, options.netns.clone())?;
         source.activate |= options.activate;
     }
+    Ok(())
 }
 
 /// Opens every source and every file.
@@ -143,6 +150,8 @@ fn start(config: &Config) -> anyhow::Result<Running> {
     let host = nix::unistd::gethostname().context("the host has no name")?;
     let host = host.to_string_lossy();
     let mut activations = Vec::new();
+    let mut capabilities = CapsHashSet::new();
+    let mut by: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut sources = Vec::new();
     for (index, source) in config.sources.iter().enumerate() {
         let stacks = config
@@ -154,104 +163,28 @@ fn start(config: &Config) -> anyhow::Result<Running> {
         if stacks.is_empty() {
             continue;
         }
-        let path = source.netns.as_deref().map(netns::resolve);
-        let (capture, activation) = netns::within(path.as_deref(), || open(source, &stats))?
-            .with_context(|| format!("[{}] cannot be started", source.id))?;
-        activations.extend(activation);
+        let opened = source::open(source, &stats)?;
+        activations.extend(opened.activation);
+        capabilities.extend(opened.capabilities);
+        by.entry(opened.by).or_default().push(source.id.clone());
         sources.push(Source {
             id: source.id.clone(),
-            capture: Box::new(capture),
-            nfct: Nfct::new(source.nfct.clone(), stats.clone()),
+            capture: opened.capture,
+            nfct: Nfct::new(opened.nfct, stats.clone()),
             stacks: Stacks(stacks),
         });
     }
-    Ok(Running { sources, _activations: activations, stats })
-}
-
-/// Opens a source in the current namespace, and says what is amiss there.
-fn open(
-    source: &config::Source,
-    stats: &Stats,
-) -> anyhow::Result<(NetlinkCapture, Option<Activation>)> {
-    if source.set_sysctls {
-        set_sysctls(&source.id);
-    }
-    let activation = source.activate.then(Activation::hold).transpose()?;
-    if activation.is_none() && kernel::conntrack_active() == Activity::Inactive {
-        warn!(
-            "[{}] nothing makes the kernel track connections in this network namespace, so \
-             there is nothing to log; add a rule that needs it (`ct state`, NAT), or set \
-             activate=1",
-            source.id
-        );
-    }
-    let settings = netlink::Settings {
-        groups: source.nfct.groups(),
-        buffer: source.buffer.0,
-        buffer_max: source.buffer.1,
-        reliable: source.reliable,
-        filter: source.nfct.filter.clone(),
-    };
-    let capture = NetlinkCapture::open(&settings, stats.clone()).map_err(|error| {
-        let remedy = match error.raw_os_error() {
-            Some(libc::EPERM) => "it needs CAP_NET_ADMIN: run it as root",
-            Some(libc::EPROTONOSUPPORT) => "the kernel has no nfnetlink: load nf_conntrack_netlink",
-            _ => "see `flowlog check`",
-        };
-        anyhow!("conntrack events cannot be had over netlink: {error}; {remedy}")
-    })?;
-    warn_of_old_flows(source);
-    Ok((capture, activation))
-}
-
-fn set_sysctls(id: &str) {
-    for (name, result) in kernel::set_sysctls() {
-        match result {
-            Ok(()) => info!("[{id}] {name} has been set to 1"),
-            Err(error) => warn!("[{id}] {name} cannot be set to 1: {error}; set it with sysctl"),
-        }
-    }
-}
-
-/// Flows from before the first listener have no event extension, unless
-/// nf_conntrack_events was 1 (net/netfilter/nf_conntrack_ecache.c, 6.18).
-fn warn_of_old_flows(source: &config::Source) {
-    let wants_end = source.nfct.mask.contains(Kinds::DESTROY) && source.nfct.poll.is_none();
-    let events = kernel::sysctl("nf_conntrack_events");
-    if events == Some(0) {
-        warn!(
-            "[{}] nf_conntrack_events is 0: the kernel reports no events at all; set it to 1, \
-             or set_sysctls=1 in [{}]",
-            source.id, source.id
-        );
-    }
-    let old = kernel::conntrack_count().unwrap_or(0);
-    if !wants_end || events != Some(2) || old == 0 {
-        return;
-    }
-    let what_is_done = match (source.nfct.hash, source.nfct.redump) {
-        (Some(_), Some(period)) => {
-            format!("a dump every {} s finds and logs it", period.as_secs())
-        }
-        (Some(_), None) => "redump_interval=0 leaves it unlogged".to_owned(),
-        (None, _) => "with hash_enable=0 it goes unlogged".to_owned(),
-    };
-    warn!(
-        "[{}] {old} flows exist already; with nf_conntrack_events=2 the kernel does not report \
-         the end of flows that are older than the first listener: {what_is_done}. Set \
-         nf_conntrack_events=1 at boot, or set_sysctls=1 in [{}]",
-        source.id, source.id
-    );
+    let by: Vec<_> = by.iter().map(|(by, ids)| format!("{by}: {}", ids.join(", "))).collect();
+    Ok(Running { sources, _activations: activations, capabilities, by: by.join("; "), stats })
 }
 
 /// Says that the daemon runs, and runs it.
 fn serve(running: Running, readiness: Option<Readiness>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let Running { sources, _activations, stats } = running;
-        let names: Vec<String> = sources.iter().map(|source| source.id.clone()).collect();
+        let Running { sources, _activations, by, stats, .. } = running;
         let engine = Engine::new(sources, stats)?;
-        notice!("flowlog {} runs over netlink: {}", env!("CARGO_PKG_VERSION"), names.join(", "));
+        notice!("flowlog {} runs {by}", env!("CARGO_PKG_VERSION"));
         if let Some(readiness) = readiness {
             log::detach();
             readiness.ready()?;

@@ -220,6 +220,8 @@ sync=1"#;
     let mut command = single.namespace().command("unshare");
     command.args(["--mount", "sh", "-c", script, "sh"]);
     command.arg(Program::Flowlog.path()?).arg("-c").arg(file.path());
+    // Other tests run beside it, whose flows it would see by eBPF.
+    command.args(["--capture", "netlink"]);
     let mut daemon = Guarded::spawn(&mut command)?;
     poll::until("flowlog to listen", || {
         let ended = daemon.ended()?;

@@ -5,10 +5,9 @@ use anyhow::{Result, ensure};
 use tests::burst::udp_burst;
 use tests::daemon::{Daemon, Program, config};
 use tests::lab::SingleNs;
+use tests::lines::multiset;
 use tests::poll;
 use tests::process::Guarded;
-
-use super::multiset;
 
 const FLOWS: u32 = 3000;
 

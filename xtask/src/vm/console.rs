@@ -1,5 +1,7 @@
 //! How a guest ended, read from its console.
 
+use std::time::Duration;
+
 use super::init::MARK;
 
 /// How much of the console is shown when something went wrong.
@@ -7,7 +9,7 @@ const LAST_LINES: usize = 20;
 
 /// How a guest ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// The command ended with this status.
     Exit(u8),
     /// The time was over before.
@@ -20,6 +22,21 @@ pub(super) enum Ending {
         /// The end of the console, or what QEMU had to say.
         last_words: String,
     },
+}
+
+impl Ending {
+    /// What went wrong, where the command did not come to its end.
+    pub(crate) fn words(&self, limit: Duration) -> Option<String> {
+        match self {
+            Self::Exit(_) => None,
+            Self::TimedOut { last_words } => {
+                Some(format!("{last_words}timed out after {} s", limit.as_secs()))
+            }
+            Self::Died { last_words } => {
+                Some(format!("{last_words}the guest ended before the command did"))
+            }
+        }
+    }
 }
 
 /// The status that the console tells.

@@ -55,12 +55,33 @@ const MODULES: &[&str] = &[
 ];
 /// Programs besides busybox. dash is /bin/sh, because busybox's own shell prefers its applets,
 /// and so its `ip`, to the programs of these names.
-const PROGRAMS: [&str; 4] = ["dash", "ip", "nft", "conntrack"];
-const DIRECTORIES: [&str; 10] =
-    ["proc", "sys", "dev", "run", "tmp", "root", "var/log", "host", "etc", "lib/modules"];
+/// Of those that busybox has as well, tests use options that only util-linux knows.
+const PROGRAMS: [&str; 7] = ["dash", "ip", "nft", "conntrack", "nsenter", "setpriv", "unshare"];
+/// What the guest gets too if the host has it.
+const OPTIONAL: [&str; 2] = ["ulogd", "strace"];
+/// Where the host may have plugins of ulogd2. They stay where they are, because the program looks
+/// for them there.
+const PLUGINS: [&str; 3] =
+    ["/usr/lib/x86_64-linux-gnu/ulogd", "/usr/lib64/ulogd", "/usr/lib/ulogd"];
+const DIRECTORIES: [&str; 11] = [
+    "proc",
+    "sys",
+    "dev",
+    "run",
+    "tmp",
+    "root",
+    "var/log",
+    "host",
+    init::OUT,
+    "etc",
+    "lib/modules",
+];
 const FILES: [(&str, &str); 3] = [
-    ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
-    ("etc/group", "root:x:0:\n"),
+    (
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
+    ),
+    ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
     ("etc/protocols", "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n"),
 ];
 
@@ -110,6 +131,16 @@ fn add_programs(archive: &mut Archive) -> Result<()> {
     for name in PROGRAMS {
         add_elf(archive, &program(name)?, &format!("bin/{name}"))?;
     }
+    for name in OPTIONAL {
+        if let Some(program) = find(name) {
+            add_elf(archive, &program, &format!("bin/{name}"))?;
+        }
+    }
+    for plugins in PLUGINS.map(Path::new) {
+        if plugins.is_dir() {
+            add_directory(archive, plugins, &plugins.to_string_lossy())?;
+        }
+    }
     let busybox = program("busybox")?;
     add_elf(archive, &busybox, "bin/busybox")?;
     let applets = Command::new(&busybox).arg("--list").output()?.stdout;
@@ -150,13 +181,14 @@ fn add_directory(archive: &mut Archive, directory: &Path, name: &str) -> Result<
     Ok(())
 }
 
-/// Adds a file and, if it is a program, the libraries that it needs.
+/// Adds a file and, if it is a program or a library, the libraries that it needs.
 fn add_elf(archive: &mut Archive, file: &Path, name: &str) -> Result<()> {
     let cannot = || format!("cannot read {}", file.display());
     let permissions = fs::metadata(file).with_context(cannot)?.permissions().mode() & 0o7777;
     let content = fs::read(file).with_context(cannot)?;
     archive.file(name, permissions, &content)?;
-    if permissions & 0o111 != 0 && content.starts_with(b"\x7fELF") {
+    let runs = permissions & 0o111 != 0 || name.ends_with(".so");
+    if runs && content.starts_with(b"\x7fELF") {
         for library in libraries(file)? {
             let name = library.to_string_lossy();
             if !archive.contains(&name) {

@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{note, vmlinux};
+use super::vmlinux;
 use crate::cargo::workspace;
 use crate::interrupt;
+use crate::say::note;
 
 /// The suites that have a series. Any other is looked for in sid, whose kernel moves.
 const SUITES: [(&str, &[&str]); 3] = [
@@ -28,8 +29,12 @@ const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The directory with the unpacked packages of a kernel and its `vmlinux`.
 ///
 /// # Errors
-/// It is not there and cannot be fetched.
-pub(super) fn provide(series: &str) -> Result<PathBuf> {
+/// It is not there and cannot be fetched, or no guest of it could run this host's programs.
+pub(crate) fn provide(series: &str) -> Result<PathBuf> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the guest gets this host's programs, and its kernels are for x86-64 only"
+    );
     let cache = cache().join(series);
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     let kept = newest_in(&cache)?;
@@ -43,7 +48,7 @@ pub(super) fn provide(series: &str) -> Result<PathBuf> {
     match (fetched, kept) {
         (Ok(kernel), _) => Ok(kernel),
         (Err(error), Some((kernel, _))) => {
-            note(format_args!("using {}: {error:#}", kernel.display()));
+            note!("using {}: {error:#}", kernel.display());
             Ok(kernel)
         }
         (Err(error), None) => Err(error.context(format!("kernel {series} cannot be had"))),
@@ -83,7 +88,7 @@ fn fetch(series: &str, cache: &Path) -> Result<PathBuf> {
     let image = apt.image(series)?;
     let kernel = cache.join(&image);
     if !kernel.exists() {
-        note(format_args!("fetching {image}"));
+        note!("fetching {image}");
         let unpacked = work.path().join("kernel");
         fs::create_dir(&unpacked)?;
         for file in apt.download(&image)? {

@@ -1,7 +1,7 @@
 //! QEMU: a guest's life as one child process, which never outlives its maker.
 
 use std::fs;
-use std::io::{Read, Write as _};
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,23 +13,26 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
 use super::console::{Ending, last_words, status};
+use super::guest::Machine;
+use super::tsc;
 use crate::interrupt;
 
-/// The guest's memory in MiB. An eighth is enough for the kernel and the programs; the rest is for
-/// the command's files, which are in memory too.
-const MEMORY: &str = "768";
-/// Processors. Two, so that what runs side by side on hosts does here.
-const PROCESSORS: &str = "2";
 /// The kernel's command line: a panic ends the guest at once, and what takes long under emulation
 /// or waits for devices that are not there is left out.
 const KERNEL: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t nokaslr mitigations=off \
                       random.trust_cpu=on tsc=reliable no_timer_check cryptomgr.notests";
 
+/// The guest's time stamp counter where it counts instructions, one a nanosecond, in kHz.
+const INSTRUCTIONS: u64 = 1_000_000;
+
 /// What to boot, the files it may write, and how long it may take.
 #[derive(Debug)]
-pub(super) struct Guest<'p> {
+pub(super) struct Boot<'p> {
+    pub(super) machine: Machine,
     pub(super) kernel: &'p Path,
     pub(super) initrd: &'p Path,
+    /// A raw image.
+    pub(super) disk: Option<&'p Path>,
     /// Gets the first serial port's output.
     pub(super) console: &'p Path,
     /// Gets what QEMU complains of.
@@ -41,54 +44,65 @@ pub(super) struct Guest<'p> {
 ///
 /// # Errors
 /// QEMU cannot be run, or somebody wants an end.
-pub(super) fn run(guest: &Guest<'_>) -> Result<Ending> {
-    let begin = Instant::now();
-    let mut process = Process(command(guest)?.spawn().context("cannot run QEMU")?);
-    let output = process.0.stdout.take();
-    let printer = thread::spawn(move || output.map(pass_on));
-    let ended = process.wait(guest.limit.saturating_sub(begin.elapsed()))?;
-    // Its end of the pipe must be closed before the printer can end.
-    drop(process);
-    let _ = printer.join();
+pub(super) fn run(boot: &Boot<'_>, output: impl Write + Send) -> Result<Ending> {
+    let mut process = Process(command(boot)?.spawn().context("cannot run QEMU")?);
+    let pipe = process.0.stdout.take();
+    let ended = thread::scope(|scope| {
+        scope.spawn(move || pipe.map(|pipe| pass_on(pipe, output)));
+        let ended = process.wait(boot.limit);
+        // Its end of the pipe must be closed before the other thread can end.
+        drop(process);
+        ended
+    })?;
     interrupt::check()?;
     let read = |file| fs::read(file).map(|text| String::from_utf8_lossy(&text).into_owned());
-    let console = read(guest.console).unwrap_or_default();
+    let console = read(boot.console).unwrap_or_default();
     Ok(match (ended, status(&console)) {
         (Some(end), Some(status)) if end.success() => Ending::Exit(status),
         (None, _) => Ending::TimedOut { last_words: last_words(&console) },
         (Some(_), _) => {
-            let errors = read(guest.errors).unwrap_or_default();
+            let errors = read(boot.errors).unwrap_or_default();
             Ending::Died { last_words: last_words(&console) + &errors }
         }
     })
 }
 
-fn command(guest: &Guest<'_>) -> Result<Command> {
+fn command(boot: &Boot<'_>) -> Result<Command> {
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-    command.args(["-nic", "none", "-machine", "q35", "-accel", "tcg,thread=multi"]);
-    command.args(["-cpu", "max", "-smp", PROCESSORS, "-m", MEMORY]);
+    command.args(["-nic", "none", "-machine", "q35", "-cpu", "max"]);
+    let Machine { processors, memory, exact } = boot.machine;
+    command.arg("-smp").arg(processors.to_string()).arg("-m").arg(memory.to_string());
+    if exact {
+        command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+    } else {
+        command.args(["-accel", "tcg,thread=multi"]);
+    }
     // In an option's value a comma is written twice.
-    let console = guest.console.display().to_string().replace(',', ",,");
-    command.arg("-chardev").arg(format!("file,id=console,path={console}"));
+    let value = |path: &Path| path.display().to_string().replace(',', ",,");
+    if let Some(disk) = boot.disk {
+        let drive = format!("if=none,id=disk,format=raw,cache=unsafe,file={}", value(disk));
+        command.arg("-drive").arg(drive).args(["-device", "virtio-blk-pci,drive=disk"]);
+    }
+    command.arg("-chardev").arg(format!("file,id=console,path={}", value(boot.console)));
     command.args(["-serial", "chardev:console"]);
     command.args(["-chardev", "file,id=output,path=/dev/stdout", "-serial", "chardev:output"]);
-    command.arg("-kernel").arg(guest.kernel).arg("-initrd").arg(guest.initrd);
-    command.args(["-append", KERNEL]);
-    let errors = fs::File::create(guest.errors)?;
+    command.arg("-kernel").arg(boot.kernel).arg("-initrd").arg(boot.initrd);
+    let kilohertz = if exact { INSTRUCTIONS } else { tsc::kilohertz() };
+    command.arg("-append").arg(format!("{KERNEL} tsc_early_khz={kilohertz}"));
+    let errors = fs::File::create(boot.errors)?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
-    // A maker that is killed can no longer end its guest.
+    // A maker that is killed can no longer end its boot.
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
     unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
     Ok(command)
 }
 
 /// Passes bytes on as they come, to the end: a guest must not wait for a reader who has gone.
-fn pass_on(mut from: impl Read) {
+fn pass_on(mut from: impl Read, mut to: impl Write) {
     let mut buffer = [0; 1 << 14];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
-        let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(&buffer[..length]).and_then(|()| stdout.flush());
+        let _ = to.write_all(&buffer[..length]).and_then(|()| to.flush());
     }
 }
 

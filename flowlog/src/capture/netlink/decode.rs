@@ -100,8 +100,10 @@ pub fn flow(
     event: &mut Event,
 ) -> Result<(), DecodeError> {
     event.kinds = kinds;
+    event.transitions = None;
     event.at = received;
     event.flow = Flow::default();
+    event.end = None;
     let flow = &mut event.flow;
     let (mut orig, mut reply) = (false, false);
     for attribute in attributes(message)? {
@@ -186,6 +188,7 @@ pub fn expectation(
         master: master.ok_or(DecodeError::Missing("CTA_EXPECT_MASTER"))?,
         zone,
         helper,
+        netns: None,
     })
 }
 

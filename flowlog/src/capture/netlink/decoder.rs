@@ -7,7 +7,6 @@ use super::decode::{self, Kind};
 use super::socket::Datagram;
 use crate::capture::RecordSink;
 use crate::event::{Event, Kinds, Record};
-use crate::flow::Flow;
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Stats};
 
@@ -29,9 +28,8 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder that counts into `stats`.
     pub fn new(stats: Stats) -> Self {
-        let empty = || Event { kinds: Kinds::empty(), at: 0, flow: Flow::default() };
         Self {
-            events: Box::new(std::array::from_fn(|_| empty())),
+            events: Box::new(std::array::from_fn(|_| Event::default())),
             filled: 0,
             stats,
             complaints: RateLimit::per_second(),

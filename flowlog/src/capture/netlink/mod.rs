@@ -149,7 +149,7 @@ impl NetlinkCapture {
     }
 
     /// Receives one datagram of replies, if a request is under way.
-    fn receive_reply(&mut self) -> io::Result<()> {
+    pub(super) fn receive_reply(&mut self) -> io::Result<()> {
         if self.held.is_some() || matches!(self.pending, Pending::Nothing) {
             return Ok(());
         }
@@ -166,7 +166,7 @@ impl NetlinkCapture {
 
     /// Hands on the datagram that has been received; returns whether there was
     /// one.
-    fn hand_on_reply(&mut self, sink: &mut dyn RecordSink) -> io::Result<bool> {
+    pub(super) fn hand_on_reply(&mut self, sink: &mut dyn RecordSink) -> io::Result<bool> {
         let Some(length) = self.held.take() else { return Ok(false) };
         let replies = std::mem::take(&mut self.replies);
         let result = self.replies_in(&replies[..length], sink);
@@ -204,7 +204,7 @@ impl NetlinkCapture {
                     self.stats.add(Counter::NetlinkDumpErrors, 1);
                 }
                 self.pending = Pending::Nothing;
-                sink.record(Record::DumpDone { complete });
+                sink.record(Record::DumpDone { complete, netns: None });
             }
             (Pending::Query { outstanding, .. }, _) => {
                 *outstanding = outstanding.saturating_sub(1);

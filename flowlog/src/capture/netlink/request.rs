@@ -32,7 +32,7 @@ pub(super) fn dump(kind: DumpKind, seq: u32) -> Vec<u8> {
 }
 
 /// A request for one entry.
-pub(super) fn get(key: &FlowKey, seq: u32) -> Vec<u8> {
+pub(in crate::capture) fn get(key: &FlowKey, seq: u32) -> Vec<u8> {
     let family = match key.orig.family {
         Family::V4 => NetfilterProtoFamily::IPv4,
         Family::V6 => NetfilterProtoFamily::IPv6,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::attr::Attributes;
 use super::*;
 use crate::event::{Event, ExpectAction, Expectation, Kinds};
-use crate::flow::{Family, Flow, Status, proto};
+use crate::flow::{Family, Status, proto};
 
 const RECORDED: &[u8] = include_bytes!("../../../tests/data/mixed.nl");
 const NOW: u64 = 42;
@@ -125,7 +125,7 @@ fn queries_name_the_flow_as_the_kernel_does() {
             payload.extend_from_slice(asked.value);
         }
         let message = Message { payload: &payload, ..message };
-        let mut decoded = Event { kinds: Kinds::empty(), at: 0, flow: Flow::default() };
+        let mut decoded = Event::default();
         decode::flow(&message, Kinds::NEW, NOW, &mut decoded).unwrap();
         assert_eq!(decoded.flow.orig, event.flow.orig);
     }

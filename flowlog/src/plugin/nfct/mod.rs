@@ -39,6 +39,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Kinds that an update of a flow may be the moment of.
+    const UPDATES: Kinds =
+        Kinds::UPDATE.union(Kinds::ASSURED).union(Kinds::CONFIRMED).union(Kinds::HELPER);
+
+    /// Whether the mask asks for more than the beginnings and ends of flows
+    /// (and expectations).
+    pub fn wants_updates(&self) -> bool {
+        self.mask.intersects(Self::UPDATES)
+    }
+
     /// The multicast groups that the mask needs, as in nfnetlink.h.
     pub fn groups(&self) -> Vec<u32> {
         const NEW: u32 = 1;
@@ -55,7 +65,7 @@ impl Settings {
             }
         };
         join(Kinds::NEW | Kinds::HELPER, NEW);
-        join(Kinds::UPDATE | Kinds::ASSURED | Kinds::CONFIRMED | Kinds::HELPER, UPDATE);
+        join(Self::UPDATES, UPDATE);
         join(if self.hash.is_some() { Kinds::all() } else { Kinds::DESTROY }, DESTROY);
         for group in EXPECT {
             join(Kinds::EXPECT, group);
@@ -68,7 +78,10 @@ impl Settings {
 pub struct Nfct {
     settings: Settings,
     tracker: Option<Tracker>,
+    /// Lost events that have not been handed on.
     lost: u64,
+    /// All lost events, whichever source counts them.
+    lost_total: u64,
     lost_last: Option<Lost>,
     lost_limit: RateLimit,
     stats: Stats,
@@ -82,6 +95,7 @@ impl Nfct {
             settings,
             tracker,
             lost: 0,
+            lost_total: 0,
             lost_last: None,
             lost_limit: RateLimit::per_second(),
             stats,
@@ -122,9 +136,9 @@ impl Nfct {
             Record::Expectation(expectation, at) => self.expectation(expectation, at, out),
             Record::Lost(lost) => self.lost(lost, out),
             Record::Known(flow, at) => self.known(flow, at, out),
-            Record::DumpDone { complete } => {
+            Record::DumpDone { complete, netns } => {
                 if let Some(tracker) = &mut self.tracker {
-                    tracker.end_dump(complete);
+                    tracker.end_dump(complete, netns);
                 }
             }
             Record::QueryDone => self.query_done(out),
@@ -179,38 +193,50 @@ impl Nfct {
         }
     }
 
-    /// `hash_enable=0`: each message speaks for itself.
+    /// `hash_enable=0`: each event speaks for itself.
+    #[inline]
     fn untracked(&mut self, event: &Event, out: &mut dyn Downstream) {
         let mut kinds = event.kinds;
         if !kinds.contains(Kinds::DESTROY) {
-            kinds |= seen(&event.flow);
+            kinds |= transitions(event);
         }
         let start = match event.flow.start {
             None if event.kinds.contains(Kinds::NEW) => Some(event.at),
             told => told,
         };
-        self.select(kinds, &event.flow, event.at, start, out);
+        self.select(kinds, event, start, out);
     }
 
     /// `hash_enable=1`: NEW and UPDATE feed the table, DESTROY gives the line.
     fn tracked(&mut self, event: &Event, out: &mut dyn Downstream) {
-        let Some(tracker) = &mut self.tracker else { return };
-        if event.kinds.contains(Kinds::DESTROY) {
+        if !event.kinds.contains(Kinds::DESTROY) {
+            let first = self.keep(event, out);
+            self.select(first, event, event.flow.start, out);
+        } else if let Some(tracker) = &mut self.tracker {
             if tracker.sync.is_dumping() {
                 tracker.pass_over(&event.flow);
             }
             let start = tracker.table.remove(&event.flow).or(event.flow.start);
-            self.select(Kinds::DESTROY, &event.flow, event.at, start, out);
-            return;
+            self.select(event.kinds, event, start, out);
         }
+    }
+
+    /// Takes a living flow into the table, and returns what of it is new.
+    fn keep(&mut self, event: &Event, out: &mut dyn Downstream) -> Kinds {
+        let Some(tracker) = &mut self.tracker else { return Kinds::empty() };
         let generation = tracker.generation;
         let start = event.flow.start.unwrap_or(event.at);
+        let mut predecessor = None;
         let found =
             tracker.table.get_or_insert(&event.flow, || Entry::new(&event.flow, start, generation));
         let first = match found {
             Lookup::Added(entry) => entry.first_seen(seen(&event.flow)),
             Lookup::Known(entry) => {
-                entry.refresh(&event.flow, generation);
+                if event.kinds.contains(Kinds::NEW) && entry.is_older_than(start) {
+                    predecessor = Some(entry.make_way(&event.flow, start, generation));
+                } else {
+                    entry.refresh(&event.flow, generation);
+                }
                 let first = entry.first_seen(seen(&event.flow));
                 if entry.is_preexisting() {
                     tracker.table.clear_preexisting(&event.flow);
@@ -221,12 +247,13 @@ impl Nfct {
                 if event.kinds.contains(Kinds::NEW) {
                     tracker.refused(&event.flow, &self.stats);
                 }
-                seen(&event.flow)
+                transitions(event)
             }
         };
-        if !first.is_empty() {
-            self.select(first, &event.flow, event.at, event.flow.start, out);
+        if let Some(predecessor) = predecessor {
+            self.vanished(&predecessor, event.at, out);
         }
+        first
     }
 
     /// Hands on what the mask lets through of `kinds`. Where a bit says what
@@ -235,8 +262,7 @@ impl Nfct {
     fn select(
         &mut self,
         kinds: Kinds,
-        flow: &Flow,
-        at: u64,
+        event: &Event,
         start: Option<u64>,
         out: &mut dyn Downstream,
     ) {
@@ -247,9 +273,34 @@ impl Nfct {
         if tag != Kinds::UPDATE {
             tag.remove(Kinds::UPDATE);
         }
-        let end = kinds.contains(Kinds::DESTROY).then(|| flow.stop.unwrap_or(at));
+        let Event { at, ref flow, ref end, .. } = *event;
+        let ended = kinds.contains(Kinds::DESTROY);
+        let body = Body::Flow {
+            flow,
+            start,
+            end: ended.then(|| flow.stop.unwrap_or(at)),
+            how: end.as_ref(),
+            counted: ended,
+        };
         self.stats.add(Counter::FlowsSelected, 1);
-        out.push(&Item { tag, at, body: Body::Flow { flow, start, end } });
+        out.push(&Item { tag, at, body });
+    }
+
+    /// A flow whose end nobody told has ended some time before `at`.
+    fn vanished(&mut self, entry: &Entry, at: u64, out: &mut dyn Downstream) {
+        self.stats.add(Counter::FlowsVanished, 1);
+        if self.settings.poll.is_some() || self.settings.mask.contains(Kinds::DESTROY) {
+            let flow = entry.flow();
+            let body = Body::Flow {
+                flow: &flow,
+                start: Some(entry.start),
+                end: Some(at),
+                how: None,
+                counted: true,
+            };
+            self.stats.add(Counter::FlowsSelected, 1);
+            out.push(&Item { tag: Kinds::DESTROY, at, body });
+        }
     }
 
     fn expectation(&mut self, expectation: &Expectation, at: u64, out: &mut dyn Downstream) {
@@ -266,6 +317,7 @@ impl Nfct {
 
     fn lost(&mut self, lost: Lost, out: &mut dyn Downstream) {
         self.lost += lost.events;
+        self.lost_total += lost.events;
         self.lost_last = Some(lost);
         if let Some(tracker) = &mut self.tracker {
             tracker.sync.lost(Instant::now());
@@ -278,8 +330,7 @@ impl Nfct {
     fn flush_lost(&mut self, out: &mut dyn Downstream) {
         let Some(last) = self.lost_last.take() else { return };
         let lost = Lost { events: std::mem::take(&mut self.lost), ..last };
-        let total = self.stats.get(Counter::NetlinkLost);
-        warn!("{} events lost by {} ({total} so far)", lost.events, lost.source);
+        warn!("{} events lost by {} ({} so far)", lost.events, lost.source, self.lost_total);
         out.push(&Item { tag: Kinds::empty(), at: lost.at, body: Body::Lost(lost) });
     }
 
@@ -318,7 +369,7 @@ impl Nfct {
             }
         };
         if tracker.sync.purpose() == Purpose::Reset {
-            let body = Body::Flow { flow, start: Some(start), end: None };
+            let body = Body::Flow { flow, start: Some(start), end: None, how: None, counted: true };
             self.stats.add(Counter::FlowsSelected, 1);
             out.push(&Item { tag: Kinds::UPDATE, at, body });
         }
@@ -331,7 +382,6 @@ impl Nfct {
         let candidates = tracker.sync.query_done();
         let mut closed = 0;
         let now = crate::capture::netlink::now_ns();
-        let polling = self.settings.poll.is_some();
         for candidate in candidates {
             let flow = candidate.flow();
             let Some(tracker) = &mut self.tracker else { return };
@@ -339,16 +389,10 @@ impl Nfct {
             if entry.generation == generation {
                 continue;
             }
-            let start = entry.start;
-            let flow = entry.flow();
+            let entry = *entry;
             tracker.table.remove(&flow);
             closed += 1;
-            self.stats.add(Counter::FlowsVanished, 1);
-            if polling || self.settings.mask.contains(Kinds::DESTROY) {
-                let body = Body::Flow { flow: &flow, start: Some(start), end: Some(now) };
-                self.stats.add(Counter::FlowsSelected, 1);
-                out.push(&Item { tag: Kinds::DESTROY, at: now, body });
-            }
+            self.vanished(&entry, now, out);
         }
         if let Some(tracker) = &self.tracker
             && tracker.sync.purpose() == Purpose::Resync
@@ -358,7 +402,13 @@ impl Nfct {
     }
 }
 
-/// What the entry's own state says beyond the kind of the message.
+/// What an event tells beyond its kind: what it is the moment of, or else all
+/// that the state after it shows.
+fn transitions(event: &Event) -> Kinds {
+    event.transitions.unwrap_or_else(|| seen(&event.flow))
+}
+
+/// What a flow's own state shows.
 fn seen(flow: &Flow) -> Kinds {
     let mut kinds = Kinds::empty();
     kinds.set(Kinds::ASSURED, flow.status.contains(Status::ASSURED));

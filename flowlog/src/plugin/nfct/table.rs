@@ -10,7 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 
 use crate::capture::FlowKey;
 use crate::event::Kinds;
-use crate::flow::{Counters, Flow, Tuple};
+use crate::flow::{Counters, Flow, Netns, Tuple};
 
 /// Flows for which room is reserved from the start, at most. Memory is taken
 /// only for flows that are kept; growing later means to visit every entry.
@@ -27,11 +27,12 @@ pub(super) struct Entry {
     // The first cache line: all that a look-up and the end of a flow need.
     pub(super) orig: Tuple,
     pub(super) zone: u16,
-    pub(super) id: u32,
+    /// [`Flow::tie_breaker`]
+    tie_breaker: u32,
     pub(super) mark: u32,
     /// Nanoseconds since the epoch.
     pub(super) start: u64,
-    /// [`Entry::SEEN`] bits.
+    /// [`Entry::SEEN`] bits, and the bits below.
     flags: u8,
     /// The dump in which it was last seen, modulo 256.
     pub(super) generation: u8,
@@ -48,15 +49,17 @@ impl Entry {
     const SEEN: u32 = Kinds::ASSURED.union(Kinds::CONFIRMED).union(Kinds::HELPER).bits();
     /// It came from the dump at start: the kernel may never tell its end.
     const PREEXISTING: u8 = 0x01;
+    /// The tie breaker is the number of a namespace, not an id.
+    const NETNS: u8 = 0x02;
 
     pub(super) fn new(flow: &Flow, start: u64, generation: u8) -> Self {
         Self {
             orig: flow.orig,
             reply: flow.reply,
             zone: flow.zone,
-            flags: 0,
+            flags: if flow.netns.is_some() { Self::NETNS } else { 0 },
             generation,
-            id: flow.id.unwrap_or(0),
+            tie_breaker: flow.tie_breaker(),
             mark: flow.mark,
             start,
             counters: flow.counters.unwrap_or_default(),
@@ -70,6 +73,27 @@ impl Entry {
         if let Some(counters) = flow.counters {
             self.counters = counters;
         }
+    }
+
+    /// Whether this can only be a flow before the one with the same key that
+    /// began at `start`, so that the event of its end is missing. An id tells
+    /// the two apart by itself. A dump may tell a flow just before the event
+    /// of its beginning does, but then with a later start.
+    pub(super) fn is_older_than(&self, start: u64) -> bool {
+        self.flags & Self::NETNS != 0 && self.start < start
+    }
+
+    /// Becomes the entry of a flow with the same key, and returns what it was.
+    pub(super) fn make_way(&mut self, flow: &Flow, start: u64, generation: u8) -> Self {
+        let mut new = Self::new(flow, start, generation);
+        // The table counts these.
+        new.set_preexisting(self.is_preexisting());
+        std::mem::replace(self, new)
+    }
+
+    /// The number of its namespace, if the source tells it.
+    fn netns(&self) -> Option<u32> {
+        (self.flags & Self::NETNS != 0).then_some(self.tie_breaker)
     }
 
     /// Remembers `kinds`, and returns those that were not yet known.
@@ -94,12 +118,14 @@ impl Entry {
 
     /// The flow as far as it is kept.
     pub(super) fn flow(&self) -> Flow {
+        let netns = self.netns().map(|inum| Netns { cookie: None, inum });
         Flow {
             orig: self.orig,
             reply: self.reply,
             zone: self.zone,
             mark: self.mark,
-            id: Some(self.id),
+            id: netns.is_none().then_some(self.tie_breaker),
+            netns,
             counters: Some(self.counters),
             ..Flow::default()
         }
@@ -110,7 +136,7 @@ impl Entry {
     }
 
     fn is(&self, flow: &Flow) -> bool {
-        self.id == flow.id.unwrap_or(0) && self.zone == flow.zone && self.orig == flow.orig
+        self.tie_breaker == flow.tie_breaker() && self.zone == flow.zone && self.orig == flow.orig
     }
 }
 
@@ -124,8 +150,8 @@ pub(super) enum Lookup<'a> {
     Full,
 }
 
-/// The live flows, by id, zone and original tuple: the id keeps a flow apart
-/// from its successor with the same tuple when the event between was lost.
+/// The live flows, by tie breaker ([`Flow::tie_breaker`]), zone and original
+/// tuple.
 pub(super) struct FlowTable {
     hasher: DefaultHashBuilder,
     index: HashTable<u32>,
@@ -156,7 +182,7 @@ impl FlowTable {
 
     /// What names `flow` among those that ended during a dump.
     pub(super) fn fingerprint(&self, flow: &Flow) -> u64 {
-        hash(&self.hasher, flow.id.unwrap_or(0), flow.zone, &flow.orig)
+        hash(&self.hasher, flow.tie_breaker(), flow.zone, &flow.orig)
     }
 
     /// Looks flows up and throws the result away, so that what is found comes
@@ -190,7 +216,7 @@ impl FlowTable {
             |slot| slots.get(*slot).is(flow),
             |slot| {
                 let entry = slots.get(*slot);
-                hash(hasher, entry.id, entry.zone, &entry.orig)
+                hash(hasher, entry.tie_breaker, entry.zone, &entry.orig)
             },
         );
         match found {
@@ -228,10 +254,15 @@ impl FlowTable {
         }
     }
 
-    /// Copies of the entries that `generation` has not seen.
-    pub(super) fn not_seen_in(&self, generation: u8) -> Vec<Entry> {
+    /// Copies of the entries that `generation` has not seen, of all namespaces
+    /// or of one.
+    pub(super) fn not_seen_in(&self, generation: u8, netns: Option<u32>) -> Vec<Entry> {
         let entries = self.index.iter().map(|slot| self.slots.get(*slot));
-        entries.filter(|entry| entry.generation != generation).copied().collect()
+        entries
+            .filter(|entry| entry.generation != generation)
+            .filter(|entry| netns.is_none() || entry.netns() == netns)
+            .copied()
+            .collect()
     }
 
     /// Marks all entries as seen in `generation`.
@@ -284,15 +315,17 @@ impl Slots {
     }
 }
 
-/// The id alone is nearly unique, and nobody can choose it: the kernel makes
-/// it with a secret key. Ports and addresses are for kernels that tell none.
-fn hash(hasher: &DefaultHashBuilder, id: u32, zone: u16, orig: &Tuple) -> u64 {
+/// An id is nearly unique, and nobody can choose it: the kernel makes it with a
+/// secret key. A namespace's number is the same for many, so addresses and
+/// ports count in full.
+fn hash(hasher: &DefaultHashBuilder, tie_breaker: u32, zone: u16, orig: &Tuple) -> u64 {
     let [src, dst] = [&orig.src, &orig.dst].map(|address| u128::from_ne_bytes(*address));
-    let rest = u64::from(orig.src_l4) << 48
-        | u64::from(orig.dst_l4) << 32
-        | u64::from(zone) << 16
-        | u64::from(orig.proto);
-    hasher.hash_one((id, rest, src ^ dst.rotate_left(64)))
+    let rest = u128::from(tie_breaker) << 64
+        | u128::from(orig.src_l4) << 48
+        | u128::from(orig.dst_l4) << 32
+        | u128::from(zone) << 16
+        | u128::from(orig.proto);
+    hasher.hash_one((rest, src, dst))
 }
 
 #[cfg(test)]
@@ -339,6 +372,20 @@ mod tests {
         assert!(add(&mut table, &old, 1) && add(&mut table, &new, 2));
         assert_eq!(table.remove(&old), Some(1));
         assert_eq!(table.remove(&new), Some(2));
+    }
+
+    #[test]
+    fn the_namespace_keeps_equal_flows_apart_and_is_told_again() {
+        let within = |inum| Flow { netns: Some(Netns { cookie: Some(5), inum }), ..flow(1) };
+        let mut table = FlowTable::new(10);
+        assert!(add(&mut table, &within(100), 1) && add(&mut table, &within(200), 2));
+        let entry = *table.get_mut(&within(200)).unwrap();
+        assert_eq!(entry.flow().netns, Some(Netns { cookie: None, inum: 200 }));
+        assert_eq!((entry.flow().id, entry.start), (None, 2));
+        let vanished = table.not_seen_in(1, Some(100));
+        assert_eq!(vanished.iter().map(Entry::netns).collect::<Vec<_>>(), [Some(100)]);
+        assert_eq!(table.not_seen_in(1, None).len(), 2);
+        assert_eq!(table.remove(&entry.flow()), Some(2));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use super::*;
 use crate::flow::HelperName;
 
+mod ebpf;
+
 /// What was handed on: tag, start and end; or a loss.
 #[derive(Debug, PartialEq)]
 enum Out {
@@ -49,18 +51,26 @@ impl Bench {
     }
 
     fn event(&mut self, kinds: Kinds, at: u64, flow: &Flow) {
-        let event = Event { kinds, at, flow: flow.clone() };
-        self.nfct.record(Record::Event(&event), &mut self.outs);
+        self.tell(&Event { kinds, at, flow: flow.clone(), ..Event::default() });
+    }
+
+    fn tell(&mut self, event: &Event) {
+        self.nfct.record(Record::Event(event), &mut self.outs);
     }
 
     /// A dump that shows these flows.
     fn dump(&mut self, flows: &[&Flow]) {
+        self.dump_of(None, flows);
+    }
+
+    /// A dump of one namespace among others.
+    fn dump_of(&mut self, netns: Option<u32>, flows: &[&Flow]) {
         let action = self.nfct.tick(Instant::now(), &mut self.outs);
         assert!(matches!(action, Some(Action::Dump | Action::DumpAndReset)), "{action:?}");
         for flow in flows {
             self.nfct.record(Record::Known(flow, 77), &mut self.outs);
         }
-        self.nfct.record(Record::DumpDone { complete: true }, &mut self.outs);
+        self.nfct.record(Record::DumpDone { complete: true, netns }, &mut self.outs);
     }
 
     /// The queries that follow a dump; `found` still exist.
@@ -194,7 +204,7 @@ fn a_flow_that_ends_during_a_dump_is_not_taken_up_again() {
     assert!(bench.nfct.tick(Instant::now(), &mut bench.outs).is_some());
     bench.event(Kinds::DESTROY, 20, &flow(1, SEEN));
     bench.nfct.record(Record::Known(&flow(1, SEEN), 21), &mut bench.outs);
-    bench.nfct.record(Record::DumpDone { complete: true }, &mut bench.outs);
+    bench.nfct.record(Record::DumpDone { complete: true, netns: None }, &mut bench.outs);
     assert_eq!(bench.nfct.live(), 0);
 }
 
@@ -221,6 +231,7 @@ fn losses_within_a_second_are_one_report_and_none_is_forgotten() {
     }
     bench.nfct.finish(&mut bench.outs);
     assert_eq!(bench.take(), [Out::Lost(10), Out::Lost(20)]);
+    assert_eq!(bench.nfct.lost_total, 30, "whatever the source counts");
 }
 
 #[test]

@@ -42,16 +42,20 @@ impl Tracker {
         }
     }
 
-    /// The dump under way must not bring this flow in.
-    pub(super) fn is_passed_over(&self, flow: &Flow) -> bool {
+    /// The dump under way must not bring this flow in. One with the same key
+    /// that is kept is its successor, which began since.
+    pub(super) fn is_passed_over(&mut self, flow: &Flow) -> bool {
         self.passed_over.contains(&self.table.fingerprint(flow))
+            && self.table.get_mut(flow).is_none()
     }
 
-    /// The dump under way has ended: what it did not show is looked for.
-    pub(super) fn end_dump(&mut self, complete: bool) {
+    /// The dump under way has ended: what it did not show is looked for, in
+    /// the namespace that was dumped if there are several.
+    pub(super) fn end_dump(&mut self, complete: bool, netns: Option<u32>) {
         let complete = complete && self.passed_over.len() < MAX_PASSED_OVER;
         self.passed_over = HashSet::new();
-        let vanished = if complete { self.table.not_seen_in(self.generation) } else { Vec::new() };
+        let vanished =
+            if complete { self.table.not_seen_in(self.generation, netns) } else { Vec::new() };
         match self.sync.purpose() {
             Purpose::Startup if complete => info!("{} flows existed at start", self.opened),
             Purpose::Resync if vanished.is_empty() => self.report_resync(0),

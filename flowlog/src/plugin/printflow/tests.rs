@@ -1,10 +1,13 @@
 //! Golden lines: those of ulogd2 2.0.8, captured from the real one.
 
 use super::*;
-use crate::flow::Family;
+use crate::event::Process;
+use crate::flow::{Family, Name};
 
-const ULOGD: Settings = Settings { fixed_icmp_labels: false, all_ports: false, loss_lines: true };
-const FIXED: Settings = Settings { fixed_icmp_labels: true, all_ports: true, loss_lines: true };
+const ULOGD: Settings =
+    Settings { fixed_icmp_labels: false, all_ports: false, loss_lines: true, extras: false };
+const FIXED: Settings = Settings { fixed_icmp_labels: true, all_ports: true, ..ULOGD };
+const EXTRAS: Settings = Settings { extras: true, ..ULOGD };
 
 fn address(text: &str) -> (Family, [u8; 16]) {
     let mut bytes = [0; 16];
@@ -39,13 +42,18 @@ fn print(settings: Settings, tag: Kinds, body: Body<'_>) -> String {
     let item = Item { tag, at: 0, body };
     let mut addresses = Addresses::default();
     addresses.set(&item);
-    let mut line = Vec::new();
+    let mut line = Line::default();
     settings.print(&item, &addresses, &mut line);
-    String::from_utf8(line).unwrap()
+    String::from_utf8(line.as_bytes().to_vec()).unwrap()
 }
 
 fn line(settings: Settings, tag: Kinds, flow: &Flow) -> String {
-    print(settings, tag, Body::Flow { flow, start: None, end: None })
+    ended(settings, tag, flow, None)
+}
+
+fn ended(settings: Settings, tag: Kinds, flow: &Flow, how: Option<&End>) -> String {
+    let counted = tag.intersects(Kinds::DESTROY | Kinds::GC);
+    print(settings, tag, Body::Flow { flow, start: None, end: None, how, counted })
 }
 
 #[test]
@@ -135,14 +143,15 @@ fn an_expectation_names_its_master() {
         tuple: tuple(proto::TCP, "10.0.0.2", "10.0.0.1", 0, 2121),
         master: tuple(proto::TCP, "10.0.0.1", "10.0.0.2", 40000, 21),
         zone: 0,
-        helper: Some(crate::flow::HelperName::new(b"ftp\0")),
+        helper: Some(Name::new(b"ftp\0")),
+        netns: Some(NETNS),
     };
-    assert_eq!(
-        print(ULOGD, Kinds::EXPECT, Body::Expectation(&expectation)),
-        "[EXPECT] ORIG: SRC=10.0.0.2 DST=10.0.0.1 PROTO=TCP SPT=0 DPT=2121 PKTS=0 BYTES=0 , \
+    let line = "[EXPECT] ORIG: SRC=10.0.0.2 DST=10.0.0.1 PROTO=TCP SPT=0 DPT=2121 PKTS=0 BYTES=0 , \
          REPLY: SRC=10.0.0.1 DST=10.0.0.2 PROTO=TCP SPT=2121 DPT=0 PKTS=0 BYTES=0 , \
-         MASTER: SRC=10.0.0.1 DST=10.0.0.2 PROTO=TCP SPT=40000 DPT=21 ACTION=new HELPER=ftp \n"
-    );
+         MASTER: SRC=10.0.0.1 DST=10.0.0.2 PROTO=TCP SPT=40000 DPT=21 ACTION=new HELPER=ftp \n";
+    let print = |settings| print(settings, Kinds::EXPECT, Body::Expectation(&expectation));
+    assert_eq!(print(ULOGD), line);
+    assert_eq!(print(EXTRAS), line.replace('\n', "NETNS=4026531840 \n"));
 }
 
 #[test]
@@ -152,4 +161,62 @@ fn a_loss_is_a_line_unless_it_is_not_wanted() {
     assert_eq!(text, "[LOST] EVENTS=12 SOURCE=netlink \n");
     let quiet = Settings { loss_lines: false, ..ULOGD };
     assert_eq!(print(quiet, Kinds::empty(), Body::Lost(lost)), "");
+}
+
+const NETNS: Netns = Netns { cookie: Some(1), inum: 4_026_531_840 };
+
+/// The line of a flow that ended so, with and without what eBPF adds.
+fn both(how: Option<End>) -> [String; 2] {
+    let orig = tuple(proto::TCP, "10.77.1.2", "10.77.2.2", 40003, 9001);
+    let flow = Flow { netns: Some(NETNS), ..flow(orig, orig.inverse(), [6, 420, 4, 416]) };
+    [ULOGD, EXTRAS].map(|settings| ended(settings, Kinds::DESTROY, &flow, how.as_ref()))
+}
+
+#[test]
+fn extras_stand_behind_the_line_of_ulogd2() {
+    let end = |cause| End { cause, portid: None, process: None };
+    let [classic, line] = both(Some(end(Cause::ExpiredGc)));
+    assert_eq!(
+        classic,
+        "[DESTROY] ORIG: SRC=10.77.1.2 DST=10.77.2.2 PROTO=TCP SPT=40003 DPT=9001 PKTS=6 \
+         BYTES=420 , REPLY: SRC=10.77.2.2 DST=10.77.1.2 PROTO=TCP SPT=9001 DPT=40003 PKTS=4 \
+         BYTES=416 \n"
+    );
+    assert_eq!(line, classic.replace('\n', "CAUSE=expired_gc NETNS=4026531840 \n"));
+    let [_, line] = both(None);
+    assert_eq!(line, classic.replace('\n', "NETNS=4026531840 \n"));
+    let plain = Flow::default();
+    assert_eq!(line_of(EXTRAS, &plain), line_of(ULOGD, &plain), "nothing is told, nothing added");
+}
+
+fn line_of(settings: Settings, flow: &Flow) -> String {
+    line(settings, Kinds::DESTROY, flow)
+}
+
+#[test]
+fn who_deleted_a_flow_is_told_and_cannot_spoil_the_line() {
+    let comm = Name::new(b"a b\\c\n=\xc3\xa4~");
+    let process = Some(Process { pid: 4711, comm });
+    let by = |cause| both(Some(End { cause, portid: Some(12), process }))[1].clone();
+    let tail = r"PORTID=12 PID=4711 COMM=a\x20b\x5cc\x0a=\xc3\xa4~ NETNS=4026531840 ";
+    assert!(
+        by(Cause::Deleted).ends_with(&format!("CAUSE=deleted {tail}\n")),
+        "{}",
+        by(Cause::Deleted)
+    );
+    assert!(by(Cause::Flushed).ends_with(&format!("CAUSE=flushed {tail}\n")));
+    assert!(by(Cause::Other).ends_with("BYTES=416 CAUSE=other NETNS=4026531840 \n"));
+    assert_eq!(by(Cause::Deleted).lines().count(), 1);
+    let unknown = both(Some(End { cause: Cause::Deleted, portid: None, process: None }));
+    assert!(unknown[1].ends_with("CAUSE=deleted NETNS=4026531840 \n"));
+}
+
+#[test]
+fn counters_are_left_out_where_netlink_tells_none() {
+    let orig = tuple(proto::UDP, "10.77.1.2", "10.77.2.2", 40003, 53);
+    let flow = flow(orig, orig.inverse(), [1, 60, 0, 0]);
+    let silent = Flow { counters: None, ..flow.clone() };
+    assert_eq!(line(EXTRAS, Kinds::NEW, &flow), line(ULOGD, Kinds::NEW, &silent));
+    assert!(line(ULOGD, Kinds::GC, &flow).starts_with("[GC] ORIG: "));
+    assert!(line(ULOGD, Kinds::GC, &flow).contains("PKTS=1 BYTES=60"));
 }

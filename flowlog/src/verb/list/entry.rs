@@ -29,7 +29,7 @@ impl Entry {
     /// Attribute numbers: include/uapi/linux/netfilter/nfnetlink_conntrack.h
     /// (6.18).
     pub(super) fn decode(message: &Message<'_>) -> Result<Self, DecodeError> {
-        let mut event = Event { kinds: Kinds::empty(), at: 0, flow: Flow::default() };
+        let mut event = Event::default();
         decode::flow(message, Kinds::empty(), 0, &mut event)?;
         let mut entry = Self { flow: event.flow, ..Self::default() };
         for attribute in Attributes::new(message.payload.get(GENMSG..).unwrap_or_default()) {

@@ -25,6 +25,8 @@ pub(super) fn object(flow: &Flow) -> Value {
         helper,
         labels,
         master,
+        // That of the one that was asked.
+        netns: _,
     } = flow;
     let mut object = Map::new();
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);

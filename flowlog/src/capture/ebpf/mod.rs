@@ -1,0 +1,427 @@
+//! Capture by eBPF: programs on the functions of conntrack write each event
+//! into a ring, in all network namespaces, with the reason of its end, and no
+//! netlink message is built. Dumps and queries still go over netlink.
+//!
+//! | module | its one job |
+//! |---|---|
+//! | [`btf`] | the kernel's own description of its types and functions |
+//! | [`layout`] | where things are in this kernel |
+//! | [`hooks`] | which function tells what, and what stands in for it |
+//! | [`probes`] | the programs: loaded, attached, gone |
+//! | `bpf` | the calls of bpf(2) that aya does not make |
+//! | `decode` | bytes of the ring → events |
+//! | `reader` | events, some ahead, to whoever takes them |
+//! | [`replay`] | records out of memory, for tests |
+//! | `counts` | what the programs count |
+//! | `clock` | the kernel's clock → time of day |
+//! | `dumps` | dumps and queries over netlink, as flows of one namespace |
+//! | `selfcheck` | do the hooks see all? |
+//! | [`unable`] | why it cannot be had here |
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use aya::maps::{Map, MapData, RingBuf, lpm_trie};
+use flowlog_ebpf::{NetworkKey, filter, kind};
+use tracing::{debug, warn};
+
+use self::btf::KernelBtf;
+use self::clock::Clock;
+use self::counts::Counts;
+use self::decode::Decoder;
+use self::dumps::Dumps;
+use self::hooks::Hook;
+pub use self::probes::Method;
+use self::probes::{ProbeError, Probes};
+use self::reader::Reader;
+use self::selfcheck::SelfCheck;
+pub use self::unable::Unable;
+use super::filter::{Filter, Network};
+use super::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
+use crate::config::Attach;
+use crate::event::{Kinds, Lost, Record};
+use crate::flow::Flow;
+use crate::kernel;
+use crate::ratelimit::RateLimit;
+use crate::stats::{Counter, Stats};
+
+mod bpf;
+pub mod btf;
+mod clock;
+mod counts;
+mod decode;
+mod dumps;
+pub mod hooks;
+pub mod layout;
+pub mod probes;
+mod reader;
+pub mod replay;
+mod selfcheck;
+pub mod unable;
+
+/// Bytes of the ring that an event takes, with the header of its record.
+const RECORD: usize = size_of::<flowlog_ebpf::RawFlow>() + 8;
+/// Between two looks at what the programs count, while events come.
+const COUNTS: Duration = Duration::from_secs(1);
+/// Prefix lengths count from the family, which stands before the address.
+const FAMILY_BITS: u32 = 8;
+
+/// What is to be captured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which events are wanted.
+    pub mask: Kinds,
+    /// The ends of all flows are wanted, whatever the mask says: somebody keeps
+    /// a table.
+    pub tracked: bool,
+    /// Flows whose events are wanted.
+    pub filter: Filter,
+    /// How programs are to be attached.
+    pub attach: Attach,
+    /// Size of the ring, bytes: a power of two, in pages.
+    pub ring: u32,
+    /// Inode number of the one namespace that is wanted; none: all.
+    pub netns: Option<u32>,
+    /// Inode number of the namespace that the daemon's sockets are in.
+    pub own_netns: u32,
+}
+
+impl Settings {
+    fn wants_new(&self) -> bool {
+        self.mask.intersects(Kinds::NEW | Kinds::HELPER)
+    }
+
+    fn wants_ends(&self) -> bool {
+        self.mask.intersects(Kinds::DESTROY | Kinds::GC) || self.tracked
+    }
+
+    fn wants_updates(&self) -> bool {
+        decode::updates(self.mask) != 0
+    }
+
+    fn wants_expectations(&self) -> bool {
+        self.mask.contains(Kinds::EXPECT)
+    }
+
+    /// What the programs are told.
+    fn for_programs(&self, layout: flowlog_ebpf::Layout) -> flowlog_ebpf::Settings {
+        let mut kinds = 0;
+        for (wanted, kind) in [
+            (self.wants_new(), kind::NEW),
+            (self.wants_updates(), kind::UPDATE),
+            (self.wants_ends(), kind::DESTROY),
+            (self.wants_expectations(), kind::EXPECT_NEW),
+            (self.wants_expectations(), kind::EXPECT_DESTROY),
+        ] {
+            kinds |= u32::from(wanted) << kind;
+        }
+        let mut protocols = [0; 8];
+        for protocol in &self.filter.protocols {
+            protocols[usize::from(protocol / 32)] |= 1 << (protocol % 32);
+        }
+        flowlog_ebpf::Settings {
+            layout,
+            netns: self.netns.unwrap_or(0),
+            counted_netns: self.own_netns,
+            filters: filters(&self.filter),
+            kinds,
+            updates: decode::updates(self.mask),
+            protocols,
+        }
+    }
+}
+
+/// Which filters there are, as the programs know them.
+fn filters(wanted: &Filter) -> u32 {
+    let mut filters = 0;
+    for (networks, v4, v6) in [
+        (&wanted.sources, filter::SRC_V4, filter::SRC_V6),
+        (&wanted.destinations, filter::DST_V4, filter::DST_V6),
+    ] {
+        for network in networks {
+            filters |= if network.address().is_ipv4() { v4 } else { v6 };
+        }
+    }
+    if !wanted.protocols.is_empty() {
+        filters |= filter::PROTO;
+    }
+    filters
+}
+
+/// Records from the programs' ring.
+pub struct EbpfCapture {
+    ring: RingBuf<MapData>,
+    method: Method,
+    /// None once they are detached, at the end.
+    probes: Option<Probes>,
+    counts: Counts,
+    counted: Instant,
+    /// Times that programs of events were passed over, as last seen.
+    missed: u64,
+    reader: Reader,
+    dumps: Dumps,
+    selfcheck: Option<SelfCheck>,
+    room: usize,
+    complaints: RateLimit,
+    stats: Stats,
+}
+
+impl EbpfCapture {
+    /// Loads and attaches the programs. Events are captured from now on.
+    ///
+    /// # Errors
+    /// Why it cannot be had here.
+    pub fn open(settings: &Settings, stats: Stats) -> Result<Self, Unable> {
+        unable::preconditions()?;
+        let dumps = Dumps::open(settings.own_netns, stats.clone())?;
+        let btf = KernelBtf::open(btf::DIRECTORY.as_ref())?;
+        let layout = layout::layout(&btf)?;
+        let (mut probes, selfcheck) = attach(settings, &settings.for_programs(layout), &btf)?;
+        let counts = Counts::new(probes.take_map("COUNTS")?, stats.clone())?;
+        let ring = RingBuf::try_from(probes.take_map("RECORDS")?)?;
+        let mut capture = Self {
+            ring,
+            method: probes.method(),
+            probes: Some(probes),
+            counts,
+            counted: Instant::now(),
+            missed: 0,
+            reader: Reader::new(Decoder { hz: clock::jiffies_per_second() }, stats.clone()),
+            dumps,
+            selfcheck,
+            room: settings.ring as usize / RECORD,
+            complaints: RateLimit::per_second(),
+            stats,
+        };
+        if settings.wants_updates() {
+            capture.dumps.arm()?;
+        }
+        Ok(capture)
+    }
+
+    /// How the programs are attached.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// Reads the ring until it is dry or the budget is spent.
+    fn drain_ring(&mut self, budget: usize, sink: &mut dyn RecordSink) -> Progress {
+        let clock = Clock::now();
+        let mut messages = 0;
+        while messages < budget {
+            let Some(record) = self.ring.next() else { break };
+            messages += 1;
+            self.reader.take(&record, clock, sink);
+        }
+        self.reader.hand_on(sink);
+        self.stats.add(Counter::EbpfRecords, messages as u64);
+        let drained = if messages < budget { Drained::Dry } else { Drained::More };
+        Progress { messages, drained }
+    }
+
+    /// Looks at what the programs count. A loss stands behind what was read
+    /// before it was noticed.
+    fn read_counts(&mut self, sink: &mut dyn RecordSink) {
+        self.counted = Instant::now();
+        let news = match self.counts.read() {
+            Ok(news) => news,
+            Err(error) => {
+                if self.complaints.allow() {
+                    warn!("the counts of the eBPF programs cannot be read: {error}");
+                }
+                return;
+            }
+        };
+        if news.lost > 0 && self.complaints.allow() {
+            let places: Vec<_> =
+                news.lost_by_processor.iter().map(|(cpu, n)| format!("{n} on CPU {cpu}")).collect();
+            warn!(
+                "the ring was full; lost since the start: {}; raise ring_buffer_size",
+                places.join(", ")
+            );
+        }
+        let events = news.lost + self.newly_missed();
+        if events > 0 {
+            let at = crate::capture::netlink::now_ns();
+            sink.record(Record::Lost(Lost { source: "ebpf", events, at }));
+        }
+    }
+
+    /// Events of which no program told, because the kernel had passed it over.
+    fn newly_missed(&mut self) -> u64 {
+        let Some(probes) = &self.probes else { return 0 };
+        let mut missed = 0;
+        for (program, misses) in probes.misses() {
+            if hooks::tells_events(program) {
+                missed += misses;
+            }
+        }
+        let new = missed.saturating_sub(self.missed);
+        self.missed = self.missed.max(missed);
+        self.stats.add(Counter::EbpfMissed, new);
+        new
+    }
+}
+
+impl Capture for EbpfCapture {
+    fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut descriptors = self.dumps.descriptors()?;
+        descriptors.push(self.ring.as_fd().try_clone_to_owned()?);
+        Ok(descriptors)
+    }
+
+    /// As over netlink, what the ring tells goes before replies that were
+    /// received first.
+    fn drain(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
+        let mut messages = 0;
+        loop {
+            self.dumps.receive()?;
+            let events = self.drain_ring(budget, sink);
+            messages += events.messages;
+            if messages > 0 && self.counted.elapsed() >= COUNTS {
+                self.read_counts(sink);
+            }
+            if events.drained == Drained::More {
+                return Ok(Progress { messages, drained: Drained::More });
+            }
+            if !self.dumps.hand_on(sink)? {
+                return Ok(Progress { messages, drained: Drained::Dry });
+            }
+        }
+    }
+
+    fn start_dump(&mut self, kind: DumpKind) -> io::Result<()> {
+        self.dumps.start(kind)
+    }
+
+    fn query(&mut self, flows: Vec<FlowKey>) -> io::Result<()> {
+        self.dumps.query(flows)
+    }
+
+    fn queue_events(&self) -> usize {
+        self.room
+    }
+
+    /// Detaches, and reads what is left: nothing is added any more, so that the
+    /// losses told are all there were.
+    fn finish(&mut self, sink: &mut dyn RecordSink) -> io::Result<()> {
+        self.read_counts(sink);
+        self.probes = None;
+        while self.drain_ring(usize::MAX, sink).messages > 0 {}
+        self.read_counts(sink);
+        Ok(())
+    }
+
+    fn check_due(&self) -> Option<Instant> {
+        self.selfcheck.as_ref().map(SelfCheck::due)
+    }
+
+    fn check(&mut self, now: Instant) {
+        let Some(selfcheck) = &mut self.selfcheck else { return };
+        if now < selfcheck.due() {
+            return;
+        }
+        // What comes between the two numbers is within what they may differ by.
+        if let (Some(count), (new, destroyed)) = (kernel::conntrack_count(), self.counts.counted())
+        {
+            selfcheck.compare(now, count, new, destroyed);
+        }
+    }
+}
+
+/// Attaches what the settings need, ends first: an end without a beginning can
+/// be logged, a beginning without an end would be kept for ever.
+fn attach(
+    settings: &Settings,
+    for_programs: &flowlog_ebpf::Settings,
+    btf: &KernelBtf,
+) -> Result<(Probes, Option<SelfCheck>), Unable> {
+    let with = |method| -> Result<_, Unable> {
+        if method == Method::Kprobe && !unable::has_kprobes() {
+            return Err(Unable::NoKprobes);
+        }
+        let mut probes = Probes::new(method, for_programs, settings.ring)?;
+        fill_filters(&mut probes, &settings.filter)?;
+        let selfcheck = attach_all(settings, &mut probes, btf)?;
+        Ok((probes, selfcheck))
+    };
+    match settings.attach {
+        Attach::Kprobe => with(Method::Kprobe),
+        Attach::Fentry => with(Method::Fentry),
+        Attach::Auto => with(Method::Fentry).or_else(|error| {
+            debug!("fentry cannot be had: {error}");
+            with(Method::Kprobe)
+        }),
+    }
+}
+
+fn attach_all(
+    settings: &Settings,
+    probes: &mut Probes,
+    btf: &KernelBtf,
+) -> Result<Option<SelfCheck>, ProbeError> {
+    let mut hooked = |hook: &Hook| -> Result<&'static str, ProbeError> {
+        let way = probes.attach(hook, btf)?;
+        let function = way.attachments[0].function;
+        debug!("{} by {function}: {}", hook.tells, way.why);
+        if let Some(lost) = way.lost {
+            warn!("{} are told by {function}, in place of a better hook: {lost}", hook.tells);
+        }
+        Ok(function)
+    };
+    let mut removed = None;
+    let mut inserted = None;
+    // Before the hooks, so that the numbers of entries seen are at least those
+    // of the kernel's.
+    let count = kernel::conntrack_count();
+    if settings.wants_ends() {
+        for hook in &hooks::ACTIVITIES {
+            if let Err(error) = hooked(hook) {
+                warn!("{} will not be told: {error}", hook.tells);
+            }
+        }
+        removed = Some(hooked(&hooks::REMOVED)?);
+    }
+    if settings.wants_new() {
+        inserted = Some(hooked(&hooks::INSERTED)?);
+    }
+    if settings.wants_expectations() {
+        hooked(&hooks::EXPECTED)?;
+    }
+    if settings.wants_updates() {
+        hooked(&hooks::CHANGED)?;
+    }
+    Ok(match (count, inserted, removed) {
+        (Some(count), Some(inserted), Some(removed)) => {
+            Some(SelfCheck::new(Instant::now(), count, inserted, removed))
+        }
+        _ => None,
+    })
+}
+
+/// Puts the networks of the filters into the programs' maps.
+fn fill_filters(probes: &mut Probes, filter: &Filter) -> Result<(), Unable> {
+    for (name, networks) in [("SOURCES", &filter.sources), ("DESTINATIONS", &filter.destinations)] {
+        if !networks.is_empty() {
+            fill(probes.map_mut(name)?, networks)?;
+        }
+    }
+    Ok(())
+}
+
+fn fill(map: &mut Map, networks: &[Network]) -> Result<(), Unable> {
+    let mut trie: lpm_trie::LpmTrie<_, NetworkKey, u8> = lpm_trie::LpmTrie::try_from(map)?;
+    for network in networks {
+        let mut key: NetworkKey = [0; size_of::<NetworkKey>()];
+        let (family, bytes) = match network.address() {
+            std::net::IpAddr::V4(v4) => (crate::flow::Family::V4, v4.octets().to_vec()),
+            std::net::IpAddr::V6(v6) => (crate::flow::Family::V6, v6.octets().to_vec()),
+        };
+        key[0] = family as u8;
+        key[1..=bytes.len()].copy_from_slice(&bytes);
+        let length = FAMILY_BITS + u32::from(network.length());
+        trie.insert(&lpm_trie::Key::new(length, key), 1, 0)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,395 @@
+//! The programs in the kernel: loaded, attached by one of two methods, and gone
+//! with this value.
+//!
+//! aya loads the object, makes the maps and attaches kprobes. It cannot attach
+//! fentry to a function of a module (aya 0.14 looks functions up in the
+//! kernel's own BTF only, and conntrack is a module nearly everywhere), so
+//! those programs are taken out of the object here and loaded by [`bpf`].
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+
+use aya::maps::{Map, MapData};
+use aya::programs::{KProbe, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+use aya_obj::Object;
+use flowlog_ebpf::Settings;
+use thiserror::Error;
+use tracing::debug;
+
+use super::bpf::{self, Tracing};
+use super::btf::{Argument, KernelBtf};
+use super::hooks::{At, Attachment, Hook, Way};
+
+/// The programs, built from `flowlog-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowlog-ebpf.o"));
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A breakpoint or a call of ftrace; any function that has a symbol.
+    Kprobe,
+    /// A trampoline; functions that BTF knows. Costs about half.
+    Fentry,
+}
+
+impl Method {
+    /// Its name, which programs have before theirs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kprobe => "kprobe",
+            Self::Fentry => "fentry",
+        }
+    }
+}
+
+/// Why programs could not be loaded or attached.
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    /// The object or its maps are refused.
+    #[error("the eBPF object is refused: {0}")]
+    Object(String),
+    /// A program is refused.
+    #[error("{method} on {function} is refused: {cause}")]
+    Refused {
+        /// The method.
+        method: &'static str,
+        /// The function.
+        function: &'static str,
+        /// The kernel's reason.
+        cause: String,
+        /// The kernel's error, if it gave one.
+        errno: Option<i32>,
+    },
+    /// No way of a hook can be gone.
+    #[error("the kernel tells nothing of {tells}: {tried}")]
+    NoWay {
+        /// What the hook tells.
+        tells: &'static str,
+        /// Each way, and why not.
+        tried: String,
+        /// The last error of the kernel.
+        errno: Option<i32>,
+    },
+}
+
+impl ProbeError {
+    /// The kernel's error, if it gave one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Object(_) => None,
+            Self::Refused { errno, .. } | Self::NoWay { errno, .. } => *errno,
+        }
+    }
+}
+
+/// Programs at work.
+pub struct Probes {
+    method: Method,
+    ebpf: Ebpf,
+    tracing: Option<TracingObject>,
+    /// Programs of fentry, with the links that keep them attached.
+    traced: Vec<Traced>,
+    /// Names of aya's programs that are attached.
+    probed: BTreeSet<String>,
+    hidden: HashSet<String>,
+}
+
+impl Probes {
+    /// Makes the maps, and prepares the programs for `method`.
+    ///
+    /// # Errors
+    /// The kernel refuses a map.
+    pub fn new(method: Method, settings: &Settings, ring: u32) -> Result<Self, ProbeError> {
+        let refused = |error: &dyn std::error::Error| ProbeError::Object(chain(error));
+        let ebpf = EbpfLoader::new()
+            // The programs relocate nothing; without this all of the kernel's
+            // BTF would be read and kept.
+            .btf(None)
+            .override_global("SETTINGS", bytemuck::bytes_of(settings), true)
+            .map_max_entries("RECORDS", ring)
+            .load(OBJECT)
+            .map_err(|error| refused(&error))?;
+        let tracing = match method {
+            Method::Kprobe => None,
+            Method::Fentry => Some(TracingObject::new(&ebpf)?),
+        };
+        Ok(Self {
+            method,
+            ebpf,
+            tracing,
+            traced: Vec::new(),
+            probed: BTreeSet::new(),
+            hidden: hidden(),
+        })
+    }
+
+    /// A map of the programs, once.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn take_map(&mut self, name: &str) -> Result<Map, ProbeError> {
+        let missing = || ProbeError::Object(format!("it has no map {name}"));
+        self.ebpf.take_map(name).ok_or_else(missing)
+    }
+
+    /// A map of the programs.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn map_mut(&mut self, name: &str) -> Result<&mut Map, ProbeError> {
+        let missing = || ProbeError::Object(format!("it has no map {name}"));
+        self.ebpf.map_mut(name).ok_or_else(missing)
+    }
+
+    /// Goes the first way of `hook` that can be gone, and returns it.
+    ///
+    /// # Errors
+    /// None can be gone.
+    pub fn attach(&mut self, hook: &Hook, btf: &KernelBtf) -> Result<Way, ProbeError> {
+        let mut tried = Vec::new();
+        let mut errno = None;
+        for way in hook.ways {
+            match self.attach_way(way, btf) {
+                Ok(()) => return Ok(*way),
+                Err(error) => {
+                    debug!("{}: {error}", hook.tells);
+                    errno = error.errno().or(errno);
+                    tried.push(error.to_string());
+                }
+            }
+        }
+        Err(ProbeError::NoWay { tells: hook.tells, tried: tried.join("; "), errno })
+    }
+
+    fn attach_way(&mut self, way: &Way, btf: &KernelBtf) -> Result<(), ProbeError> {
+        for attachment in way.attachments {
+            self.find(attachment, btf)?;
+        }
+        // Exits first: what is entered before its exit is attached would be
+        // remembered for ever.
+        let (exits, entries): (Vec<_>, Vec<_>) =
+            way.attachments.iter().partition(|attachment| attachment.at == At::Exit);
+        for attachment in exits.into_iter().chain(entries) {
+            match self.method {
+                Method::Kprobe => self.attach_kprobe(attachment)?,
+                Method::Fentry => self.attach_fentry(attachment, btf)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the function is there, and is the one that is meant.
+    fn find(&self, attachment: &Attachment, btf: &KernelBtf) -> Result<(), ProbeError> {
+        let Attachment { function, integer_first, .. } = *attachment;
+        let no = |cause: &str| {
+            Err(ProbeError::Refused {
+                method: self.method.name(),
+                function,
+                cause: cause.to_owned(),
+                errno: None,
+            })
+        };
+        if self.hidden.contains(function) {
+            return no("it is hidden by FLOWLOG_HIDE_FUNCTIONS");
+        }
+        match btf.function(function) {
+            Some(found) if integer_first && found.arguments.first() != Some(&Argument::Integer) => {
+                no("its first argument is none of events: another function of the same name")
+            }
+            Some(_) => Ok(()),
+            None if self.method == Method::Kprobe && !integer_first => {
+                match in_kallsyms(function) {
+                    true => Ok(()),
+                    false => no("there is no such function in this kernel"),
+                }
+            }
+            None => no("there is no such function in the kernel's BTF"),
+        }
+    }
+
+    fn attach_kprobe(&mut self, attachment: &Attachment) -> Result<(), ProbeError> {
+        let Attachment { function, program: name, .. } = *attachment;
+        let name = format!("kprobe_{name}");
+        let refused = |error: &dyn std::error::Error, errno| ProbeError::Refused {
+            method: "kprobe",
+            function,
+            cause: chain(error),
+            errno,
+        };
+        let missing = || ProbeError::Object(format!("it has no program {name}"));
+        let program = self.ebpf.program_mut(&name).ok_or_else(missing)?;
+        let program: &mut KProbe =
+            program.try_into().map_err(|error: ProgramError| refused(&error, None))?;
+        if !self.probed.contains(&name) {
+            program.load().map_err(|error| refused(&error, errno(&error)))?;
+        }
+        program.attach(function, 0).map_err(|error| refused(&error, errno(&error)))?;
+        self.probed.insert(name);
+        Ok(())
+    }
+
+    fn attach_fentry(
+        &mut self,
+        attachment: &Attachment,
+        btf: &KernelBtf,
+    ) -> Result<(), ProbeError> {
+        let Attachment { function, program, at, .. } = *attachment;
+        let refused =
+            |cause: String, errno| ProbeError::Refused { method: "fentry", function, cause, errno };
+        let (Some(tracing), Some(found)) = (&mut self.tracing, btf.function(function)) else {
+            return Err(refused("the kernel's BTF does not know it".to_owned(), None));
+        };
+        let of_io = |error: io::Error| refused(error.to_string(), error.raw_os_error());
+        let module = found.module;
+        tracing.open_module(module).map_err(of_io)?;
+        let name = format!("fentry_{program}");
+        let loaded = tracing
+            .load(&name, at == At::Exit, found.type_id, module)
+            .map_err(|error| refused(error.to_string(), error.cause.raw_os_error()))?;
+        let link = bpf::attach(loaded.as_fd()).map_err(of_io)?;
+        self.traced.push(Traced { name, program: loaded, _link: link });
+        Ok(())
+    }
+
+    /// How often each program was passed over because another was at work.
+    pub fn misses(&self) -> Vec<(&str, u64)> {
+        let of = |program: BorrowedFd<'_>| bpf::misses(program).unwrap_or(0);
+        let traced =
+            self.traced.iter().map(|traced| (traced.name.as_str(), of(traced.program.as_fd())));
+        let probed = self.probed.iter().filter_map(|name| {
+            let program = self.ebpf.program(name)?.fd().ok()?;
+            Some((name.as_str(), of(program.as_fd())))
+        });
+        traced.chain(probed).collect()
+    }
+
+    /// How programs are attached.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+}
+
+/// A program of fentry at work.
+struct Traced {
+    name: String,
+    program: OwnedFd,
+    _link: OwnedFd,
+}
+
+/// The programs for fentry, out of the same object and with the same maps as
+/// aya's.
+struct TracingObject {
+    object: Object,
+    /// The BTF of modules, by name.
+    modules: HashMap<String, OwnedFd>,
+}
+
+impl TracingObject {
+    fn new(ebpf: &Ebpf) -> Result<Self, ProbeError> {
+        let broken = |error: &dyn std::error::Error| ProbeError::Object(chain(error));
+        let mut object = Object::parse(OBJECT).map_err(|error| broken(&error))?;
+        let maps = std::mem::take(&mut object.maps);
+        let used: Vec<(&str, RawFd, &aya_obj::Map)> = maps
+            .iter()
+            .filter_map(|(name, map)| {
+                let made = map_data(ebpf.map(name)?)?;
+                Some((name.as_str(), made.fd().as_fd().as_raw_fd(), map))
+            })
+            .collect();
+        let sections = object.functions.keys().map(|(section, _)| *section).collect();
+        object
+            .relocate_maps(used.into_iter(), &sections)
+            .and_then(|()| object.relocate_calls(&sections))
+            .map_err(|error| broken(&error))?;
+        Ok(Self { object, modules: HashMap::new() })
+    }
+
+    /// Opens the BTF of a module, once.
+    fn open_module(&mut self, name: Option<&str>) -> io::Result<()> {
+        if let Some(name) = name
+            && !self.modules.contains_key(name)
+        {
+            self.modules.insert(name.to_owned(), bpf::module_btf(name)?);
+        }
+        Ok(())
+    }
+
+    fn load(
+        &self,
+        name: &str,
+        at_exit: bool,
+        function: u32,
+        module: Option<&str>,
+    ) -> Result<OwnedFd, bpf::Refusal> {
+        let missing = || bpf::Refusal::from(io::Error::other(format!("no program {name}")));
+        let program = self.object.programs.get(name).ok_or_else(missing)?;
+        let code = self.object.functions.get(&program.function_key()).ok_or_else(missing)?;
+        bpf::load(&Tracing {
+            name,
+            license: &program.license,
+            instructions: &code.instructions,
+            at_exit,
+            function,
+            module: module.and_then(|name| self.modules.get(name)).map(|btf| btf.as_fd()),
+        })
+    }
+}
+
+/// What the kernel knows a map by. Only the kinds that the programs have.
+fn map_data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// Functions that tests want to be missing: names with commas between them.
+fn hidden() -> HashSet<String> {
+    let names = std::env::var("FLOWLOG_HIDE_FUNCTIONS").unwrap_or_default();
+    names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Whether the kernel has a symbol of this name. Asked only where BTF does not
+/// know a function: the list is long.
+fn in_kallsyms(function: &str) -> bool {
+    use std::io::{BufRead as _, BufReader};
+    let Ok(file) = std::fs::File::open("/proc/kallsyms") else { return false };
+    let mut lines = BufReader::with_capacity(1 << 16, file).split(b'\n');
+    // ADDRESS TYPE NAME[\t[MODULE]]
+    lines.any(|line| {
+        let Ok(line) = line else { return false };
+        let name = line.split(|byte| byte.is_ascii_whitespace()).nth(2);
+        name == Some(function.as_bytes())
+    })
+}
+
+/// An error with all its reasons, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ")
+}
+
+fn errno(error: &ProgramError) -> Option<i32> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        next = error.source();
+    }
+    None
+}

@@ -1,0 +1,124 @@
+//! Why capture by eBPF cannot be had on this host, and what to do about it.
+
+use std::io;
+use std::path::Path;
+
+use caps::{CapSet, Capability};
+use thiserror::Error;
+
+use super::btf::BtfError;
+use super::layout::LayoutError;
+use super::probes::ProbeError;
+
+/// Where the kernel lists the ways of making probes.
+const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
+/// What the kernel keeps from everybody, root included.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+/// Why not.
+#[derive(Debug, Error)]
+pub enum Unable {
+    /// A capability is missing.
+    #[error("{} missing", list(.0))]
+    Capability(Vec<Capability>),
+    /// The kernel does not describe its types, or not those of conntrack.
+    #[error("{0}")]
+    Btf(#[from] BtfError),
+    /// The kernel's structures are others than those that are known.
+    #[error("{0}")]
+    Layout(#[from] LayoutError),
+    /// The kernel has no kprobes.
+    #[error("no kprobes: the kernel has no {KPROBE_PMU} (CONFIG_KPROBE_EVENTS)")]
+    NoKprobes,
+    /// A program or map is refused, or a function is missing.
+    #[error("{cause}{}", if *.lockdown { "; the kernel is locked down" } else { "" })]
+    Probe {
+        /// Why.
+        cause: ProbeError,
+        /// Reading the kernel's memory is forbidden to everybody.
+        lockdown: bool,
+    },
+    /// A map cannot be used.
+    #[error("a map of the programs cannot be used: {0}")]
+    Map(#[from] aya::maps::MapError),
+    /// Netlink, which tables are dumped and events are switched on by, fails.
+    #[error("{what}: {cause}")]
+    Netlink {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// A namespace cannot be opened.
+    #[error("{0}")]
+    Netns(String),
+}
+
+impl From<ProbeError> for Unable {
+    fn from(cause: ProbeError) -> Self {
+        let lockdown = cause.errno() == Some(libc::EPERM) && confidential();
+        Self::Probe { cause, lockdown }
+    }
+}
+
+impl Unable {
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Capability(_) => {
+                "run flowlog as root, or give it CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+            }
+            Self::Btf(_) => {
+                "use a kernel with CONFIG_DEBUG_INFO_BTF and CONFIG_DEBUG_INFO_BTF_MODULES (Linux \
+                 ≥ 5.11), or capture=netlink"
+            }
+            Self::Layout(_) => "report this kernel, and use capture=netlink",
+            Self::NoKprobes => "use a kernel with CONFIG_KPROBES, or capture=netlink",
+            Self::Probe { lockdown: true, .. } => {
+                "boot without lockdown=confidentiality, or use capture=netlink"
+            }
+            Self::Probe { .. } | Self::Map(_) => "see `flowlog check`, or use capture=netlink",
+            Self::Netlink { .. } => "it needs CAP_NET_ADMIN and the module nf_conntrack_netlink",
+            Self::Netns(_) => "name a namespace that exists with netns=",
+        }
+    }
+}
+
+fn list(missing: &[Capability]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+/// The capabilities that are missing for programs of this kind. CAP_SYS_ADMIN
+/// stands for the other two (kernel/capability.c, include/linux/capability.h,
+/// 6.12: `bpf_capable`, `perfmon_capable`).
+fn missing_capabilities() -> Vec<Capability> {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let wanted = [
+        (Capability::CAP_BPF, has(Capability::CAP_SYS_ADMIN)),
+        (Capability::CAP_PERFMON, has(Capability::CAP_SYS_ADMIN)),
+        (Capability::CAP_NET_ADMIN, false),
+    ];
+    let missing = wanted.into_iter().filter(|(capability, instead)| !instead && !has(*capability));
+    missing.map(|(capability, _)| capability).collect()
+}
+
+/// What can be told before anything is tried. What the kernel forbids beyond
+/// that is found by trying.
+pub(super) fn preconditions() -> Result<(), Unable> {
+    let missing = missing_capabilities();
+    if !missing.is_empty() {
+        return Err(Unable::Capability(missing));
+    }
+    Ok(())
+}
+
+/// Whether functions can be probed by kprobes.
+pub(super) fn has_kprobes() -> bool {
+    Path::new(KPROBE_PMU).exists()
+}
+
+/// Lockdown forbids reading the kernel's memory.
+fn confidential() -> bool {
+    let state = std::fs::read_to_string(LOCKDOWN).unwrap_or_default();
+    state.contains("[confidentiality]")
+}

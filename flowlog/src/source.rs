@@ -1,0 +1,206 @@
+//! A configured source → a capture at work: by eBPF or over netlink, in the
+//! right namespace. Whatever is less than was asked for is said here, once.
+
+use anyhow::{Context as _, anyhow};
+use caps::{Capability, CapsHashSet};
+use tracing::{info, warn};
+
+use crate::activate::Activation;
+use crate::capture::Capture;
+use crate::capture::netlink::{self, NetlinkCapture};
+use crate::config::{self, CaptureChoice, NetnsScope, untold_by_netlink};
+use crate::event::Kinds;
+use crate::kernel::{self, Activity};
+use crate::netns;
+use crate::plugin::nfct;
+use crate::stats::Stats;
+
+/// A source at work.
+pub struct Opened {
+    /// Where its records come from.
+    pub capture: Box<dyn Capture>,
+    /// What NFCT has to do for a capture of this kind.
+    pub nfct: nfct::Settings,
+    /// "by eBPF (kprobe)", "over netlink"
+    pub by: String,
+    /// The rule that makes the kernel track connections, where asked for.
+    pub activation: Option<Activation>,
+    /// What the capture needs while it runs.
+    pub capabilities: CapsHashSet,
+}
+
+/// Opens a source in its namespace.
+///
+/// # Errors
+/// Neither way works, or the one that was asked for by name does not; the
+/// namespace cannot be entered.
+pub fn open(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
+    let path = source.netns.path().map(netns::resolve);
+    netns::within(path.as_deref(), || open_here(source, stats))?
+        .with_context(|| format!("[{}] cannot be started", source.id))
+}
+
+/// Opens a source in the current namespace, and says what is amiss there.
+fn open_here(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
+    if source.set_sysctls {
+        set_sysctls(&source.id);
+    }
+    let activation = source.activate.then(Activation::hold).transpose()?;
+    let mut opened = match source.capture {
+        CaptureChoice::Netlink => over_netlink(source, stats)?,
+        CaptureChoice::Ebpf => {
+            by_ebpf(source, stats).map_err(|why| anyhow!("eBPF capture cannot be had: {why}"))?
+        }
+        CaptureChoice::Auto => match by_ebpf(source, stats) {
+            Ok(opened) => opened,
+            Err(why) => {
+                fall_back(source, &why);
+                over_netlink(source, stats)?
+            }
+        },
+    };
+    let everywhere = opened.is_everywhere(source);
+    if activation.is_none() && !everywhere && kernel::conntrack_active() == Activity::Inactive {
+        warn!(
+            "[{}] nothing makes the kernel track connections in this network namespace, so \
+             there is nothing to log; add a rule that needs it (`ct state`, NAT), or set \
+             activate=1",
+            source.id
+        );
+    }
+    opened.activation = activation;
+    Ok(opened)
+}
+
+impl Opened {
+    /// It watches all namespaces.
+    fn is_everywhere(&self, source: &config::Source) -> bool {
+        source.netns == NetnsScope::All && self.capabilities.contains(&Capability::CAP_BPF)
+    }
+}
+
+/// Says why netlink is used, and what it cannot tell.
+fn fall_back(source: &config::Source, why: &str) {
+    let elsewhere = match source.netns {
+        NetnsScope::All => ", no flows of other network namespaces",
+        NetnsScope::Own | NetnsScope::Path(_) => "",
+    };
+    warn!(
+        "[{}] eBPF capture cannot be had: {why}. Netlink is used instead: it costs more, and \
+         tells no causes of ends{elsewhere}",
+        source.id
+    );
+    if let Some(text) = untold_by_netlink(source.event_mask) {
+        warn!("[{}] {text}", source.id);
+    }
+}
+
+#[cfg(not(feature = "ebpf"))]
+fn by_ebpf(_: &config::Source, _: &Stats) -> Result<Opened, String> {
+    Err("this flowlog was built without it; build it with the feature ebpf".to_owned())
+}
+
+#[cfg(feature = "ebpf")]
+fn by_ebpf(source: &config::Source, stats: &Stats) -> Result<Opened, String> {
+    use crate::capture::ebpf::{EbpfCapture, Settings};
+    let own = netns::current().map_err(|error| format!("the namespace has no number: {error}"))?;
+    let settings = Settings {
+        mask: source.nfct.mask,
+        tracked: source.nfct.hash.is_some(),
+        filter: source.nfct.filter.clone(),
+        attach: source.attach,
+        ring: source.ring_buffer,
+        netns: (source.netns != NetnsScope::All).then_some(own),
+        own_netns: own,
+    };
+    let capture = EbpfCapture::open(&settings, stats.clone())
+        .map_err(|error| format!("{error}; {}", error.remedy()))?;
+    stats.use_ebpf();
+    warn_of_silent_kernel(source);
+    Ok(Opened {
+        by: format!("by eBPF ({})", capture.method().name()),
+        capture: Box::new(capture),
+        // Every end is told, so nobody has to look for those that are not.
+        nfct: nfct::Settings { redump: None, ..source.nfct.clone() },
+        activation: None,
+        capabilities: CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_BPF]),
+    })
+}
+
+/// Changes are gathered by the kernel itself, unless it is told not to.
+#[cfg(feature = "ebpf")]
+fn warn_of_silent_kernel(source: &config::Source) {
+    if source.nfct.wants_updates() && kernel::sysctl("nf_conntrack_events") == Some(0) {
+        warn!(
+            "[{}] nf_conntrack_events is 0: the kernel tells of no changes (update, assured, \
+             confirmed, helper), only of beginnings and ends; set it to 2 or 1",
+            source.id
+        );
+    }
+}
+
+fn over_netlink(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
+    let settings = netlink::Settings {
+        groups: source.nfct.groups(),
+        buffer: source.buffer.0,
+        buffer_max: source.buffer.1,
+        reliable: source.reliable,
+        filter: source.nfct.filter.clone(),
+    };
+    let capture = NetlinkCapture::open(&settings, stats.clone()).map_err(|error| {
+        let remedy = match error.raw_os_error() {
+            Some(libc::EPERM) => "it needs CAP_NET_ADMIN: run it as root",
+            Some(libc::EPROTONOSUPPORT) => "the kernel has no nfnetlink: load nf_conntrack_netlink",
+            _ => "see `flowlog check`",
+        };
+        anyhow!("conntrack events cannot be had over netlink: {error}; {remedy}")
+    })?;
+    warn_of_old_flows(source);
+    Ok(Opened {
+        by: "over netlink".to_owned(),
+        capture: Box::new(capture),
+        nfct: source.nfct.clone(),
+        activation: None,
+        capabilities: CapsHashSet::from([Capability::CAP_NET_ADMIN]),
+    })
+}
+
+fn set_sysctls(id: &str) {
+    for (name, result) in kernel::set_sysctls() {
+        match result {
+            Ok(()) => info!("[{id}] {name} has been set to 1"),
+            Err(error) => warn!("[{id}] {name} cannot be set to 1: {error}; set it with sysctl"),
+        }
+    }
+}
+
+/// Flows from before the first listener have no event extension, unless
+/// nf_conntrack_events was 1 (net/netfilter/nf_conntrack_ecache.c, 6.18).
+fn warn_of_old_flows(source: &config::Source) {
+    let wants_end = source.nfct.mask.contains(Kinds::DESTROY) && source.nfct.poll.is_none();
+    let events = kernel::sysctl("nf_conntrack_events");
+    if events == Some(0) {
+        warn!(
+            "[{}] nf_conntrack_events is 0: the kernel reports no events at all; set it to 1, \
+             or set_sysctls=1 in [{}]",
+            source.id, source.id
+        );
+    }
+    let old = kernel::conntrack_count().unwrap_or(0);
+    if !wants_end || events != Some(2) || old == 0 {
+        return;
+    }
+    let what_is_done = match (source.nfct.hash, source.nfct.redump) {
+        (Some(_), Some(period)) => {
+            format!("a dump every {} s finds and logs it", period.as_secs())
+        }
+        (Some(_), None) => "redump_interval=0 leaves it unlogged".to_owned(),
+        (None, _) => "with hash_enable=0 it goes unlogged".to_owned(),
+    };
+    warn!(
+        "[{}] {old} flows exist already; with nf_conntrack_events=2 the kernel does not report \
+         the end of flows that are older than the first listener: {what_is_done}. Set \
+         nf_conntrack_events=1 at boot, or set_sysctls=1 in [{}]",
+        source.id, source.id
+    );
+}

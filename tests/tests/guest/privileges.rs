@@ -1,0 +1,89 @@
+//! What capture by eBPF needs of root, and what is left of root after `-u`.
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use tests::burst::{burst_lines, udp_burst};
+use tests::daemon::{Daemon, Finished, config};
+use tests::lab::SingleNs;
+use tests::lines::{ensure_equal, totals, uncounted};
+use tests::poll;
+
+use super::kernel::Sysctl;
+use super::{by_ebpf, launch, stop};
+
+const FLOWS: u32 = 50;
+/// CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF, bits of capabilities(7).
+const NEEDED: u64 = 1 << 12 | 1 << 38 | 1 << 39;
+/// Another user with no capability but these, which it keeps over the execution of a program.
+const AS_NOBODY: [&str; 6] = [
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps=-all,+bpf,+perfmon,+net_admin",
+    "--ambient-caps=-all,+bpf,+perfmon,+net_admin",
+];
+const BOUNDED: &str = "--bounding-set=-all,+bpf,+perfmon,+net_admin";
+
+fn configuration() -> String {
+    config("capture=ebpf\nhash_enable=0\nevent_mask=5\nnetns=self", "sync=0")
+}
+
+#[test]
+#[cfg_attr(not(feature = "guest"), ignore = "runs in a guest: cargo xtask test")]
+fn three_capabilities_are_enough() -> Result<()> {
+    by_ebpf(|| {
+        // Debian's kernels keep probes from everybody but root unless it is at most 2, other
+        // people's default.
+        let _paranoia = Sysctl::set("kernel/perf_event_paranoid", 2)?;
+        let single = SingleNs::new()?;
+        let wrapper = [&AS_NOBODY[..], &[BOUNDED]].concat();
+        let launch = launch(single.namespace(), &configuration())?.wrapped_by(&wrapper);
+        let daemon = launch.start()?;
+        ensure!(capabilities(&daemon, "CapPrm")? & !NEEDED == 0, "more than was given");
+        logs(daemon, &single).map(drop)
+    })
+}
+
+#[test]
+#[cfg_attr(not(feature = "guest"), ignore = "runs in a guest: cargo xtask test")]
+fn another_user_keeps_what_is_needed() -> Result<()> {
+    by_ebpf(|| {
+        let single = SingleNs::new()?;
+        let launch = launch(single.namespace(), &configuration())?;
+        let daemon = launch.args(&["-u", "nobody"]).start()?;
+        for set in ["CapEff", "CapPrm", "CapAmb", "CapInh"] {
+            let held = capabilities(&daemon, set)?;
+            ensure!(held & !NEEDED == 0, "{set} is {held:#x}, more than {NEEDED:#x}");
+        }
+        let ids = daemon.process.status("Uid")?;
+        ensure!(ids.split_whitespace().all(|id| id == "65534"), "still {ids}");
+        udp_burst(&single, 4001, 0, 1)?;
+        daemon.wait_lines("a line", |lines| lines.len() == 1)?;
+        daemon.process.signal(Signal::SIGUSR1)?;
+        poll::until("totals", || {
+            let totals = totals(&daemon.log());
+            Ok((totals.get("ebpf.records") == Some(&1)).then_some(()))
+        })?;
+        let finished = logs(daemon, &single)?;
+        let records = totals(&finished.log)["ebpf.records"];
+        ensure!(records == u64::from(2 * FLOWS + 2), "{records} records at the end");
+        Ok(())
+    })
+}
+
+fn capabilities(daemon: &Daemon, set: &str) -> Result<u64> {
+    Ok(u64::from_str_radix(&daemon.process.status(set)?, 16)?)
+}
+
+/// Flows have their two lines, whatever else there was; then it ends.
+fn logs(daemon: Daemon, single: &SingleNs) -> Result<Finished> {
+    udp_burst(single, 4000, 0, FLOWS)?;
+    single.namespace().flush_conntrack()?;
+    let finished = stop(daemon)?;
+    let ours = finished.lines.iter().filter(|line| line.has(" SPT=4000 "));
+    let mut expected = burst_lines("NEW", 4000, 0..FLOWS);
+    expected.extend(burst_lines("DESTROY", 4000, 0..FLOWS));
+    ensure_equal("lines", &expected, &uncounted(ours))?;
+    Ok(finished)
+}

@@ -1,0 +1,147 @@
+//! The guest tests: one test program on several kernels, each booted once. Guests run side by
+//! side, so the output of each is shown when it has ended.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::cargo::{self, cargo};
+use crate::interrupt;
+use crate::say::say;
+use crate::step::Steps;
+use crate::vm::{Ending, Guest, Machine, kernel};
+
+/// The kernels, and whether each must be had: the oldest and the newest are where a change would
+/// show first, but the archive need not have them.
+const KERNELS: [(&str, bool); 4] = [("5.10", false), ("6.1", true), ("6.12", true), ("7.2", false)];
+/// How long a guest may take. Its processor is emulated, on a host that may be busy.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// The guest's shell runs it with the arguments of libtest. A guest is slow, and what is measured
+/// against a time should not wait for another test.
+const COMMAND: &str = "FLOWLOG_BIN=/host/flowlog RUST_TEST_THREADS=1 exec ./guest \"$@\"";
+
+/// A kernel to be booted.
+struct Kernel {
+    series: String,
+    directory: PathBuf,
+}
+
+/// How its tests ended.
+struct Outcome {
+    series: String,
+    output: Vec<u8>,
+    ending: Result<Ending>,
+    time: Duration,
+}
+
+/// Runs them on all kernels, or on those that are named.
+///
+/// # Errors
+/// The test program or flowlog does not build, or somebody wants an end.
+pub(super) fn run(steps: &mut Steps, named: &[String], args: &[String]) -> Result<()> {
+    steps.run("guest tests, build", &mut cargo(&cargo::GUEST_TESTS))?;
+    interrupt::check()?;
+    let place = tempfile::Builder::new().prefix("flowlog-guests-").tempdir()?;
+    for (program, name) in [(cargo::flowlog()?, "flowlog"), (cargo::guest_tests()?, "guest")] {
+        fs::copy(&program, place.path().join(name))
+            .with_context(|| format!("cannot copy {}", program.display()))?;
+    }
+    let kernels = Mutex::new(kernels(steps, named)?);
+    let next = || kernels.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let command: Vec<_> = ["sh", "-c", COMMAND, "guest"].map(str::to_owned).into();
+    let command = [command.as_slice(), args].concat();
+    // Each has two processors, but they are seldom both busy.
+    let side_by_side = thread::available_parallelism()?.get().min(KERNELS.len());
+    thread::scope(|scope| {
+        let (sender, outcomes) = mpsc::channel();
+        for _ in 0..side_by_side {
+            let (sender, next, command, place) = (sender.clone(), &next, &command, place.path());
+            scope.spawn(move || {
+                while let Some(kernel) = next() {
+                    let sent = sender.send(one(kernel, place, command));
+                    if sent.is_err() || interrupt::asked() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        outcomes.into_iter().for_each(|outcome| record(steps, outcome));
+    });
+    interrupt::check()
+}
+
+/// The kernels that can be had. What cannot is recorded.
+fn kernels(steps: &mut Steps, named: &[String]) -> Result<VecDeque<Kernel>> {
+    let mut kernels = VecDeque::new();
+    for (series, required) in wanted(named) {
+        match kernel::provide(&series) {
+            Ok(directory) => kernels.push_back(Kernel { series, directory }),
+            Err(error) => {
+                interrupt::check()?;
+                steps.absent(&name(&series), required, &format!("{series}: {error:#}"));
+            }
+        }
+    }
+    Ok(kernels)
+}
+
+/// The series to test, and whether each is required: what is asked for by name is.
+fn wanted(named: &[String]) -> Vec<(String, bool)> {
+    if named.is_empty() {
+        KERNELS.map(|(series, required)| (series.to_owned(), required)).into()
+    } else {
+        named.iter().map(|series| (series.clone(), true)).collect()
+    }
+}
+
+/// Boots one guest and waits for its end.
+fn one(kernel: Kernel, place: &Path, command: &[String]) -> Outcome {
+    let Kernel { series, directory } = kernel;
+    say!("\n── {}: begun, its output comes at its end", name(&series));
+    let guest = Guest {
+        kernel: &directory,
+        machine: Machine::default(),
+        directory: Some(place),
+        command,
+        out: None,
+        limit: LIMIT,
+    };
+    let begin = Instant::now();
+    let mut output = Vec::new();
+    let ending = guest.run(&mut output);
+    Outcome { series, output, ending, time: begin.elapsed() }
+}
+
+fn record(steps: &mut Steps, outcome: Outcome) {
+    let Outcome { series, output, ending, time } = outcome;
+    let mut output = String::from_utf8_lossy(&output).into_owned();
+    match &ending {
+        Ok(ending) => output.extend(ending.words(LIMIT)),
+        Err(error) => output += &format!("{error:#}"),
+    }
+    let ok = matches!(ending, Ok(Ending::Exit(0)));
+    steps.add(&name(&series), ok, output.trim_end(), time);
+}
+
+fn name(series: &str) -> String {
+    format!("guest tests on {series}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wanted;
+
+    #[test]
+    fn what_is_named_is_required() {
+        let named = ["7.2".to_owned()];
+        assert_eq!(wanted(&named), [("7.2".to_owned(), true)]);
+        let required = |series: &str| wanted(&[]).into_iter().find(|(s, _)| s == series).unwrap().1;
+        assert!(required("6.1") && required("6.12") && !required("5.10") && !required("7.2"));
+    }
+}
