@@ -53,6 +53,10 @@ enum Verb {
         /// One plugin instead of all
         plugin: Option<String>,
     },
+    /// Tell where this kernel's conntrack has its fields
+    #[cfg(feature = "ebpf")]
+    #[command(hide = true)]
+    Layout,
     /// Replay recorded netlink messages through a configuration
     #[command(hide = true)]
     Replay {
@@ -158,6 +162,8 @@ pub fn main() -> anyhow::Result<ExitCode> {
             list::run(format, netns.as_deref())
         }
         Verb::Info { plugin } => verb::info::run(plugin.as_deref()),
+        #[cfg(feature = "ebpf")]
+        Verb::Layout => verb::layout::run(),
         Verb::Replay { config, recording } => verb::replay::run(&config, &recording),
     }
 }

@@ -49,7 +49,11 @@ impl Finding {
         Self { name, state: State::Ok, what: what.into(), remedy: None }
     }
 
-    fn warning(name: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn warning(
+        name: &'static str,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         let remedy = Some(remedy.into());
         Self { name, state: State::Warning, what: what.into(), remedy }
     }

@@ -14,6 +14,9 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::{self, Config, Source, Stage};
 use crate::kernel::{self, Finding, State};
 
+#[cfg(feature = "ebpf")]
+mod ebpf;
+
 /// Exit code when the host stands in the way.
 const PROBLEM: u8 = 1;
 /// Exit code when the configuration is refused.
@@ -29,7 +32,10 @@ const CONFIGURATION: u8 = 2;
 /// Standard output cannot be written to; a closed pipe is no error.
 pub fn run(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let outcome = config::load(file);
-    let host = host(outcome.config.as_ref());
+    #[cfg_attr(not(feature = "ebpf"), expect(unused_mut, reason = "nothing is added then"))]
+    let mut host = host(outcome.config.as_ref());
+    #[cfg(feature = "ebpf")]
+    host.extend(ebpf::findings(outcome.config.as_ref()));
     let exit = exit_code(&outcome.diagnostics, &host);
     let text = if json {
         format!("{}\n", as_json(&outcome.diagnostics, &host, exit))

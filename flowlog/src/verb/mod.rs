@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod info;
+#[cfg(feature = "ebpf")]
+pub mod layout;
 pub mod list;
 pub mod replay;
 pub mod run;

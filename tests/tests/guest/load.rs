@@ -166,7 +166,7 @@ fn a_dump_finds_what_was_lost() -> Result<()> {
     by_ebpf(|| {
         let single = SingleNs::new()?;
         let keys = format!(
-            "capture=ebpf\nnetns=self\nhash_enable=1\nevent_mask=4\nnetlink_resync_timeout=1\n\
+            "capture=ebpf\nnetns=self\nhash_enable=1\nevent_mask=5\nnetlink_resync_timeout=1\n\
              ring_buffer_size={SMALL}"
         );
         let daemon = start(single.namespace(), &keys, &[""], "")?;
@@ -179,10 +179,8 @@ fn a_dump_finds_what_was_lost() -> Result<()> {
         single.namespace().flush_conntrack()?;
         daemon.process.thaw()?;
         let ends = |lines: &[Line]| tagged(lines, "DESTROY").len() >= TOO_MANY as usize;
-        poll::until(
-            "the ends of all flows",
-            || Ok(ends(&lines_so_far(&daemon, 1)?).then_some(())),
-        )?;
+        poll::until("the ends of all flows", || Ok(ends(&lines_so_far(&daemon, 1)?).then_some(())))
+            .with_context(|| daemon.log())?;
         let finished = daemon.stop()?;
         ensure!(finished.code == Some(0), "exit {:?}\n{}", finished.code, finished.log);
         let (vanished, lost) =

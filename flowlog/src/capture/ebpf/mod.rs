@@ -17,6 +17,7 @@
 //! | `dumps` | dumps and queries over netlink, as flows of one namespace |
 //! | `selfcheck` | do the hooks see all? |
 //! | [`unable`] | why it cannot be had here |
+//! | `ability` | what can be had here, found by trying |
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -26,6 +27,7 @@ use aya::maps::{Map, MapData, RingBuf, lpm_trie};
 use flowlog_ebpf::{NetworkKey, filter, kind};
 use tracing::{debug, warn};
 
+pub use self::ability::{Ability, abilities};
 use self::btf::KernelBtf;
 use self::clock::Clock;
 use self::counts::Counts;
@@ -46,6 +48,7 @@ use crate::kernel;
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Stats};
 
+mod ability;
 mod bpf;
 pub mod btf;
 mod clock;
@@ -173,7 +176,8 @@ impl EbpfCapture {
     /// # Errors
     /// Why it cannot be had here.
     pub fn open(settings: &Settings, stats: Stats) -> Result<Self, Unable> {
-        unable::preconditions()?;
+        // First what every method needs, so that this is what is told.
+        unable::preconditions(Method::Fentry)?;
         let dumps = Dumps::open(settings.own_netns, stats.clone())?;
         let btf = KernelBtf::open(btf::DIRECTORY.as_ref())?;
         let layout = layout::layout(&btf)?;
@@ -338,9 +342,7 @@ fn attach(
     btf: &KernelBtf,
 ) -> Result<(Probes, Option<SelfCheck>), Unable> {
     let with = |method| -> Result<_, Unable> {
-        if method == Method::Kprobe && !unable::has_kprobes() {
-            return Err(Unable::NoKprobes);
-        }
+        unable::preconditions(method)?;
         let mut probes = Probes::new(method, for_programs, settings.ring)?;
         fill_filters(&mut probes, &settings.filter)?;
         let selfcheck = attach_all(settings, &mut probes, btf)?;

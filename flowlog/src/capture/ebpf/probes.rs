@@ -153,6 +153,10 @@ impl Probes {
         for way in hook.ways {
             match self.attach_way(way, btf) {
                 Ok(()) => return Ok(*way),
+                // Another function would be refused for the same reason.
+                Err(error) if matches!(error.errno(), Some(libc::EPERM | libc::EACCES)) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     debug!("{}: {error}", hook.tells);
                     errno = error.errno().or(errno);

@@ -8,10 +8,12 @@ use thiserror::Error;
 
 use super::btf::BtfError;
 use super::layout::LayoutError;
-use super::probes::ProbeError;
+use super::probes::{Method, ProbeError};
 
 /// Where the kernel lists the ways of making probes.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
+/// How much of perf_event_open(2) is forbidden.
+const PARANOIA: &str = "/proc/sys/kernel/perf_event_paranoid";
 /// What the kernel keeps from everybody, root included.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
@@ -31,12 +33,12 @@ pub enum Unable {
     #[error("no kprobes: the kernel has no {KPROBE_PMU} (CONFIG_KPROBE_EVENTS)")]
     NoKprobes,
     /// A program or map is refused, or a function is missing.
-    #[error("{cause}{}", if *.lockdown { "; the kernel is locked down" } else { "" })]
+    #[error("{cause}{}", barrier.words())]
     Probe {
         /// Why.
         cause: ProbeError,
-        /// Reading the kernel's memory is forbidden to everybody.
-        lockdown: bool,
+        /// What stands behind a refusal.
+        barrier: Barrier,
     },
     /// A map cannot be used.
     #[error("a map of the programs cannot be used: {0}")]
@@ -54,10 +56,46 @@ pub enum Unable {
     Netns(String),
 }
 
+/// What stands behind a refusal for want of rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Nothing that is known.
+    Unknown,
+    /// Reading the kernel's memory is forbidden to everybody.
+    Lockdown,
+    /// Debian and others forbid perf_event_open(2), which kprobes are attached
+    /// by, to all without CAP_SYS_ADMIN if `perf_event_paranoid` is above 2.
+    Paranoia,
+    /// The BTF of modules, which fentry needs, is for CAP_SYS_ADMIN
+    /// (`bpf_btf_get_fd_by_id`, kernel/bpf/syscall.c, 6.12).
+    ModuleBtf,
+}
+
+impl Barrier {
+    fn of(errno: Option<i32>) -> Self {
+        let admin = has(Capability::CAP_SYS_ADMIN);
+        match errno {
+            Some(libc::EPERM) if confidential() => Self::Lockdown,
+            Some(libc::EPERM) if !admin => Self::ModuleBtf,
+            Some(libc::EACCES) if !admin && paranoia() > 2 => Self::Paranoia,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Unknown => "",
+            Self::Lockdown => "; the kernel is locked down",
+            Self::Paranoia => "; kernel.perf_event_paranoid is above 2",
+            Self::ModuleBtf => "; the BTF of modules needs CAP_SYS_ADMIN",
+        }
+    }
+}
+
 impl From<ProbeError> for Unable {
     fn from(cause: ProbeError) -> Self {
-        let lockdown = cause.errno() == Some(libc::EPERM) && confidential();
-        Self::Probe { cause, lockdown }
+        let barrier = Barrier::of(cause.errno());
+        Self::Probe { cause, barrier }
     }
 }
 
@@ -68,14 +106,21 @@ impl Unable {
             Self::Capability(_) => {
                 "run flowlog as root, or give it CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
             }
+            Self::Btf(BtfError::NotLoaded) => "load nf_conntrack, or use capture=netlink",
             Self::Btf(_) => {
                 "use a kernel with CONFIG_DEBUG_INFO_BTF and CONFIG_DEBUG_INFO_BTF_MODULES (Linux \
                  ≥ 5.11), or capture=netlink"
             }
-            Self::Layout(_) => "report this kernel, and use capture=netlink",
+            Self::Layout(_) => "use capture=netlink",
             Self::NoKprobes => "use a kernel with CONFIG_KPROBES, or capture=netlink",
-            Self::Probe { lockdown: true, .. } => {
+            Self::Probe { barrier: Barrier::Lockdown, .. } => {
                 "boot without lockdown=confidentiality, or use capture=netlink"
+            }
+            Self::Probe { barrier: Barrier::Paranoia, .. } => {
+                "run `sysctl kernel.perf_event_paranoid=2`, or give flowlog CAP_SYS_ADMIN"
+            }
+            Self::Probe { barrier: Barrier::ModuleBtf, .. } => {
+                "give flowlog CAP_SYS_ADMIN, or set attach=kprobe"
             }
             Self::Probe { .. } | Self::Map(_) => "see `flowlog check`, or use capture=netlink",
             Self::Netlink { .. } => "it needs CAP_NET_ADMIN and the module nf_conntrack_netlink",
@@ -88,11 +133,20 @@ fn list(missing: &[Capability]) -> String {
     missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
+fn has(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
+}
+
+/// `kernel.perf_event_paranoid`; 0 where it is not told.
+fn paranoia() -> i32 {
+    let value = std::fs::read_to_string(PARANOIA).unwrap_or_default();
+    value.trim().parse().unwrap_or(0)
+}
+
 /// The capabilities that are missing for programs of this kind. CAP_SYS_ADMIN
 /// stands for the other two (kernel/capability.c, include/linux/capability.h,
 /// 6.12: `bpf_capable`, `perfmon_capable`).
 fn missing_capabilities() -> Vec<Capability> {
-    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let wanted = [
         (Capability::CAP_BPF, has(Capability::CAP_SYS_ADMIN)),
         (Capability::CAP_PERFMON, has(Capability::CAP_SYS_ADMIN)),
@@ -104,17 +158,15 @@ fn missing_capabilities() -> Vec<Capability> {
 
 /// What can be told before anything is tried. What the kernel forbids beyond
 /// that is found by trying.
-pub(super) fn preconditions() -> Result<(), Unable> {
+pub(super) fn preconditions(method: Method) -> Result<(), Unable> {
     let missing = missing_capabilities();
     if !missing.is_empty() {
         return Err(Unable::Capability(missing));
     }
+    if method == Method::Kprobe && !Path::new(KPROBE_PMU).exists() {
+        return Err(Unable::NoKprobes);
+    }
     Ok(())
-}
-
-/// Whether functions can be probed by kprobes.
-pub(super) fn has_kprobes() -> bool {
-    Path::new(KPROBE_PMU).exists()
 }
 
 /// Lockdown forbids reading the kernel's memory.

@@ -222,21 +222,22 @@ impl Nfct {
     }
 
     /// Takes a living flow into the table, and returns what of it is new.
+    #[inline]
     fn keep(&mut self, event: &Event, out: &mut dyn Downstream) -> Kinds {
         let Some(tracker) = &mut self.tracker else { return Kinds::empty() };
         let generation = tracker.generation;
         let start = event.flow.start.unwrap_or(event.at);
-        let mut predecessor = None;
         let found =
             tracker.table.get_or_insert(&event.flow, || Entry::new(&event.flow, start, generation));
-        let first = match found {
+        match found {
             Lookup::Added(entry) => entry.first_seen(seen(&event.flow)),
+            Lookup::Known(entry)
+                if event.kinds.contains(Kinds::NEW) && entry.is_older_than(start) =>
+            {
+                self.succeed(event, out)
+            }
             Lookup::Known(entry) => {
-                if event.kinds.contains(Kinds::NEW) && entry.is_older_than(start) {
-                    predecessor = Some(entry.make_way(&event.flow, start, generation));
-                } else {
-                    entry.refresh(&event.flow, generation);
-                }
+                entry.refresh(&event.flow, generation);
                 let first = entry.first_seen(seen(&event.flow));
                 if entry.is_preexisting() {
                     tracker.table.clear_preexisting(&event.flow);
@@ -249,11 +250,20 @@ impl Nfct {
                 }
                 transitions(event)
             }
-        };
-        if let Some(predecessor) = predecessor {
-            self.vanished(&predecessor, event.at, out);
         }
-        first
+    }
+
+    /// The end of the flow that was kept has not been told, and a new one takes
+    /// its place.
+    #[cold]
+    fn succeed(&mut self, event: &Event, out: &mut dyn Downstream) -> Kinds {
+        if let Some(tracker) = &mut self.tracker
+            && let Some(old) = tracker.table.get_mut(&event.flow).map(|entry| *entry)
+        {
+            tracker.table.remove(&event.flow);
+            self.vanished(&old, event.at, out);
+        }
+        self.keep(event, out)
     }
 
     /// Hands on what the mask lets through of `kinds`. Where a bit says what

@@ -83,14 +83,6 @@ impl Entry {
         self.flags & Self::NETNS != 0 && self.start < start
     }
 
-    /// Becomes the entry of a flow with the same key, and returns what it was.
-    pub(super) fn make_way(&mut self, flow: &Flow, start: u64, generation: u8) -> Self {
-        let mut new = Self::new(flow, start, generation);
-        // The table counts these.
-        new.set_preexisting(self.is_preexisting());
-        std::mem::replace(self, new)
-    }
-
     /// The number of its namespace, if the source tells it.
     fn netns(&self) -> Option<u32> {
         (self.flags & Self::NETNS != 0).then_some(self.tie_breaker)
