@@ -13,9 +13,9 @@ use crate::kernel::{Entry, Fault, copy_tuple, known, namespace, read, read_into}
 const TCP: u8 = 6;
 const DCCP: u8 = 33;
 const SCTP: u8 = 132;
-/// Bytes of a `nf_ct_ext` that hold the offsets of all extensions: one for
+/// Words of a `nf_ct_ext` that hold the offsets of all extensions: a byte for
 /// each, and there are ten (include/net/netfilter/nf_conntrack_extend.h, 7.2).
-const EXTENSIONS: usize = 16;
+const EXTENSION_WORDS: usize = 2;
 
 /// What happened to an entry.
 #[derive(Clone, Copy)]
@@ -102,10 +102,21 @@ fn extensions(ext: u64) -> Result<Extensions, Fault> {
     if ext == 0 {
         return Ok(Extensions::default());
     }
-    let offsets: [u8; EXTENSIONS] = read(ext + u64::from(known(&SETTINGS.layout.ext_offsets)))?;
-    let place = |id: u32| match offsets.get(id as usize) {
-        None | Some(0) => 0,
-        Some(offset) => ext + u64::from(*offset),
+    // As words: bytes would be copied one by one.
+    let offsets: [u64; EXTENSION_WORDS] =
+        read(ext + u64::from(known(&SETTINGS.layout.ext_offsets)))?;
+    let place = |id: u32| {
+        let word = match id {
+            0..=7 => offsets[0],
+            8..=15 => offsets[1],
+            _ => 0,
+        };
+        // The byte is the first of its word's on machines of either order.
+        let shift = if cfg!(target_endian = "big") { 7 - id % 8 } else { id % 8 };
+        match word >> (8 * shift) & 0xff {
+            0 => 0,
+            offset => ext + offset,
+        }
     };
     Ok(Extensions {
         helper: place(known(&SETTINGS.layout.ext_helper)),
@@ -190,25 +201,34 @@ unsafe fn fill_counters(record: *mut RawFlow, extensions: &Extensions) -> u8 {
         if extensions.acct != 0 && read_into(counters, extensions.acct).is_ok() {
             return flag::COUNTERS;
         }
-        counters.write([0; 4]);
+        clear(counters.cast(), 4);
     }
     0
 }
 
+/// Start and stop, side by side (`struct nf_conn_tstamp`).
 #[inline(always)]
 unsafe fn fill_times(record: *mut RawFlow, extensions: &Extensions) -> u8 {
-    // SAFETY: as in `fill`.
+    // SAFETY: as in `fill`; the record has the two fields side by side as well.
     unsafe {
-        (*record).start = 0;
-        (*record).stop = 0;
-        if extensions.tstamp == 0 {
-            return 0;
+        let times = (&raw mut (*record).start).cast::<[u64; 2]>();
+        let start = u64::from(known(&SETTINGS.layout.tstamp_start));
+        if extensions.tstamp != 0 && read_into(times, extensions.tstamp + start).is_ok() {
+            return flag::TIMES;
         }
-        let field = |offset: u32| extensions.tstamp + u64::from(offset);
-        let start =
-            read_into(&raw mut (*record).start, field(known(&SETTINGS.layout.tstamp_start)));
-        let stop = read_into(&raw mut (*record).stop, field(known(&SETTINGS.layout.tstamp_stop)));
-        if start.is_ok() && stop.is_ok() { flag::TIMES } else { 0 }
+        clear(times.cast(), 2);
+    }
+    0
+}
+
+/// Sets words to zero. Volatile, lest it becomes a loop over bytes.
+#[inline(always)]
+unsafe fn clear(words: *mut u64, count: usize) {
+    let mut index = 0;
+    while index < count {
+        // SAFETY: the caller has room for so many words.
+        unsafe { words.add(index).write_volatile(0) };
+        index += 1;
     }
 }
 
@@ -223,13 +243,8 @@ unsafe fn fill_details(
     let mut told = 0;
     // SAFETY: as in `fill`.
     unsafe {
-        (*details).helper = [0; 16];
-        (*details).labels = [0; 16];
-        (*details).master = [0; tuple::SIZE];
+        clear(details.cast(), size_of::<RawDetails>() / size_of::<u64>());
         (*details).master_entry = master;
-        (*details).comm = [0; 16];
-        (*details).pid = 0;
-        (*details).reserved = 0;
         if extensions.helper != 0
             && helper_name(&raw mut (*details).helper, extensions.helper).is_ok()
         {

@@ -15,6 +15,7 @@
 //! | [`sources`] | one configuration with several sources, each with a log of its own |
 //! | [`filters`] | `accept_*_filter`s, and which flows of the mix each accepts |
 //! | [`process`] | a child that does not outlive its guard; what /proc tells about it |
+//! | [`tags`] | which flows of the mix have lines with which tag |
 //! | [`lines`] | a log file as lines, their multiset, and the difference of two |
 //! | [`poll`] | waiting for a condition instead of sleeping |
 
@@ -28,4 +29,5 @@ pub mod packet;
 pub mod poll;
 pub mod process;
 pub mod sources;
+pub mod tags;
 pub mod traffic;

@@ -85,9 +85,10 @@ impl Steps {
         for step in &self.0 {
             say!("{}", step.line(width).trim_end());
         }
-        let absent = self.0.iter().filter(|step| step.absent.is_some()).count();
-        if absent > 0 {
-            say!("{absent} not available, so not run");
+        let absent = self.0.iter().filter(|step| step.absent.is_some());
+        let absent: Vec<_> = absent.map(|step| step.name.as_str()).collect();
+        if !absent.is_empty() {
+            say!("{} NOT run, because not available: {}", absent.len(), absent.join(", "));
         }
         if self.0.iter().all(|step| step.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -149,12 +150,12 @@ mod tests {
     fn what_is_absent_fails_only_if_it_is_required() {
         let mut steps = Steps::default();
         steps.add("guest", true, "test result: ok. 3 passed; 0 failed", Duration::from_secs(2));
-        steps.absent("new", false, "7.2: no mirror");
+        steps.absent("new", false, "no mirror for 7.2");
         assert_eq!(steps.0[0].line(5), "ok      guest     2.0 s  3 passed, 0 failed, 0 ignored");
-        assert_eq!(steps.0[1].line(5), "absent  new    not available: 7.2: no mirror");
+        assert_eq!(steps.0[1].line(5), "absent  new    not available: no mirror for 7.2");
         assert_eq!(steps.summary(), ExitCode::SUCCESS);
-        steps.absent("old", true, "6.1: no mirror");
-        assert_eq!(steps.0[2].line(5), "FAILED  old    not available: 6.1: no mirror");
+        steps.absent("old", true, "no mirror for 6.1");
+        assert_eq!(steps.0[2].line(5), "FAILED  old    not available: no mirror for 6.1");
         assert_eq!(steps.summary(), ExitCode::FAILURE);
     }
 

@@ -13,6 +13,7 @@ mod filters;
 mod kernel;
 mod layout;
 mod load;
+mod masks;
 mod namespaces;
 mod preexisting;
 mod privileges;

@@ -2,11 +2,13 @@
 //! tells netlink nothing of it: flows that began while nobody listened (`nf_conntrack_events=2`).
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 use tests::burst::{burst_lines, udp_burst};
+use tests::daemon::config;
 use tests::lab::SingleNs;
-use tests::lines::{ensure_equal, uncounted};
+use tests::lines::{ensure_equal, tagged, uncounted};
 
-use super::{by_ebpf, ensure_total, lines_of, start, stop};
+use super::{by_ebpf, ensure_total, launch, lines_of, start, stop};
 
 const FLOWS: u32 = 50;
 
@@ -37,6 +39,32 @@ fn each_has_one_end() -> Result<()> {
             }
             ensure_total(&finished, "flows.vanished", 0)?;
         }
+        Ok(())
+    })
+}
+
+/// Dumps of the table and events concern the same flows: those that live are told with their
+/// counters, which start anew, and then their ends.
+#[test]
+#[cfg_attr(not(feature = "guest"), ignore = "runs in a guest: cargo xtask test")]
+fn usr2_tells_live_flows() -> Result<()> {
+    by_ebpf(|| {
+        let single = SingleNs::new()?;
+        udp_burst(&single, 4000, 0, FLOWS)?;
+        let keys = "capture=ebpf\nnetns=self\nhash_enable=1\nevent_mask=5";
+        let daemon = launch(single.namespace(), &config(keys, "sync=0"))?.start()?;
+        udp_burst(&single, 4000, FLOWS, FLOWS)?;
+        daemon.process.signal(Signal::SIGUSR2)?;
+        daemon.wait_lines("the live flows", |lines| lines.len() >= 2 * FLOWS as usize)?;
+        single.namespace().flush_conntrack()?;
+        let finished = stop(daemon)?;
+        for (tag, packets) in [("UPDATE", 1), ("DESTROY", 0)] {
+            let told = tagged(&finished.lines, tag);
+            let counted = told.iter().all(|line| line.numbers("PKTS") == [packets, 0]);
+            ensure!(counted, "{tag} lines without PKTS={packets}: {told:?}");
+            ensure_equal(tag, &burst_lines(tag, 4000, 0..2 * FLOWS), &uncounted(told))?;
+        }
+        ensure!(finished.log.contains("[ct1] 0 flows are live"), "{}", finished.log);
         Ok(())
     })
 }

@@ -5,8 +5,9 @@ use nix::sys::signal::Signal;
 use tests::burst::{burst_lines, udp_burst};
 use tests::daemon::{Daemon, Finished, config};
 use tests::lab::SingleNs;
-use tests::lines::{ensure_equal, totals, uncounted};
+use tests::lines::{self, Line, ensure_equal, totals, uncounted};
 use tests::poll;
+use tests::process::Guarded;
 
 use super::kernel::Sysctl;
 use super::{by_ebpf, launch, stop};
@@ -72,6 +73,27 @@ fn another_user_keeps_what_is_needed() -> Result<()> {
     })
 }
 
+/// The line of Debian's unit for ulogd2: as the parent ends, the daemon is at work.
+#[test]
+#[cfg_attr(not(feature = "guest"), ignore = "runs in a guest: cargo xtask test")]
+fn a_ulogd_command_line_works() -> Result<()> {
+    by_ebpf(|| {
+        let single = SingleNs::new()?;
+        let args = ["--daemon", "--uid", "nobody", "--pidfile", "@DIR@/pid"];
+        let launch = launch(single.namespace(), &configuration())?.without_verb();
+        let parent = launch.args(&args).run()?;
+        ensure!(parent.code == Some(0), "the parent: {:?}\n{}", parent.code, parent.stderr);
+        let mut daemon = Guarded::adopt(&parent.text("pid"))?;
+        udp_burst(&single, 4000, 0, FLOWS)?;
+        let user = daemon.status("Uid")?;
+        ensure!(user.starts_with("65534"), "uid {user}");
+        single.namespace().flush_conntrack()?;
+        daemon.signal(Signal::SIGTERM)?;
+        daemon.wait()?;
+        ensure_logged(&lines::parse(&parent.text("flows.log"))?)
+    })
+}
+
 fn capabilities(daemon: &Daemon, set: &str) -> Result<u64> {
     Ok(u64::from_str_radix(&daemon.process.status(set)?, 16)?)
 }
@@ -81,9 +103,13 @@ fn logs(daemon: Daemon, single: &SingleNs) -> Result<Finished> {
     udp_burst(single, 4000, 0, FLOWS)?;
     single.namespace().flush_conntrack()?;
     let finished = stop(daemon)?;
-    let ours = finished.lines.iter().filter(|line| line.has(" SPT=4000 "));
+    ensure_logged(&finished.lines)?;
+    Ok(finished)
+}
+
+fn ensure_logged(lines: &[Line]) -> Result<()> {
+    let ours = lines.iter().filter(|line| line.has(" SPT=4000 "));
     let mut expected = burst_lines("NEW", 4000, 0..FLOWS);
     expected.extend(burst_lines("DESTROY", 4000, 0..FLOWS));
-    ensure_equal("lines", &expected, &uncounted(ours))?;
-    Ok(finished)
+    ensure_equal("lines", &expected, &uncounted(ours))
 }

@@ -4,35 +4,17 @@
 use anyhow::{Result, ensure};
 use tests::daemon::Daemon;
 use tests::lab::Lab;
-use tests::lines::{Line, ensure_equal, multiset, tagged};
-use tests::traffic::{self, Flow, Reach};
+use tests::tags::Often::{Once, Repeatedly};
+use tests::tags::{ALL, ASSURED, HELPED, REPLIED, Tagged, UNHELPED, ensure_tagged};
+use tests::traffic;
 
 use super::flowlog;
-
-/// Which flows have lines with a tag.
-type Which = fn(&Flow) -> bool;
-
-const ALL: Which = |_| true;
-const REPLIED: Which = |flow| flow.reach >= Reach::Replied;
-const ASSURED: Which = |flow| flow.reach == Reach::Assured;
-const HELPED: Which = |flow| flow.helper;
-const UNHELPED: Which = |flow| !flow.helper;
-
-/// How often such a flow has such a line.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Often {
-    /// At the transition, or once in the life of a flow anyway.
-    Once,
-    /// With each message that shows the state: at least once.
-    Repeatedly,
-}
-use Often::{Once, Repeatedly};
 
 /// A mask, the groups it may join (bit n for group n + 1) and the lines it gives.
 struct Case {
     mask: u32,
     groups: u32,
-    lines: &'static [(&'static str, Which, Often)],
+    lines: &'static [Tagged],
 }
 
 /// `hash_enable=0`: each message speaks for itself.
@@ -115,14 +97,7 @@ fn check(hash: u32, cases: &[Case]) -> Result<()> {
         let what = format!("hash_enable={hash} event_mask={:#04x}", case.mask);
         let finished = daemon.stop()?;
         ensure!(finished.code == Some(0), "{what}: exit {:?}", finished.code);
-        for (tag, which, often) in case.lines {
-            ensure_tagged(&what, &finished.lines, tag, flows.iter().filter(|f| which(f)), *often)?;
-        }
-        let stranger = finished
-            .lines
-            .iter()
-            .find(|line| case.lines.iter().all(|(tag, ..)| *tag != line.tag()));
-        ensure!(stranger.is_none(), "{what}: {stranger:?}");
+        ensure_tagged(&what, &finished.lines, &flows, case.lines)?;
         if case.mask & 0x80 != 0 {
             let told = finished.log.to_lowercase().contains("garbage");
             ensure!(told, "{what}: not told that netlink cannot say it\n{}", finished.log);
@@ -136,31 +111,6 @@ fn ensure_groups(lab: &Lab, daemon: &Daemon, case: &Case) -> Result<()> {
     let joined = sockets.iter().fold(0, |all, socket| all | socket.groups);
     ensure!(joined == case.groups, "event_mask={:#x} joined groups {joined:#x}", case.mask);
     Ok(())
-}
-
-/// Checks that just these flows have lines with this tag. Counters are those of no packet, except
-/// at the end.
-fn ensure_tagged<'a>(
-    what: &str,
-    lines: &[Line],
-    tag: &str,
-    flows: impl Iterator<Item = &'a Flow>,
-    often: Often,
-) -> Result<()> {
-    let expected = multiset(flows.map(|flow| flow.line(tag)));
-    let found = tagged(lines, tag);
-    let mut actual = if tag == "DESTROY" {
-        multiset(found.iter().map(|line| line.without_counters()))
-    } else {
-        multiset(found)
-    };
-    if often == Repeatedly {
-        // Equal lines of distinct flows (ICMP of one kind) stay as many as there are flows.
-        for (text, count) in &mut actual {
-            *count = (*count).min(expected.get(text).copied().unwrap_or(1));
-        }
-    }
-    ensure_equal(&format!("{what} [{tag}]"), &expected, &actual)
 }
 
 /// The FTP control connection announces a data connection: an expectation comes and goes.

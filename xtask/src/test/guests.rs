@@ -84,7 +84,7 @@ fn kernels(steps: &mut Steps, named: &[String]) -> Result<VecDeque<Kernel>> {
             Ok(directory) => kernels.push_back(Kernel { series, directory }),
             Err(error) => {
                 interrupt::check()?;
-                steps.absent(&name(&series), required, &format!("{series}: {error:#}"));
+                steps.absent(&name(&series), required, &format!("{error:#}"));
             }
         }
     }

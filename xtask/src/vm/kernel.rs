@@ -230,7 +230,10 @@ fn ok(command: &mut Command) -> Result<String> {
     let output = command.stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("cannot run {program}"))?;
     interrupt::check()?;
-    ensure!(output.status.success(), "{program} failed: {command:?}");
+    let words = command.get_args().map(|word| word.to_string_lossy());
+    let words: Vec<_> =
+        words.filter(|word| !word.starts_with('-') && !word.contains('=')).collect();
+    ensure!(output.status.success(), "{program} {} failed", words.join(" "));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -149,7 +149,7 @@ const FIELDS: [Row; 34] = [
 
 /// What the programs take for granted: where it is, how large, and the part
 /// that cannot do without it.
-const FIXED: [(&str, usize, u32, Need); 17] = [
+const FIXED: [(&str, usize, u32, Need); 19] = [
     ("nf_conntrack_tuple.src.u3", tuple::SRC, 16, Required),
     ("nf_conntrack_tuple.src.u", tuple::SRC_L4, 2, Required),
     ("nf_conntrack_tuple.src.l3num", tuple::L3NUM, 2, Required),
@@ -164,6 +164,9 @@ const FIXED: [(&str, usize, u32, Need); 17] = [
     ("nf_conn_acct.counter[1].packets", 16, 8, Required),
     ("nf_conn_acct.counter[1].bytes", 24, 8, Required),
     ("nf_ct_ext.offset[1]", 1, 1, Required),
+    // Read together.
+    ("nf_conn_tstamp.start", 0, 8, Part("times")),
+    ("nf_conn_tstamp.stop", 8, 8, Part("times")),
     ("nf_conn_labels.bits", 0, 16, Part("labels")),
     ("nf_conntrack_tuple_mask.src.u3", 0, 16, Part("expectations")),
     ("nf_conntrack_tuple_mask.src.u", 16, 2, Part("expectations")),
