@@ -4,6 +4,7 @@
 //!
 //! | module | its one job |
 //! |---|---|
+//! | [`instructions`] | exact costs, in a guest that counts instructions |
 //! | [`listener`] | one program that listens: started, drained, ended, what it saw |
 //! | [`load`] | one run: a namespace, its listeners, the traffic |
 //! | [`memory`] | what a live flow costs |
@@ -11,6 +12,7 @@
 //! | [`report`] | medians, the tables, the targets |
 //! | [`machine`] | where it was measured |
 
+mod instructions;
 mod listener;
 mod load;
 mod machine;
@@ -43,6 +45,12 @@ pub(crate) struct Args {
     /// Also write the report into this file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Count instructions for each flow in a guest instead, of every logger
+    #[arg(long, conflicts_with_all = ["flows", "rounds", "out"])]
+    instructions: bool,
+    /// The kernel of that guest
+    #[arg(long, value_name = "SERIES", default_value = "6.12", requires = "instructions")]
+    kernel: String,
 }
 
 /// Everything that was measured.
@@ -62,6 +70,13 @@ struct Measured {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !packages::provide(&[packages::TESTS, packages::LAB])? || !setup::for_build()? {
         return Ok(ExitCode::FAILURE);
+    }
+    if args.instructions {
+        if !packages::provide(&[packages::TESTS, packages::LAB, packages::GUESTS])? {
+            return Ok(ExitCode::FAILURE);
+        }
+        interrupt::watch()?;
+        return instructions::run(&args.kernel);
     }
     let flowlog = cargo::flowlog()?;
     let replay = cargo::replay()?;

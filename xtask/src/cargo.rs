@@ -64,6 +64,14 @@ pub(crate) fn guest_tests() -> Result<PathBuf> {
     built("guest", &GUEST_TESTS)
 }
 
+/// The program that measures costs in a guest.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn cost() -> Result<PathBuf> {
+    built("cost", &["build", "--release", "--package", "tests", "--bin", "cost"])
+}
+
 fn named_or_built(variable: &str, target: &str, words: &[&str]) -> Result<PathBuf> {
     std::env::var_os(variable).map_or_else(|| built(target, words), |path| Ok(path.into()))
 }
