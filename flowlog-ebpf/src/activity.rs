@@ -52,7 +52,7 @@ pub(crate) fn task() -> u64 {
 #[inline(always)]
 pub(crate) fn enter(function: u32, portid: u32) {
     let task = task();
-    if let Some(activity) = ACTIVITIES.get_ptr_mut(&task) {
+    if let Some(activity) = ACTIVITIES.get_ptr_mut(task) {
         // SAFETY: the entry is the current task's, so nobody else changes it;
         // if it is removed meanwhile its memory stays valid until the program
         // has ended.
@@ -64,7 +64,7 @@ pub(crate) fn enter(function: u32, portid: u32) {
         return;
     }
     let activity = Activity { functions: function, portid };
-    if ACTIVITIES.insert(&task, &activity, 0).is_err() {
+    if ACTIVITIES.insert(task, activity, 0).is_err() {
         count(|counts| counts.faults += 1);
     }
 }
@@ -73,12 +73,12 @@ pub(crate) fn enter(function: u32, portid: u32) {
 #[inline(always)]
 pub(crate) fn leave(function: u32) {
     let task = task();
-    let Some(activity) = ACTIVITIES.get_ptr_mut(&task) else { return };
+    let Some(activity) = ACTIVITIES.get_ptr_mut(task) else { return };
     // SAFETY: as above.
     let activity = unsafe { &mut *activity };
     activity.functions &= !function;
     if activity.functions == 0 {
-        let _ = ACTIVITIES.remove(&task);
+        let _ = ACTIVITIES.remove(task);
     }
 }
 
@@ -87,5 +87,5 @@ pub(crate) fn leave(function: u32) {
 pub(crate) fn current() -> Activity {
     let task = task();
     // SAFETY: the value is copied at once.
-    unsafe { ACTIVITIES.get(&task) }.copied().unwrap_or_default()
+    unsafe { ACTIVITIES.get(task) }.copied().unwrap_or_default()
 }

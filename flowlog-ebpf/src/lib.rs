@@ -137,7 +137,7 @@ pub struct RawFlow {
     pub l4_state: u8,
     /// Netlink port of whoever asked for the change; 0: nobody did.
     pub portid: u32,
-    /// Original tuple, as in the kernel ([`tuple`]).
+    /// Original tuple, as in the kernel ([`mod@tuple`]).
     pub orig: [u8; tuple::SIZE],
     /// Reply tuple.
     pub reply: [u8; tuple::SIZE],

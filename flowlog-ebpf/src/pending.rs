@@ -33,9 +33,9 @@ static CALLS_UNDER_WAY: HashMap<u64, Call> = HashMap::with_max_entries(CALLS, 0)
 pub(crate) fn begin(call: Call) {
     let outer = task();
     // SAFETY: only whether it is there is asked.
-    let inner = unsafe { CALLS_UNDER_WAY.get(&outer) }.is_some();
+    let inner = unsafe { CALLS_UNDER_WAY.get(outer) }.is_some();
     let key = if inner { outer | INNER } else { outer };
-    if CALLS_UNDER_WAY.insert(&key, &call, 0).is_err() {
+    if CALLS_UNDER_WAY.insert(key, call, 0).is_err() {
         count(|counts| counts.faults += 1);
     }
 }
@@ -51,7 +51,7 @@ pub(crate) fn end() -> Option<Call> {
 #[inline(always)]
 fn take(key: u64) -> Option<Call> {
     // SAFETY: the value is copied at once.
-    let call = unsafe { CALLS_UNDER_WAY.get(&key) }.copied()?;
-    let _ = CALLS_UNDER_WAY.remove(&key);
+    let call = unsafe { CALLS_UNDER_WAY.get(key) }.copied()?;
+    let _ = CALLS_UNDER_WAY.remove(key);
     Some(call)
 }

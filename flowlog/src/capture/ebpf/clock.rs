@@ -20,6 +20,12 @@ impl Clock {
         Self { offset: real - boot }
     }
 
+    /// A clock for tests, whose host started so long after the epoch.
+    #[cfg(test)]
+    pub(super) fn at(offset: i64) -> Self {
+        Self { offset }
+    }
+
     /// Nanoseconds since the epoch, of nanoseconds since the start of the host.
     pub(super) fn real(self, boot: u64) -> u64 {
         boot.saturating_add_signed(self.offset)

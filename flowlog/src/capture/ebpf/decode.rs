@@ -285,3 +285,6 @@ fn expectation(raw: &RawExpect) -> Result<Expectation, Malformed> {
         netns: Some(netns_of(raw.netns_cookie, raw.netns_inum)),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,6 +160,8 @@ pub struct EbpfCapture {
     probes: Option<Probes>,
     counts: Counts,
     counted: Instant,
+    /// Events have come since then.
+    stale: bool,
     /// Times that programs of events were passed over, as last seen.
     missed: u64,
     reader: Reader,
@@ -190,6 +192,7 @@ impl EbpfCapture {
             probes: Some(probes),
             counts,
             counted: Instant::now(),
+            stale: false,
             missed: 0,
             reader: Reader::new(Decoder { hz: clock::jiffies_per_second() }, stats.clone()),
             dumps,
@@ -228,6 +231,7 @@ impl EbpfCapture {
     /// before it was noticed.
     fn read_counts(&mut self, sink: &mut dyn RecordSink) {
         self.counted = Instant::now();
+        self.stale = false;
         let news = match self.counts.read() {
             Ok(news) => news,
             Err(error) => {
@@ -283,7 +287,8 @@ impl Capture for EbpfCapture {
             self.dumps.receive()?;
             let events = self.drain_ring(budget, sink);
             messages += events.messages;
-            if messages > 0 && self.counted.elapsed() >= COUNTS {
+            self.stale |= messages > 0;
+            if self.stale && self.counted.elapsed() >= COUNTS {
                 self.read_counts(sink);
             }
             if events.drained == Drained::More {
@@ -318,7 +323,10 @@ impl Capture for EbpfCapture {
     }
 
     fn check_due(&self) -> Option<Instant> {
-        self.selfcheck.as_ref().map(SelfCheck::due)
+        // The drain that follows the call of `check` looks at the counts.
+        let counts = self.stale.then(|| self.counted + COUNTS);
+        let selfcheck = self.selfcheck.as_ref().map(SelfCheck::due);
+        [counts, selfcheck].into_iter().flatten().min()
     }
 
     fn check(&mut self, now: Instant) {
