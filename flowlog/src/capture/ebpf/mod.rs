@@ -162,6 +162,8 @@ pub struct EbpfCapture {
     counted: Instant,
     /// Events have come since then.
     stale: bool,
+    /// Losses that have been counted and not yet told.
+    untold: u64,
     /// Times that programs of events were passed over, as last seen.
     missed: u64,
     reader: Reader,
@@ -193,6 +195,7 @@ impl EbpfCapture {
             counts,
             counted: Instant::now(),
             stale: false,
+            untold: 0,
             missed: 0,
             reader: Reader::new(Decoder { hz: clock::jiffies_per_second() }, stats.clone()),
             dumps,
@@ -249,7 +252,7 @@ impl EbpfCapture {
                 places.join(", ")
             );
         }
-        let events = news.lost + self.newly_missed();
+        let events = news.lost + std::mem::take(&mut self.untold) + self.newly_missed();
         if events > 0 {
             let at = crate::capture::netlink::now_ns();
             sink.record(Record::Lost(Lost { source: "ebpf", events, at }));
@@ -335,8 +338,11 @@ impl Capture for EbpfCapture {
             return;
         }
         // What comes between the two numbers is within what they may differ by.
-        if let (Some(count), (new, destroyed)) = (kernel::conntrack_count(), self.counts.counted())
-        {
+        // Losses that show here are told by the drain that follows.
+        if let (Some(count), Ok(news)) = (kernel::conntrack_count(), self.counts.read()) {
+            let (new, destroyed) = self.counts.counted();
+            self.untold += news.lost;
+            self.stale |= news.lost > 0;
             selfcheck.compare(now, count, new, destroyed);
         }
     }
