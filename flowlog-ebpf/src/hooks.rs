@@ -3,6 +3,7 @@
 //! fexit; the daemon loads one of the two. Which hook is for which function of
 //! the kernel, and why, is in the daemon's table (`capture/ebpf/hooks.rs`).
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use flowlog_ebpf::kind;
@@ -109,11 +110,14 @@ fn checked(result: i32) {
 
 /// `ctnetlink_del_conntrack(skb, …)` begins: for whom?
 #[inline(always)]
-fn deleting(message: u64) {
+#[cfg_attr(not(feature = "log"), expect(unused_variables, reason = "only messages need it"))]
+fn deleting(context: &impl EbpfContext, message: u64) {
     let portid = match known(&SETTINGS.layout.skb_portid) {
         flowlog_ebpf::ABSENT => 0,
         offset => read(message + u64::from(offset)).unwrap_or(0),
     };
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(context, "a deletion for netlink port {}", portid);
     enter(activity::DELETION, portid);
 }
 
@@ -232,13 +236,13 @@ fn fentry_early_drop_begins(_: FEntryContext) -> i32 {
 
 #[kprobe]
 fn kprobe_deletion_begins(context: ProbeContext) -> u32 {
-    deleting(arg(&context, 0));
+    deleting(&context, arg(&context, 0));
     0
 }
 
 #[fentry]
 fn fentry_deletion_begins(context: FEntryContext) -> i32 {
-    deleting(context.arg::<u64>(0));
+    deleting(&context, context.arg::<u64>(0));
     0
 }
 

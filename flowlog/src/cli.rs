@@ -76,7 +76,7 @@ struct Run {
     /// Go to the background; the exit code tells whether the start succeeded
     #[arg(short, long)]
     daemon: bool,
-    /// Become this user after the start, keeping CAP_NET_ADMIN
+    /// Become this user after the start, keeping CAP_NET_ADMIN, and CAP_BPF for eBPF
     #[arg(short, long = "uid", value_name = "USER")]
     user: Option<String>,
     /// Write the pid into this file and lock it

@@ -10,7 +10,7 @@ const WORD: usize = 8;
 /// Numbers below have at most [`WORD`] digits.
 const WORD_LIMIT: u64 = 100_000_000;
 
-/// A line; it is never longer than [`ROOM`], and what does not fit is cut.
+/// A line; it is never longer than 1024 bytes, and what does not fit is cut.
 #[derive(Debug)]
 pub struct Line {
     bytes: Box<[u8; ROOM]>,

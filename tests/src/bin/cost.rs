@@ -239,11 +239,12 @@ fn packet(single: &SingleNs) -> Result<f64> {
         let socket = UdpSocket::bind("198.18.0.1:30000")?;
         socket.connect("198.19.0.1:9")?;
         socket.send(b"x")?;
-        let busy = busy()?;
+        // The sender alone is busy, so the time that passes is what it executes.
+        let begin = Instant::now();
         for _ in 0..PACKETS {
             socket.send(b"x")?;
         }
-        Ok((self::busy()? - busy) as f64 / f64::from(PACKETS))
+        Ok(begin.elapsed().as_nanos() as f64 / f64::from(PACKETS))
     })
 }
 

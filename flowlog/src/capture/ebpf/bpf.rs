@@ -43,6 +43,15 @@ pub(super) struct Refusal {
     log: String,
 }
 
+impl Refusal {
+    /// The kernel's error. What the verifier refuses is no question of rights,
+    /// although it uses the same numbers.
+    pub(super) fn errno(&self) -> Option<i32> {
+        let errno = self.cause.raw_os_error();
+        if self.log.is_empty() { errno } else { errno.filter(|errno| *errno == libc::EPERM) }
+    }
+}
+
 impl From<io::Error> for Refusal {
     fn from(cause: io::Error) -> Self {
         Self { cause, log: String::new() }

@@ -1,7 +1,9 @@
-//! Bytes of the ring → events. Each record is copied out and every number in it
-//! is looked at: what makes no sense is an error, never a guess.
+//! Bytes of the ring → events. Every number in a record is looked at: what makes
+//! no sense is an error, never a guess.
 
-use bytemuck::{AnyBitPattern, pod_read_unaligned};
+use std::borrow::Cow;
+
+use bytemuck::{Pod, pod_read_unaligned, try_from_bytes};
 use flowlog_ebpf::{
     RawDetails, RawExpect, RawFlow, RawFlowDetails, VERSION, cause, flag, kind, tuple,
 };
@@ -81,13 +83,13 @@ impl Decoder {
         const DETAILS: usize = size_of::<RawFlowDetails>();
         const EXPECT: usize = size_of::<RawExpect>();
         match bytes.len() {
-            FLOW => self.flow(&copy(bytes), None, clock, event)?,
+            FLOW => self.flow(&view::<RawFlow>(bytes), None, clock, event)?,
             DETAILS => {
-                let RawFlowDetails { flow, details } = copy(bytes);
-                self.flow(&flow, Some(&details), clock, event)?;
+                let raw = view::<RawFlowDetails>(bytes);
+                self.flow(&raw.flow, Some(&raw.details), clock, event)?;
             }
             EXPECT => {
-                let raw: RawExpect = copy(bytes);
+                let raw = view::<RawExpect>(bytes);
                 return Ok(Told::Expectation(expectation(&raw)?, clock.real(raw.time)));
             }
             length => return Err(Malformed::Length(length)),
@@ -169,8 +171,13 @@ impl Decoder {
     }
 }
 
-fn copy<T: AnyBitPattern>(bytes: &[u8]) -> T {
-    pod_read_unaligned(bytes)
+/// A record where it is, if it is aligned, as all in the ring are; else a copy.
+#[inline]
+fn view<T: Pod>(bytes: &[u8]) -> Cow<'_, T> {
+    match try_from_bytes(bytes) {
+        Ok(record) => Cow::Borrowed(record),
+        Err(_) => Cow::Owned(pod_read_unaligned(bytes)),
+    }
 }
 
 fn version(version: u8) -> Result<(), Malformed> {

@@ -57,6 +57,8 @@ mod decode;
 mod dumps;
 pub mod hooks;
 pub mod layout;
+#[cfg(feature = "ebpf-log")]
+mod messages;
 pub mod probes;
 mod reader;
 pub mod replay;
@@ -290,6 +292,8 @@ impl Capture for EbpfCapture {
             self.dumps.receive()?;
             let events = self.drain_ring(budget, sink);
             messages += events.messages;
+            #[cfg(feature = "ebpf-log")]
+            self.probes.iter_mut().for_each(Probes::tell);
             self.stale |= messages > 0;
             if self.stale && self.counted.elapsed() >= COUNTS {
                 self.read_counts(sink);
@@ -359,7 +363,12 @@ fn attach(
         unable::preconditions(method)?;
         let mut probes = Probes::new(method, for_programs, settings.ring)?;
         fill_filters(&mut probes, &settings.filter)?;
-        let selfcheck = attach_all(settings, &mut probes, btf)?;
+        let mut amiss = Vec::new();
+        let selfcheck = attach_all(settings, &mut probes, btf, &mut amiss)?;
+        // Said only now: if this method is not used, it does not matter.
+        for text in amiss {
+            warn!("{text}");
+        }
         Ok((probes, selfcheck))
     };
     match settings.attach {
@@ -372,17 +381,23 @@ fn attach(
     }
 }
 
+/// Attaches all that the settings need; `amiss` gets what is less than it could
+/// be.
 fn attach_all(
     settings: &Settings,
     probes: &mut Probes,
     btf: &KernelBtf,
+    amiss: &mut Vec<String>,
 ) -> Result<Option<SelfCheck>, ProbeError> {
-    let mut hooked = |hook: &Hook| -> Result<&'static str, ProbeError> {
+    let mut hooked = |hook: &Hook, amiss: &mut Vec<String>| -> Result<_, ProbeError> {
         let way = probes.attach(hook, btf)?;
         let function = way.attachments[0].function;
         debug!("{} by {function}: {}", hook.tells, way.why);
         if let Some(lost) = way.lost {
-            warn!("{} are told by {function}, in place of a better hook: {lost}", hook.tells);
+            amiss.push(format!(
+                "{} are told by {function}, in place of a better hook: {lost}",
+                hook.tells
+            ));
         }
         Ok(function)
     };
@@ -392,21 +407,21 @@ fn attach_all(
     // of the kernel's.
     let count = kernel::conntrack_count();
     if settings.wants_ends() {
+        removed = Some(hooked(&hooks::REMOVED, amiss)?);
         for hook in &hooks::ACTIVITIES {
-            if let Err(error) = hooked(hook) {
-                warn!("{} will not be told: {error}", hook.tells);
+            if let Err(error) = hooked(hook, amiss) {
+                amiss.push(format!("{} will not be told: {error}", hook.tells));
             }
         }
-        removed = Some(hooked(&hooks::REMOVED)?);
     }
     if settings.wants_new() {
-        inserted = Some(hooked(&hooks::INSERTED)?);
+        inserted = Some(hooked(&hooks::INSERTED, amiss)?);
     }
     if settings.wants_expectations() {
-        hooked(&hooks::EXPECTED)?;
+        hooked(&hooks::EXPECTED, amiss)?;
     }
     if settings.wants_updates() {
-        hooked(&hooks::CHANGED)?;
+        hooked(&hooks::CHANGED, amiss)?;
     }
     Ok(match (count, inserted, removed) {
         (Some(count), Some(inserted), Some(removed)) => {

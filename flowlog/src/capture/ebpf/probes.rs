@@ -4,7 +4,7 @@
 //! aya loads the object, makes the maps and attaches kprobes. It cannot attach
 //! fentry to a function of a module (aya 0.14 looks functions up in the
 //! kernel's own BTF only, and conntrack is a module nearly everywhere), so
-//! those programs are taken out of the object here and loaded by [`bpf`].
+//! those programs are taken out of the object here and loaded by `bpf`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -94,9 +94,17 @@ pub struct Probes {
     /// Names of aya's programs that are attached.
     probed: BTreeSet<String>,
     hidden: HashSet<String>,
+    #[cfg(feature = "ebpf-log")]
+    messages: super::messages::Messages,
 }
 
 impl Probes {
+    /// Puts what the programs had to say among the daemon's messages.
+    #[cfg(feature = "ebpf-log")]
+    pub fn tell(&mut self) {
+        self.messages.tell();
+    }
+
     /// Makes the maps, and prepares the programs for `method`.
     ///
     /// # Errors
@@ -115,7 +123,14 @@ impl Probes {
             Method::Kprobe => None,
             Method::Fentry => Some(TracingObject::new(&ebpf)?),
         };
+        #[cfg(feature = "ebpf-log")]
+        let mut ebpf = ebpf;
+        #[cfg(feature = "ebpf-log")]
+        let messages =
+            super::messages::Messages::new(&mut ebpf).map_err(|error| refused(&error))?;
         Ok(Self {
+            #[cfg(feature = "ebpf-log")]
+            messages,
             method,
             ebpf,
             tracing,
@@ -251,7 +266,7 @@ impl Probes {
         let name = format!("fentry_{program}");
         let loaded = tracing
             .load(&name, at == At::Exit, found.type_id, module)
-            .map_err(|error| refused(error.to_string(), error.cause.raw_os_error()))?;
+            .map_err(|error| refused(error.to_string(), error.errno()))?;
         let link = bpf::attach(loaded.as_fd()).map_err(of_io)?;
         self.traced.push(Traced { name, program: loaded, _link: link });
         Ok(())
@@ -387,7 +402,12 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ")
 }
 
+/// The kernel's error. What the verifier refuses is no question of rights,
+/// although it uses the same numbers.
 fn errno(error: &ProgramError) -> Option<i32> {
+    if let ProgramError::LoadError { io_error, .. } = error {
+        return io_error.raw_os_error().filter(|errno| *errno == libc::EPERM);
+    }
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {

@@ -16,8 +16,8 @@ const HZ: u32 = 250;
 /// What a recording begins with.
 pub const MAGIC: &[u8; 8] = b"flowring";
 
-/// [`MAGIC`], then records one after the other, each after its length in two
-/// bytes of native order.
+/// [`MAGIC`], then records one after the other, each after its length in eight
+/// bytes of native order, so that they are aligned as in the ring.
 pub struct Replay {
     records: Vec<u8>,
     position: usize,
@@ -45,10 +45,10 @@ impl Capture for Replay {
         while messages < budget
             && let Some((length, rest)) = self.records[self.position..].split_first_chunk()
         {
-            let length = usize::from(u16::from_ne_bytes(*length));
+            let length = u64::from_ne_bytes(*length) as usize;
             let record = rest.get(..length).ok_or(io::ErrorKind::UnexpectedEof)?;
             self.reader.take(record, clock, sink);
-            self.position += 2 + length;
+            self.position += size_of::<u64>() + length;
             messages += 1;
         }
         self.reader.hand_on(sink);

@@ -74,8 +74,11 @@ pub enum Barrier {
 impl Barrier {
     fn of(errno: Option<i32>) -> Self {
         let admin = has(Capability::CAP_SYS_ADMIN);
+        // The verifier has another error for it than the kernel elsewhere.
+        if confidential() {
+            return Self::Lockdown;
+        }
         match errno {
-            Some(libc::EPERM) if confidential() => Self::Lockdown,
             Some(libc::EPERM) if !admin => Self::ModuleBtf,
             Some(libc::EACCES) if !admin && paranoia() > 2 => Self::Paranoia,
             _ => Self::Unknown,

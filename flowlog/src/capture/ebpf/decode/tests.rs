@@ -190,7 +190,7 @@ fn a_recording_is_replayed_and_what_is_damaged_counted() {
     for number in 0..100_u8 {
         let mut record = raw(kind::NEW);
         record.version = if number == 50 { 0 } else { VERSION };
-        recording.extend(192_u16.to_ne_bytes());
+        recording.extend(192_u64.to_ne_bytes());
         recording.extend(bytes_of(&record));
     }
     let stats = Stats::default();
