@@ -30,7 +30,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fl
 pub enum Method {
     /// A breakpoint or a call of ftrace; any function that has a symbol.
     Kprobe,
-    /// A trampoline; functions that BTF knows. Costs about half.
+    /// A trampoline; functions that BTF knows. Costs a little less.
     Fentry,
 }
 
