@@ -7,6 +7,8 @@ use tests::daemon::{Launch, config};
 use tests::lab::SingleNs;
 use tests::lines::{ensure_equal, uncounted};
 
+use super::kernel::Sysctl;
+use super::privileges::{AS_NOBODY, PARANOIA};
 use super::{by_ebpf, launch};
 
 const FLOWS: u32 = 20;
@@ -31,6 +33,16 @@ fn without_capabilities() -> Result<()> {
     by_ebpf(|| {
         let without: Without = |launch| launch.wrapped_by(&INCAPABLE);
         ensure_refused(without, &["CAP_BPF and CAP_PERFMON missing"], "run flowlog as root")
+    })
+}
+
+#[test]
+#[cfg_attr(not(feature = "guest"), ignore = "runs in a guest: cargo xtask test")]
+fn without_leave_to_probe() -> Result<()> {
+    by_ebpf(|| {
+        let _paranoia = Sysctl::set(PARANOIA, 3)?;
+        let without: Without = |launch| launch.wrapped_by(&AS_NOBODY);
+        ensure_refused(without, &["perf_event_paranoid"], "sysctl kernel.perf_event_paranoid=2")
     })
 }
 
@@ -83,6 +95,7 @@ fn ensure_refused(without: Without, words: &[&str], remedy: &str) -> Result<()> 
     for word in words {
         ensure!(reasons[0].contains(word), "no {word:?} in {}", reasons[0]);
     }
+    ensure!(!log.contains("will not be told"), "warnings of what is not tried any more\n{log}");
     udp_burst(&single, 4000, 0, FLOWS)?;
     single.namespace().flush_conntrack()?;
     let finished = daemon.stop()?;
