@@ -13,7 +13,7 @@ use tracing::{debug, error, warn};
 
 use crate::activate::Activation;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::{self, CaptureChoice, Config, NetnsScope};
+use crate::config::{self, CaptureChoice, Config, NetnsScope, untold_by_netlink};
 use crate::daemon::background::{Readiness, Role, fork_to_background};
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::priority::set_nice;
@@ -92,6 +92,12 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
     for diagnostic in &outcome.diagnostics {
         warn!("{diagnostic}");
+    }
+    if options.capture == Some(CaptureChoice::Netlink) {
+        // Of the file's own words this is said when it is read.
+        for text in config.sources.iter().filter_map(|s| untold_by_netlink(s.event_mask)) {
+            warn!("{text}");
+        }
     }
     prioritize(config.nice);
     let mut running = start(&config)?;
