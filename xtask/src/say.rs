@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 /// Writes a line to standard output.
 macro_rules! say {
-    ($($words:tt)*) => { $crate::say::line(std::io::stdout().lock(), format_args!($($words)*)) };
+    ($($words:tt)*) => { $crate::say::line($crate::say::out(), format_args!($($words)*)) };
 }
 pub(crate) use say;
 
@@ -14,6 +14,18 @@ macro_rules! note {
     ($($words:tt)*) => { $crate::say::line(std::io::stderr().lock(), format_args!($($words)*)) };
 }
 pub(crate) use note;
+
+/// Standard output.
+#[cfg(not(test))]
+pub(crate) fn out() -> impl Write {
+    io::stdout().lock()
+}
+
+/// Nowhere: what tests make others say would be taken for results of tests.
+#[cfg(test)]
+pub(crate) fn out() -> impl Write {
+    io::sink()
+}
 
 /// Writes a line at once. A reader that has gone away has read enough, so failure is no error.
 pub(crate) fn line(mut to: impl Write, words: Arguments<'_>) {
