@@ -71,15 +71,20 @@ pub trait Capture {
     /// under way goes on, and the call is without effect.
     ///
     /// # Errors
-    /// The request could not be sent (`EPERM` without `CAP_NET_ADMIN`).
-    fn start_dump(&mut self, kind: DumpKind) -> io::Result<()>;
+    /// The request could not be sent (`EPERM` without `CAP_NET_ADMIN`), or the
+    /// source has no table, as a recording has none.
+    fn start_dump(&mut self, _kind: DumpKind) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Asks for these entries by tuple: `Known` for each that exists, then
     /// `QueryDone`.
     ///
     /// # Errors
     /// As [`Capture::start_dump`].
-    fn query(&mut self, flows: Vec<FlowKey>) -> io::Result<()>;
+    fn query(&mut self, _flows: Vec<FlowKey>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Events that the event queue holds at least before the kernel drops any:
     /// the engine rests no longer than that fills it.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::netlink::{Decoder, now_ns};
-use super::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
+use super::{Capture, Drained, Progress, RecordSink};
 use crate::capture::netlink::attr::Messages;
 use crate::stats::{Counter, Stats};
 
@@ -55,16 +55,6 @@ impl Capture for Replay {
         }
         self.position = 0;
         Ok(Progress { messages, drained: Drained::Dry })
-    }
-
-    /// A recording has no table: nothing is told.
-    fn start_dump(&mut self, _: DumpKind) -> io::Result<()> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
-    }
-
-    /// As [`Replay::start_dump`].
-    fn query(&mut self, _: Vec<FlowKey>) -> io::Result<()> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
     }
 
     fn queue_events(&self) -> usize {

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use super::clock::Clock;
 use super::decode::Decoder;
 use super::reader::Reader;
-use crate::capture::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
+use crate::capture::{Capture, Drained, Progress, RecordSink};
 use crate::stats::{Counter, Stats};
 
 /// Jiffies in a second, of the kernel that made the records.
@@ -58,16 +58,6 @@ impl Capture for Replay {
         }
         self.position = MAGIC.len();
         Ok(Progress { messages, drained: Drained::Dry })
-    }
-
-    /// A recording has no table: nothing is told.
-    fn start_dump(&mut self, _: DumpKind) -> io::Result<()> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
-    }
-
-    /// As [`Replay::start_dump`].
-    fn query(&mut self, _: Vec<FlowKey>) -> io::Result<()> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
     }
 
     fn queue_events(&self) -> usize {
