@@ -125,6 +125,20 @@ pub struct End {
     pub process: Option<Process>,
 }
 
+/// Which sources told an event, where two are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Witness {
+    /// The one there is, or nobody has compared it.
+    #[default]
+    Single,
+    /// eBPF, and netlink confirmed it.
+    Both,
+    /// eBPF; netlink should have told it and did not.
+    Ebpf,
+    /// Netlink only: what eBPF had missed is healed.
+    Healed,
+}
+
 /// One conntrack event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
@@ -144,6 +158,8 @@ pub struct Event {
     /// How it ended; absent unless it did, and where the source does not tell:
     /// only eBPF does.
     pub end: Option<End>,
+    /// Who told it.
+    pub witness: Witness,
 }
 
 /// Events that a source had to drop before anybody could read them.

@@ -4,6 +4,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+pub use self::crosscheck::{Check, CheckKind};
+
+mod crosscheck;
+
 /// A counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -39,12 +43,25 @@ pub enum Counter {
     EbpfMalformed,
     /// Times that a program could not read or remember something.
     EbpfFaults,
+    /// Notes that a netlink message is due that found no room in the ring: they
+    /// serve the cross-check only.
+    EbpfLostNotices,
     /// Events of namespaces that are not wanted.
     EbpfFilteredNetns,
     /// Events that an `accept_*_filter` refused in the kernel.
     EbpfFilteredFlows,
     /// Changes of a kind that is not wanted.
     EbpfFilteredKinds,
+    /// Events that neither source told: what eBPF lost and netlink did not heal.
+    CrosscheckLost,
+    /// Events of other namespaces than the one that is checked.
+    CrosscheckElsewhere,
+    /// How much later the second source told of an event, in the middle.
+    CrosscheckLagMedian,
+    /// The same for the slowest hundredth.
+    CrosscheckLagP99,
+    /// The same for the slowest.
+    CrosscheckLagMax,
     /// Events that an `accept_*_filter` refused.
     FlowsFiltered,
     /// Events handed to the stacks.
@@ -65,7 +82,7 @@ pub enum Counter {
 
 impl Counter {
     /// All counters, in the order of reports.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 32] = [
         Self::NetlinkMessages,
         Self::NetlinkLost,
         Self::NetlinkOverruns,
@@ -81,9 +98,15 @@ impl Counter {
         Self::EbpfMissed,
         Self::EbpfMalformed,
         Self::EbpfFaults,
+        Self::EbpfLostNotices,
         Self::EbpfFilteredNetns,
         Self::EbpfFilteredFlows,
         Self::EbpfFilteredKinds,
+        Self::CrosscheckLost,
+        Self::CrosscheckElsewhere,
+        Self::CrosscheckLagMedian,
+        Self::CrosscheckLagP99,
+        Self::CrosscheckLagMax,
         Self::FlowsFiltered,
         Self::FlowsSelected,
         Self::FlowsTableFull,
@@ -112,9 +135,15 @@ impl Counter {
             Self::EbpfMissed => "ebpf.missed",
             Self::EbpfMalformed => "ebpf.malformed",
             Self::EbpfFaults => "ebpf.faults",
+            Self::EbpfLostNotices => "ebpf.lost_notices",
             Self::EbpfFilteredNetns => "ebpf.filtered_netns",
             Self::EbpfFilteredFlows => "ebpf.filtered_flows",
             Self::EbpfFilteredKinds => "ebpf.filtered_kinds",
+            Self::CrosscheckLost => "crosscheck.lost",
+            Self::CrosscheckElsewhere => "crosscheck.elsewhere",
+            Self::CrosscheckLagMedian => "crosscheck.lag_median",
+            Self::CrosscheckLagP99 => "crosscheck.lag_p99",
+            Self::CrosscheckLagMax => "crosscheck.lag_max",
             Self::FlowsFiltered => "flows.filtered",
             Self::FlowsSelected => "flows.selected",
             Self::FlowsTableFull => "flows.table_full",
@@ -137,6 +166,10 @@ impl Counter {
             Self::NetlinkDumps | Self::NetlinkDumpErrors => "dumps",
             Self::EbpfRecords | Self::EbpfMalformed => "records",
             Self::EbpfFaults => "faults",
+            Self::EbpfLostNotices => "notices",
+            Self::CrosscheckLagMedian | Self::CrosscheckLagP99 | Self::CrosscheckLagMax => {
+                "microseconds"
+            }
             Self::EbpfLostNew
             | Self::EbpfLostUpdate
             | Self::EbpfLostDestroy
@@ -145,6 +178,8 @@ impl Counter {
             | Self::EbpfFilteredNetns
             | Self::EbpfFilteredFlows
             | Self::EbpfFilteredKinds
+            | Self::CrosscheckLost
+            | Self::CrosscheckElsewhere
             | Self::FlowsFiltered
             | Self::FlowsSelected => "events",
             Self::FlowsTableFull | Self::FlowsVanished => "flows",
@@ -162,7 +197,9 @@ pub struct Stats(Rc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     counters: [Cell<u64>; Counter::ALL.len()],
+    checks: crosscheck::Checks,
     ebpf: Cell<bool>,
+    crosscheck: Cell<bool>,
 }
 
 impl Stats {
@@ -170,6 +207,22 @@ impl Stats {
     pub fn add(&self, counter: Counter, n: u64) {
         let cell = &self.0.counters[counter as usize];
         cell.set(cell.get().wrapping_add(n));
+    }
+
+    /// Sets what is no sum.
+    pub fn set(&self, counter: Counter, value: u64) {
+        self.0.counters[counter as usize].set(value);
+    }
+
+    /// Adds `n` to what the cross-check counts.
+    pub fn add_check(&self, check: Check, kind: CheckKind, n: u64) {
+        let cell = self.0.checks.cell(check, kind);
+        cell.set(cell.get().wrapping_add(n));
+    }
+
+    /// What the cross-check has counted since the daemon started.
+    pub fn check(&self, check: Check, kind: CheckKind) -> u64 {
+        self.0.checks.cell(check, kind).get()
     }
 
     /// Its value since the daemon started.
@@ -182,12 +235,21 @@ impl Stats {
         self.0.ebpf.set(true);
     }
 
+    /// Two sources are compared: reports tell `crosscheck.*` from now on.
+    pub fn use_crosscheck(&self) {
+        self.0.crosscheck.set(true);
+    }
+
     /// Report lines, `total NAME: VALUE UNIT`, one for each counter in use.
     pub fn totals(&self) -> impl Iterator<Item = String> + '_ {
+        let (ebpf, crosscheck) = (self.0.ebpf.get(), self.0.crosscheck.get());
+        let checks = self.0.checks.totals().filter(move |_| crosscheck);
         Counter::ALL
             .into_iter()
-            .filter(|c| self.0.ebpf.get() || !c.name().starts_with("ebpf."))
+            .filter(move |c| ebpf || !c.name().starts_with("ebpf."))
+            .filter(move |c| crosscheck || !c.name().starts_with("crosscheck."))
             .map(|c| format!("total {}: {} {}", c.name(), self.get(c), c.unit()))
+            .chain(checks)
     }
 }
 
@@ -217,6 +279,8 @@ mod tests {
         stats.add(Counter::EbpfLostDestroy, 3);
         stats.clone().use_ebpf();
         assert!(stats.totals().any(|l| l == "total ebpf.lost_destroy: 3 events"));
-        assert_eq!(stats.totals().count(), Counter::ALL.len());
+        assert!(!stats.totals().any(|l| l.starts_with("total crosscheck.")));
+        stats.use_crosscheck();
+        assert_eq!(stats.totals().count(), Counter::ALL.len() + Check::ALL.len());
     }
 }

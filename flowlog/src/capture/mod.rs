@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::event::{Event, Record};
 use crate::flow::Flow;
 
+pub mod crosscheck;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
 pub mod filter;

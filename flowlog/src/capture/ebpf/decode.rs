@@ -10,7 +10,7 @@ use flowlog_ebpf::{
 use thiserror::Error;
 
 use super::clock::Clock;
-use crate::event::{Cause, Comm, End, Event, ExpectAction, Expectation, Kinds, Process};
+use crate::event::{Cause, Comm, End, Event, ExpectAction, Expectation, Kinds, Process, Witness};
 use crate::flow::{Counters, Family, Flow, HelperName, Netns, Status, Tuple, proto};
 
 /// `enum ip_conntrack_events` as bits
@@ -114,6 +114,7 @@ impl Decoder {
         event.at = clock.real(raw.time);
         event.transitions = Some(transitions);
         event.end = None;
+        event.witness = Witness::Single;
         if ends {
             let process = details(flag::PROCESS);
             event.end = Some(End {

@@ -6,7 +6,7 @@
 //! over; a known one of the wrong size makes the whole message malformed.
 
 use super::attr::{Attribute, Attributes, DecodeError, Message};
-use crate::event::{Event, ExpectAction, Expectation, Kinds};
+use crate::event::{Event, ExpectAction, Expectation, Kinds, Witness};
 use crate::flow::{Counters, Family, Flow, HelperName, Status, Tuple};
 
 /// `NFNL_SUBSYS_CTNETLINK`.
@@ -104,6 +104,7 @@ pub fn flow(
     event.at = received;
     event.flow = Flow::default();
     event.end = None;
+    event.witness = Witness::Single;
     let flow = &mut event.flow;
     let (mut orig, mut reply) = (false, false);
     for attribute in attributes(message)? {

@@ -2,7 +2,7 @@
 //! namespaces and no ids.
 
 use super::*;
-use crate::event::{Cause, End};
+use crate::event::{Cause, End, Witness};
 use crate::flow::{Counters, Netns};
 
 const COUNTERS: [Counters; 2] =
@@ -17,12 +17,19 @@ fn within(inum: u32, status: Status) -> Flow {
 fn destroy(cause: Cause, at: u64, flow: Flow) -> Event {
     let gc = if cause == Cause::ExpiredGc { Kinds::GC } else { Kinds::empty() };
     let end = Some(End { cause, portid: None, process: None });
-    Event { kinds: Kinds::DESTROY | gc, transitions: Some(Kinds::empty()), at, flow, end }
+    Event {
+        kinds: Kinds::DESTROY | gc,
+        transitions: Some(Kinds::empty()),
+        at,
+        flow,
+        end,
+        witness: Witness::Single,
+    }
 }
 
 fn update(transitions: Kinds, flow: Flow) -> Event {
     let transitions = Some(transitions);
-    Event { kinds: Kinds::UPDATE, transitions, at: 11, flow, end: None }
+    Event { kinds: Kinds::UPDATE, transitions, at: 11, flow, end: None, witness: Witness::Single }
 }
 
 /// What lines in the form of ulogd2 may show of each item.
