@@ -6,8 +6,8 @@ use flowlog_ebpf::{ABSENT, RawExpect, VERSION, kind, tuple};
 use crate::SETTINGS;
 use crate::emit::{count, reserve};
 use crate::filter::{wants_netns, wants_tuple};
-use crate::flow::name_of;
-use crate::kernel::{Fault, known, namespace, read, read_into};
+use crate::flow::{extensions, name_of};
+use crate::kernel::{Fault, known, namespace, read, read_into, read_zone};
 
 /// `IPEXP_DESTROY` of `enum ip_conntrack_expect_events`
 /// (include/uapi/linux/netfilter/nf_conntrack_common.h, 6.12).
@@ -32,6 +32,8 @@ fn try_report(kind: u8, address: u64) -> Result<(), Fault> {
     if !wants_netns(inum) || !wants_tuple(&expected) {
         return Ok(());
     }
+    let ext: u64 = read(master + u64::from(known(&SETTINGS.layout.ext)))?;
+    let armed = extensions(ext)?.ecache != 0;
     let Some(mut room) = reserve::<RawExpect>(kind) else { return Ok(()) };
     let record = room.as_mut_ptr();
     // SAFETY: `record` points to room for it in the ring; each field is written
@@ -40,12 +42,14 @@ fn try_report(kind: u8, address: u64) -> Result<(), Fault> {
         (*record).version = VERSION;
         (*record).kind = kind;
         (*record).has_helper = 0;
-        (*record).reserved = [0; 5];
+        (*record).armed = u8::from(armed);
+        (*record).reserved = [0; 4];
         (*record).time = bpf_ktime_get_boot_ns();
         (*record).netns_cookie = cookie;
         (*record).netns_inum = inum;
         (*record).zone = 0;
-        (*record).reserved2 = [0; 2];
+        (*record).zone_dir = 0;
+        (*record).reserved2 = 0;
         (*record).tuple = expected;
         (*record).mask = [0; tuple::MASK_SIZE];
         (*record).reserved3 = [0; 4];
@@ -57,10 +61,7 @@ fn try_report(kind: u8, address: u64) -> Result<(), Fault> {
         if mask.is_err() || orig.is_err() {
             count(|counts| counts.faults += 1);
         }
-        if known(&SETTINGS.layout.zone_id) != ABSENT {
-            let zone = master + u64::from(known(&SETTINGS.layout.zone_id));
-            let _ = read_into(&raw mut (*record).zone, zone);
-        }
+        read_zone(&raw mut (*record).zone, &raw mut (*record).zone_dir, master);
         if known(&SETTINGS.layout.expect_helper) != ABSENT
             && let Ok(helper) = read(at(known(&SETTINGS.layout.expect_helper)))
             && name_of(&raw mut (*record).helper, helper).is_ok()

@@ -38,11 +38,17 @@ pub(crate) fn wants_netns(inum: u32) -> bool {
 /// not.
 #[inline(always)]
 pub(crate) fn wants_tuple(orig: &[u8; tuple::SIZE]) -> bool {
-    if known(&SETTINGS.filters) == 0 || accepts(orig) {
+    if passes(orig) {
         return true;
     }
     count(|counts| counts.filtered_flows += 1);
     false
+}
+
+/// As [`wants_tuple`], for what is no event: nothing is counted.
+#[inline(always)]
+pub(crate) fn passes(orig: &[u8; tuple::SIZE]) -> bool {
+    known(&SETTINGS.filters) == 0 || accepts(orig)
 }
 
 #[inline(always)]

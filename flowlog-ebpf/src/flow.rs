@@ -29,9 +29,11 @@ pub(crate) struct What {
 
 /// Where the extensions of an entry are; 0: it has none of that kind.
 #[derive(Clone, Copy, Default)]
-struct Extensions {
+pub(crate) struct Extensions {
     helper: u64,
     acct: u64,
+    /// Events are gathered here.
+    pub(crate) ecache: u64,
     tstamp: u64,
     labels: u64,
 }
@@ -97,8 +99,9 @@ struct Place {
     inum: u32,
 }
 
+/// The extensions at `ext`, as an entry has it.
 #[inline(always)]
-fn extensions(ext: u64) -> Result<Extensions, Fault> {
+pub(crate) fn extensions(ext: u64) -> Result<Extensions, Fault> {
     if ext == 0 {
         return Ok(Extensions::default());
     }
@@ -121,6 +124,7 @@ fn extensions(ext: u64) -> Result<Extensions, Fault> {
     Ok(Extensions {
         helper: place(known(&SETTINGS.layout.ext_helper)),
         acct: place(known(&SETTINGS.layout.ext_acct)),
+        ecache: place(known(&SETTINGS.layout.ext_ecache)),
         tstamp: place(known(&SETTINGS.layout.ext_tstamp)),
         labels: place(known(&SETTINGS.layout.ext_labels)),
     })
@@ -169,6 +173,9 @@ fn fill(
         let mut flags = fill_counters(record, extensions) | fill_times(record, extensions);
         if activity.functions & activity::GC != 0 {
             flags |= flag::GC;
+        }
+        if extensions.ecache != 0 {
+            flags |= flag::ARMED;
         }
         (*record).flags = flags;
     }

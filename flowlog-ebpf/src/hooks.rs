@@ -14,7 +14,7 @@ use crate::emit::count;
 use crate::flow::What;
 use crate::kernel::{known, read};
 use crate::pending::{self, Call};
-use crate::{expect, flow};
+use crate::{expect, flow, notice};
 
 /// `NF_ACCEPT` (include/uapi/linux/netfilter.h, 6.12).
 const NF_ACCEPT: u32 = 1;
@@ -175,6 +175,37 @@ fn fentry_flow_changed(context: FEntryContext) -> i32 {
 }
 
 #[kprobe]
+fn kprobe_message_due(context: ProbeContext) -> u32 {
+    notice::due(arg(&context, 0) as u32, arg(&context, 1));
+    0
+}
+
+#[fentry]
+fn fentry_message_due(context: FEntryContext) -> i32 {
+    notice::due(context.arg::<u64>(0) as u32, context.arg::<u64>(1));
+    0
+}
+
+#[kprobe]
+fn kprobe_message_due_unpaired(context: ProbeContext) -> u32 {
+    notice::due_unpaired(arg(&context, 0) as u32, arg(&context, 1));
+    0
+}
+
+#[fentry]
+fn fentry_message_due_unpaired(context: FEntryContext) -> i32 {
+    notice::due_unpaired(context.arg::<u64>(0) as u32, context.arg::<u64>(1));
+    0
+}
+
+/// The exit is not told of the entry; fexit is.
+#[kprobe]
+fn kprobe_id_begins(context: ProbeContext) -> u32 {
+    notice::id_begins(arg(&context, 0));
+    0
+}
+
+#[kprobe]
 fn kprobe_expectation(context: ProbeContext) -> u32 {
     expect::report(arg(&context, 0) as u32, arg(&context, 1));
     0
@@ -267,6 +298,31 @@ fn kprobe_netns_end_begins(_: ProbeContext) -> u32 {
 #[fentry]
 fn fentry_netns_end_begins(_: FEntryContext) -> i32 {
     enter(activity::NETNS_END, 0);
+    0
+}
+
+#[kretprobe]
+fn kprobe_message_done(_: RetProbeContext) -> u32 {
+    notice::done();
+    0
+}
+
+#[fexit]
+fn fentry_message_done(_: FExitContext) -> i32 {
+    notice::done();
+    0
+}
+
+#[kretprobe]
+fn kprobe_id_ends(context: RetProbeContext) -> u32 {
+    notice::id_ends(context.ret());
+    0
+}
+
+#[fexit]
+fn fentry_id_ends(context: FExitContext) -> i32 {
+    notice::id_begins(context.arg::<u64>(0));
+    notice::id_ends(context.arg::<u64>(1) as u32);
     0
 }
 

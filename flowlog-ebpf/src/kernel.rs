@@ -118,3 +118,17 @@ pub(crate) fn namespace(net: u64) -> Result<(u64, u32), Fault> {
     };
     Ok((cookie, inum))
 }
+
+/// Zone of the entry at `address`, and the directions for which it holds; left
+/// as they are where this kernel has no zones.
+///
+/// # Safety
+/// Both can be written to.
+#[inline(always)]
+pub(crate) unsafe fn read_zone(zone: *mut u16, directions: *mut u8, address: u64) {
+    if known(&SETTINGS.layout.zone_id) == ABSENT {
+        return;
+    }
+    let _ = read_into(zone, address + u64::from(known(&SETTINGS.layout.zone_id)));
+    let _ = read_into(directions, address + u64::from(known(&SETTINGS.layout.zone_dir)));
+}

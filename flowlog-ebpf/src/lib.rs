@@ -9,7 +9,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Version of everything here; each record carries it.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bytes of a `struct nf_conntrack_tuple`, and its fields, the same in every
 /// kernel from 5.4 to 7.2; the daemon compares them with BTF before it starts.
@@ -47,8 +47,10 @@ pub mod kind {
     pub const EXPECT_NEW: u8 = 4;
     /// It expects it no longer.
     pub const EXPECT_DESTROY: u8 = 5;
+    /// A netlink message is due: see [`super::RawNotice`].
+    pub const NOTICE: u8 = 6;
     /// How many numbers there are, 0 included.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
 }
 
 /// Why a connection left the table; the value of [`RawFlow::cause`].
@@ -95,6 +97,9 @@ pub mod flag {
     pub const PROCESS: u8 = 1 << 5;
     /// The garbage collector was at work.
     pub const GC: u8 = 1 << 6;
+    /// The kernel gathers events for the entry (`NF_CT_EXT_ECACHE`), so that
+    /// netlink can tell of it.
+    pub const ARMED: u8 = 1 << 7;
     /// Any that needs the details.
     pub const DETAILS: u8 = HELPER | LABELS | MASTER | PROCESS;
 }
@@ -189,8 +194,11 @@ pub struct RawExpect {
     pub kind: u8,
     /// 1 if the helper is told.
     pub has_helper: u8,
+    /// 1 if the kernel gathers events for the master, so that netlink can tell
+    /// of the expectation.
+    pub armed: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
     /// As [`RawFlow::time`].
     pub time: u64,
     /// As [`RawFlow::netns_cookie`].
@@ -199,8 +207,10 @@ pub struct RawExpect {
     pub netns_inum: u32,
     /// Zone of the master.
     pub zone: u16,
+    /// As [`RawFlow::zone_dir`], of the master.
+    pub zone_dir: u8,
     /// Zero.
-    pub reserved2: [u8; 2],
+    pub reserved2: u8,
     /// What is expected.
     pub tuple: [u8; tuple::SIZE],
     /// Which bits of its source count.
@@ -211,6 +221,63 @@ pub struct RawExpect {
     pub master: [u8; tuple::SIZE],
     /// Name of the helper.
     pub helper: [u8; 16],
+}
+
+/// A netlink message is due: the kernel has called ctnetlink for a change of an
+/// entry. Made only while two sources are compared.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct RawNotice {
+    /// [`VERSION`].
+    pub version: u8,
+    /// [`kind::NOTICE`].
+    pub kind: u8,
+    /// The multicast group that it goes to, one of [`group`].
+    pub group: u8,
+    /// 1 if the id is told.
+    pub has_id: u8,
+    /// `enum ip_conntrack_events` as bits.
+    pub events: u32,
+    /// As [`RawFlow::time`].
+    pub time: u64,
+    /// As [`RawFlow::entry`].
+    pub entry: u64,
+    /// As [`RawFlow::netns_inum`].
+    pub netns_inum: u32,
+    /// The entry's id as the message has it: the number whose big-endian bytes
+    /// are the attribute `CTA_ID`.
+    pub id: u32,
+    /// As [`RawFlow::portid`].
+    pub portid: u32,
+    /// As [`RawFlow::zone`].
+    pub zone: u16,
+    /// As [`RawFlow::zone_dir`].
+    pub zone_dir: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// As [`RawFlow::orig`].
+    pub orig: [u8; tuple::SIZE],
+}
+
+/// The multicast groups of conntrack events (`enum nfnetlink_groups`,
+/// include/uapi/linux/netfilter/nfnetlink.h, 6.12).
+pub mod group {
+    /// `NFNLGRP_CONNTRACK_NEW`
+    pub const NEW: u8 = 1;
+    /// `NFNLGRP_CONNTRACK_UPDATE`
+    pub const UPDATE: u8 = 2;
+    /// `NFNLGRP_CONNTRACK_DESTROY`
+    pub const DESTROY: u8 = 3;
+    /// How many numbers there are, 0 included.
+    pub const COUNT: usize = 4;
+}
+
+/// Messages that were due in a namespace, for each processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct RawLedger {
+    /// By [`mod@group`].
+    pub due: [u64; group::COUNT],
 }
 
 /// An offset or a number that this kernel does not have.
@@ -263,6 +330,8 @@ pub struct Layout {
     pub ext_helper: u32,
     /// `NF_CT_EXT_ACCT`
     pub ext_acct: u32,
+    /// `NF_CT_EXT_ECACHE`
+    pub ext_ecache: u32,
     /// `NF_CT_EXT_TSTAMP`
     pub ext_tstamp: u32,
     /// `NF_CT_EXT_LABELS`
@@ -363,7 +432,10 @@ const _: () = {
     assert!(size_of::<RawDetails>() == 104);
     assert!(size_of::<RawFlowDetails>() == 296);
     assert!(size_of::<RawExpect>() == 152);
-    assert!(size_of::<Layout>() == 35 * 4);
+    assert!(size_of::<RawNotice>() == 80);
+    assert!(core::mem::offset_of!(RawNotice, orig) == 40);
+    assert!(size_of::<RawLedger>() == 32);
+    assert!(size_of::<Layout>() == 36 * 4);
     assert!(size_of::<Settings>() == size_of::<Layout>() + 13 * 4);
-    assert!(size_of::<RawCounts>() == 12 * 8);
+    assert!(size_of::<RawCounts>() == 13 * 8);
 };

@@ -9,6 +9,7 @@
 //! | `activity` | which rare functions the current task is in |
 //! | `pending` | a call that is under way, for hooks at the end of a function |
 //! | `filter` | what is not wanted |
+//! | `notice` | a netlink message that is due → a record, and a count of it |
 //! | `emit` | records into the ring, and what is counted |
 //! | `kernel` | the only reads of the kernel's memory |
 #![no_std]
@@ -22,6 +23,7 @@ mod filter;
 mod flow;
 mod hooks;
 mod kernel;
+mod notice;
 mod pending;
 
 use flowlog_ebpf::{Layout, Settings};
@@ -50,6 +52,7 @@ static SETTINGS: Settings = Settings {
         ext_offsets: 0,
         ext_helper: 0,
         ext_acct: 0,
+        ext_ecache: 0,
         ext_tstamp: 0,
         ext_labels: 0,
         help_helper: 0,

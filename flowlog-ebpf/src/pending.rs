@@ -23,7 +23,7 @@ pub(crate) struct Call {
 const CALLS: u32 = 4096;
 
 /// In a key: the inner call.
-const INNER: u64 = 1 << 62;
+pub(crate) const INNER: u64 = 1 << 62;
 
 #[map]
 static CALLS_UNDER_WAY: HashMap<u64, Call> = HashMap::with_max_entries(CALLS, 0);

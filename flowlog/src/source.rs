@@ -112,6 +112,7 @@ fn by_ebpf(source: &config::Source, stats: &Stats) -> Result<Opened, String> {
         ring: source.ring_buffer,
         netns: (source.netns != NetnsScope::All).then_some(own),
         own_netns: own,
+        all_updates: false,
     };
     let capture = EbpfCapture::open(&settings, stats.clone())
         .map_err(|error| format!("{error}; {}", error.remedy()))?;

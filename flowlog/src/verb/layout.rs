@@ -25,7 +25,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
 }
 
 /// Each field by its name in [`Layout`].
-fn lines(layout: &Layout) -> [(&'static str, u32); 35] {
+fn lines(layout: &Layout) -> [(&'static str, u32); 36] {
     [
         ("entry_size", layout.entry_size),
         ("timeout", layout.timeout),
@@ -46,6 +46,7 @@ fn lines(layout: &Layout) -> [(&'static str, u32); 35] {
         ("ext_offsets", layout.ext_offsets),
         ("ext_helper", layout.ext_helper),
         ("ext_acct", layout.ext_acct),
+        ("ext_ecache", layout.ext_ecache),
         ("ext_tstamp", layout.ext_tstamp),
         ("ext_labels", layout.ext_labels),
         ("help_helper", layout.help_helper),

@@ -15,7 +15,7 @@ const SERIES: [&str; 3] = ["6.1", "6.12", "7.2"];
 /// What a kernel does not have.
 const ABSENT: u32 = u32::MAX;
 
-const PLACES: [(&str, [u32; 3]); 34] = [
+const PLACES: [(&str, [u32; 3]); 35] = [
     ("timeout", [8, 8, 8]),
     ("zone_id", [12, 12, 12]),
     ("zone_dir", [15, 15, 15]),
@@ -34,6 +34,7 @@ const PLACES: [(&str, [u32; 3]); 34] = [
     ("ext_offsets", [0, 0, 0]),
     ("ext_helper", [0, 0, 0]),
     ("ext_acct", [3, 3, 3]),
+    ("ext_ecache", [4, 4, 4]),
     ("ext_tstamp", [5, 5, 5]),
     ("ext_labels", [7, 7, 7]),
     ("help_helper", [0, 0, 0]),

@@ -41,8 +41,10 @@ fn attempt(method: Method) -> Result<Vec<&'static str>, Unable> {
         ring: 1 << 16,
         netns: None,
         own_netns: 0,
+        all_updates: false,
     };
-    let mut probes = Probes::new(method, &everything.for_programs(layout(&btf)?), everything.ring)?;
+    let for_programs = everything.for_programs(layout(&btf)?);
+    let mut probes = Probes::new(method, &for_programs, everything.sizes())?;
     let needed = [hooks::REMOVED, hooks::INSERTED, hooks::EXPECTED, hooks::CHANGED];
     let mut functions = Vec::new();
     for hook in &needed {

@@ -4,6 +4,7 @@
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use flowlog_ebpf::{RawCounts, kind};
 
+use super::witness::Losses;
 use crate::stats::{Counter, Stats};
 
 /// As the kernel keeps it.
@@ -14,15 +15,6 @@ struct PerCpu(RawCounts);
 #[expect(unsafe_code, reason = "aya's trait for plain data is an unsafe one")]
 // SAFETY: `RawCounts` is plain data (`bytemuck::Pod`), and this is nothing else.
 unsafe impl aya::Pod for PerCpu {}
-
-/// The losses of kinds, with the daemon's counter for each.
-const LOST: [(u8, Counter); kind::COUNT - 1] = [
-    (kind::NEW, Counter::EbpfLostNew),
-    (kind::UPDATE, Counter::EbpfLostUpdate),
-    (kind::DESTROY, Counter::EbpfLostDestroy),
-    (kind::EXPECT_NEW, Counter::EbpfLostExpect),
-    (kind::EXPECT_DESTROY, Counter::EbpfLostExpect),
-];
 
 /// The counts so far.
 pub(super) struct Counts {
@@ -35,9 +27,9 @@ pub(super) struct Counts {
 /// What is new since the last reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
-    /// Events that found no room in the ring.
-    pub(super) lost: u64,
-    /// Where: processor and number.
+    /// What found no room in the ring, and faults.
+    pub(super) losses: Losses,
+    /// Where events were lost, since the start: processor and number.
     pub(super) lost_by_processor: Vec<(usize, u64)>,
 }
 
@@ -60,30 +52,48 @@ impl Counts {
         let mut by_processor: Vec<u64> = Vec::new();
         for PerCpu(counts) in processors.iter() {
             add(&mut now, counts);
-            by_processor.push(counts.lost.iter().sum());
+            by_processor.push(Losses::from(counts).events());
         }
         let last = std::mem::replace(&mut self.last, now);
-        for (kind, counter) in LOST {
-            let kind = usize::from(kind);
-            self.stats.add(counter, now.lost[kind].wrapping_sub(last.lost[kind]));
-        }
-        for (counter, now, last) in [
-            (Counter::EbpfFilteredNetns, now.filtered_netns, last.filtered_netns),
-            (Counter::EbpfFilteredFlows, now.filtered_flows, last.filtered_flows),
-            (Counter::EbpfFilteredKinds, now.filtered_kinds, last.filtered_kinds),
-            (Counter::EbpfFaults, now.faults, last.faults),
+        let losses = Losses::from(&now) - Losses::from(&last);
+        for (counter, new) in [
+            (Counter::EbpfLostNew, losses.new),
+            (Counter::EbpfLostUpdate, losses.update),
+            (Counter::EbpfLostDestroy, losses.destroy),
+            (Counter::EbpfLostExpect, losses.expect),
+            (Counter::EbpfLostNotices, losses.notices),
+            (Counter::EbpfFaults, losses.faults),
+            (Counter::EbpfFilteredNetns, now.filtered_netns.wrapping_sub(last.filtered_netns)),
+            (Counter::EbpfFilteredFlows, now.filtered_flows.wrapping_sub(last.filtered_flows)),
+            (Counter::EbpfFilteredKinds, now.filtered_kinds.wrapping_sub(last.filtered_kinds)),
         ] {
-            self.stats.add(counter, now.wrapping_sub(last));
+            self.stats.add(counter, new);
         }
-        let sum = |counts: &RawCounts| counts.lost.iter().sum::<u64>();
         let lost_by_processor =
             by_processor.into_iter().enumerate().filter(|(_, lost)| *lost > 0).collect();
-        Ok(News { lost: sum(&now) - sum(&last), lost_by_processor })
+        Ok(News { losses, lost_by_processor })
     }
 
     /// Flows that entered and that left the table of the counted namespace.
     pub(super) fn counted(&self) -> (u64, u64) {
         (self.last.counted_new, self.last.counted_destroyed)
+    }
+}
+
+impl From<&RawCounts> for Losses {
+    fn from(counts: &RawCounts) -> Self {
+        let lost = |kind: u8| counts.lost[usize::from(kind)];
+        Self {
+            new: lost(kind::NEW),
+            update: lost(kind::UPDATE),
+            destroy: lost(kind::DESTROY),
+            expect: lost(kind::EXPECT_NEW) + lost(kind::EXPECT_DESTROY),
+            notices: lost(kind::NOTICE),
+            faults: counts.faults,
+            // Not counted by the programs.
+            missed: 0,
+            malformed: 0,
+        }
     }
 }
 
@@ -107,4 +117,22 @@ fn add(sum: &mut RawCounts, counts: &RawCounts) {
     sum.faults += faults;
     sum.counted_new += counted_new;
     sum.counted_destroyed += counted_destroyed;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_are_no_events() {
+        let mut counts = RawCounts::default();
+        for (kind, lost) in counts.lost.iter_mut().enumerate() {
+            *lost = 1 << kind;
+        }
+        counts.faults = 5;
+        let losses = Losses::from(&counts);
+        assert_eq!((losses.new, losses.update, losses.destroy, losses.expect), (2, 4, 8, 16 + 32));
+        assert_eq!((losses.notices, losses.faults), (64, 5));
+        assert_eq!(losses.events(), 2 + 4 + 8 + 16 + 32);
+    }
 }

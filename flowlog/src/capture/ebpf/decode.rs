@@ -5,19 +5,24 @@ use std::borrow::Cow;
 
 use bytemuck::{Pod, pod_read_unaligned, try_from_bytes};
 use flowlog_ebpf::{
-    RawDetails, RawExpect, RawFlow, RawFlowDetails, VERSION, cause, flag, kind, tuple,
+    RawDetails, RawExpect, RawFlow, RawFlowDetails, RawNotice, VERSION, cause, flag, group, kind,
+    tuple,
 };
 use thiserror::Error;
 
 use super::clock::Clock;
+use super::witness::{Notice, Origin};
 use crate::event::{Cause, Comm, End, Event, ExpectAction, Expectation, Kinds, Process, Witness};
 use crate::flow::{Counters, Family, Flow, HelperName, Netns, Status, Tuple, proto};
+use crate::stats::CheckKind;
 
 /// `enum ip_conntrack_events` as bits
 /// (include/uapi/linux/netfilter/nf_conntrack_common.h, 6.12).
 const IPCT_REPLY: u32 = 1 << 3;
 const IPCT_ASSURED: u32 = 1 << 4;
 const IPCT_HELPER: u32 = 1 << 6;
+/// `NF_CT_ZONE_DIR_ORIG` (include/net/netfilter/nf_conntrack_zones.h, 6.12).
+const ZONE_DIR_ORIG: u8 = 1;
 
 /// A record makes no sense.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -36,9 +41,11 @@ pub(super) enum Malformed {
 /// What a record tells.
 pub(super) enum Told {
     /// The event has been filled.
-    Event,
-    /// An expectation, and when.
-    Expectation(Expectation, u64),
+    Event(Origin),
+    /// An expectation, when, and whether netlink can tell of it.
+    Expectation(Expectation, u64, bool),
+    /// A netlink message is due.
+    Notice(Notice),
 }
 
 /// Bits of `enum ip_conntrack_events` that make an update for this mask. A
@@ -68,7 +75,7 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes a record into `event`, unless it is about an expectation.
+    /// Decodes a record, into `event` if it is one.
     ///
     /// # Errors
     /// It makes no sense.
@@ -82,19 +89,26 @@ impl Decoder {
         const FLOW: usize = size_of::<RawFlow>();
         const DETAILS: usize = size_of::<RawFlowDetails>();
         const EXPECT: usize = size_of::<RawExpect>();
+        const NOTICE: usize = size_of::<RawNotice>();
         match bytes.len() {
-            FLOW => self.flow(&view::<RawFlow>(bytes), None, clock, event)?,
+            FLOW => {
+                let raw = view::<RawFlow>(bytes);
+                self.flow(&raw, None, clock, event)?;
+                Ok(Told::Event(origin(&raw)))
+            }
             DETAILS => {
                 let raw = view::<RawFlowDetails>(bytes);
                 self.flow(&raw.flow, Some(&raw.details), clock, event)?;
+                Ok(Told::Event(origin(&raw.flow)))
             }
             EXPECT => {
                 let raw = view::<RawExpect>(bytes);
-                return Ok(Told::Expectation(expectation(&raw)?, clock.real(raw.time)));
+                let at = clock.real(raw.time);
+                Ok(Told::Expectation(expectation(&raw)?, at, raw.armed != 0))
             }
-            length => return Err(Malformed::Length(length)),
+            NOTICE => Ok(Told::Notice(notice(&view::<RawNotice>(bytes), clock)?)),
+            length => Err(Malformed::Length(length)),
         }
-        Ok(Told::Event)
     }
 
     #[inline]
@@ -149,7 +163,7 @@ impl Decoder {
         let time = |time: u64| (told(flag::TIMES) && time != 0).then_some(time);
         *status = status_of(raw);
         *counters = told(flag::COUNTERS).then(|| counters_of(&raw.counters));
-        *zone = raw.zone;
+        *zone = zone_of(raw.zone, raw.zone_dir);
         *mark = raw.mark;
         *id = None;
         *netns = Some(netns_of(raw.netns_cookie, raw.netns_inum));
@@ -243,6 +257,17 @@ fn netns_of(cookie: u64, inum: u32) -> Netns {
     Netns { cookie: (cookie != 0).then_some(cookie), inum }
 }
 
+/// The zone, as far as it holds for the original direction: netlink tells it
+/// with that one's tuple, or for both (`ctnetlink_dump_zone_id`,
+/// net/netfilter/nf_conntrack_netlink.c, 6.12).
+fn zone_of(zone: u16, directions: u8) -> u16 {
+    if directions & ZONE_DIR_ORIG != 0 { zone } else { 0 }
+}
+
+fn origin(raw: &RawFlow) -> Origin {
+    Origin { entry: raw.entry, armed: raw.flags & flag::ARMED != 0 }
+}
+
 fn tuple_of(raw: &[u8; tuple::SIZE]) -> Result<Tuple, Malformed> {
     let mut tuple = Tuple::default();
     tuple_into(raw, &mut tuple)?;
@@ -288,9 +313,30 @@ fn expectation(raw: &RawExpect) -> Result<Expectation, Malformed> {
         action,
         tuple: tuple_of(&expected)?,
         master: tuple_of(&raw.master)?,
-        zone: raw.zone,
+        zone: zone_of(raw.zone, raw.zone_dir),
         helper: (raw.has_helper != 0).then(|| HelperName::new(&raw.helper)),
         netns: Some(netns_of(raw.netns_cookie, raw.netns_inum)),
+    })
+}
+
+fn notice(raw: &RawNotice, clock: Clock) -> Result<Notice, Malformed> {
+    version(raw.version)?;
+    if raw.kind != kind::NOTICE {
+        return Err(Malformed::Number("the kind", raw.kind.into()));
+    }
+    let kind = match raw.group {
+        group::NEW => CheckKind::New,
+        group::UPDATE => CheckKind::Update,
+        group::DESTROY => CheckKind::Destroy,
+        other => return Err(Malformed::Number("the group", other.into())),
+    };
+    Ok(Notice {
+        kind,
+        entry: raw.entry,
+        id: (raw.has_id != 0).then_some(raw.id),
+        orig: tuple_of(&raw.orig)?,
+        zone: zone_of(raw.zone, raw.zone_dir),
+        at: clock.real(raw.time),
     })
 }
 

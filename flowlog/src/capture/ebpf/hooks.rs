@@ -6,6 +6,8 @@
 //! renamed or inlined them (`.part.0`, `.isra.0`), and back-ports change a
 //! kernel's inside without changing its series.
 
+use super::probes::Method;
+
 /// When a program is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
@@ -34,6 +36,8 @@ pub struct Attachment {
 pub struct Way {
     /// What is attached.
     pub attachments: &'static [Attachment],
+    /// The method that it is for; none: that of the capture.
+    pub method: Option<Method>,
     /// On which kernels it works, and why it stands where it does.
     pub why: &'static str,
     /// What is less exact than with the first way.
@@ -54,7 +58,12 @@ const fn entry(function: &'static str, program: &'static str) -> Attachment {
 }
 
 const fn exit(function: &'static str, program: &'static str) -> Attachment {
-    Attachment { function, program, at: At::Exit, integer_first: false }
+    Attachment { at: At::Exit, ..entry(function, program) }
+}
+
+/// Where netlink messages are built; see [`Attachment::integer_first`].
+const fn message(program: &'static str) -> Attachment {
+    Attachment { integer_first: true, ..entry("ctnetlink_conntrack_event", program) }
 }
 
 /// Flows that leave the table.
@@ -63,6 +72,7 @@ pub const REMOVED: Hook = Hook {
     ways: &[
         Way {
             attachments: &[entry("__nf_ct_delete_from_lists", "flow_removed")],
+            method: None,
             why: "6.1 and later: every end of a confirmed entry, once, bottom halves off. \
                   nf_ct_delete is no good: on 5.10 and 7.2 the compiler has split it, and the \
                   garbage collector and others call the part",
@@ -70,11 +80,13 @@ pub const REMOVED: Hook = Hook {
         },
         Way {
             attachments: &[entry("nf_ct_delete_from_lists", "flow_removed")],
+            method: None,
             why: "up to 5.15: the same under its old name",
             lost: None,
         },
         Way {
             attachments: &[entry("nf_ct_destroy", "flow_freed")],
+            method: None,
             why: "5.15 and later: when the last reference goes, however the entry was unlinked",
             lost: Some(
                 "an end is told when the last packet of the flow has gone, and its cause may be \
@@ -83,6 +95,7 @@ pub const REMOVED: Hook = Hook {
         },
         Way {
             attachments: &[entry("destroy_conntrack", "flow_freed")],
+            method: None,
             why: "up to 5.10: the same under its old name",
             lost: Some(
                 "an end is told when the last packet of the flow has gone, and its cause may be \
@@ -98,6 +111,7 @@ pub const INSERTED: Hook = Hook {
     ways: &[
         Way {
             attachments: &[entry("__nf_conntrack_hash_insert", "flow_inserted")],
+            method: None,
             why: "5.4 and later: every insertion, by packets and by netlink, once, bottom halves \
                   off; one program and no exit. Inlined where the kernel was built by clang",
             lost: None,
@@ -109,6 +123,7 @@ pub const INSERTED: Hook = Hook {
                 entry("nf_conntrack_hash_check_insert", "check_begins"),
                 exit("nf_conntrack_hash_check_insert", "check_ends"),
             ],
+            method: None,
             why: "its two callers, global functions that no compiler hides; the exits know \
                   whether the entry was inserted or lost to another packet's",
             lost: Some("a probe may be passed over when a packet interrupts it; that is counted"),
@@ -121,6 +136,7 @@ pub const EXPECTED: Hook = Hook {
     tells: "expectations",
     ways: &[Way {
         attachments: &[entry("nf_ct_expect_event_report", "expectation")],
+        method: None,
         why: "5.4 and later: creation and end, under the lock of expectations, whether or not \
               anybody listens",
         lost: None,
@@ -131,18 +147,73 @@ pub const EXPECTED: Hook = Hook {
 /// while somebody listened to conntrack events.
 pub const CHANGED: Hook = Hook {
     tells: "updates",
-    ways: &[Way {
-        attachments: &[Attachment {
-            function: "ctnetlink_conntrack_event",
-            program: "flow_changed",
-            at: At::Entry,
-            integer_first: true,
-        }],
-        why: "5.4 and later: just where a netlink message would be built, with the reason. It is \
-              reached by pointer, so no compiler hides it",
-        lost: None,
-    }],
+    ways: &[
+        Way {
+            attachments: &[message("flow_changed")],
+            method: Some(Method::Kprobe),
+            why: "5.4 and later: just where a netlink message would be built, with the reason. It \
+                  is reached by pointer, so no compiler hides it. By kprobe, because it is called \
+                  in tasks too: one that is preempted within a program of fentry keeps all others \
+                  of its processor from that program (`__bpf_prog_enter_recur`, \
+                  kernel/bpf/trampoline.c, 6.12), as seen on 7.2",
+            lost: None,
+        },
+        Way {
+            attachments: &[message("flow_changed")],
+            method: Some(Method::Fentry),
+            why: "the same without kprobes",
+            lost: Some(PASSED_OVER),
+        },
+    ],
 };
+
+/// Netlink messages, while what netlink delivers is compared with what the other
+/// hooks tell. They are built with preemption on, and a program of fentry that is
+/// preempted is passed over for all tasks that follow on its processor, until
+/// it goes on; a kprobe cannot be preempted. So kprobes come first here.
+pub const MESSAGES: Hook = Hook {
+    tells: "messages that netlink should deliver",
+    ways: &[
+        Way {
+            attachments: &[
+                message("message_due"),
+                MESSAGE_DONE,
+                entry(GET_ID, "id_begins"),
+                exit(GET_ID, "id_ends"),
+            ],
+            method: Some(Method::Kprobe),
+            why: "5.4 and later: just where a message would be built, and where the entry's id is \
+                  made for it: a global function that ctnetlink calls from another module",
+            lost: None,
+        },
+        Way {
+            // The exit of fentry has the argument beside the result.
+            attachments: &[message("message_due"), MESSAGE_DONE, exit(GET_ID, "id_ends")],
+            method: Some(Method::Fentry),
+            why: "the same without kprobes",
+            lost: Some(PASSED_OVER),
+        },
+        Way {
+            attachments: &[message("message_due_unpaired")],
+            method: Some(Method::Kprobe),
+            why: "without the id",
+            lost: Some(UNPAIRED),
+        },
+        Way {
+            attachments: &[message("message_due_unpaired")],
+            method: Some(Method::Fentry),
+            why: "without the id and without kprobes",
+            lost: Some(UNPAIRED),
+        },
+    ],
+};
+
+const GET_ID: &str = "nf_ct_get_id";
+const MESSAGE_DONE: Attachment = Attachment { at: At::Exit, ..message("message_done") };
+const PASSED_OVER: &str = "a program may be passed over when a task that runs it is preempted; that \
+                           is counted";
+const UNPAIRED: &str = "entries are told apart by their tuples, so one that follows another of the \
+                        same tuple at once may be taken for it";
 
 /// Functions that run seldom and say why a flow ends: each its own hook, because
 /// one that is missing costs its causes only.
@@ -151,6 +222,7 @@ pub const ACTIVITIES: [Hook; 5] = [
         tells: "the cause expired_gc, and [GC]",
         ways: &[Way {
             attachments: &[entry("gc_worker", "gc_begins"), exit("gc_worker", "gc_ends")],
+            method: None,
             why: "one scan in 1 to 60 seconds",
             lost: None,
         }],
@@ -162,6 +234,7 @@ pub const ACTIVITIES: [Hook; 5] = [
                 entry("early_drop", "early_drop_begins"),
                 exit("early_drop", "early_drop_ends"),
             ],
+            method: None,
             why: "one call for each packet that finds the table full",
             lost: None,
         }],
@@ -173,6 +246,7 @@ pub const ACTIVITIES: [Hook; 5] = [
                 entry("ctnetlink_del_conntrack", "deletion_begins"),
                 exit("ctnetlink_del_conntrack", "deletion_ends"),
             ],
+            method: None,
             why: "one call for each netlink request, reached by pointer",
             lost: None,
         }],
@@ -184,6 +258,7 @@ pub const ACTIVITIES: [Hook; 5] = [
                 entry("nf_ct_iterate_cleanup_net", "cleanup_begins"),
                 exit("nf_ct_iterate_cleanup_net", "cleanup_ends"),
             ],
+            method: None,
             why: "one call for each removal of many",
             lost: None,
         }],
@@ -195,6 +270,7 @@ pub const ACTIVITIES: [Hook; 5] = [
                 entry("nf_conntrack_cleanup_net_list", "netns_end_begins"),
                 exit("nf_conntrack_cleanup_net_list", "netns_end_ends"),
             ],
+            method: None,
             why: "one call for each batch of namespaces that end",
             lost: None,
         }],
@@ -202,12 +278,34 @@ pub const ACTIVITIES: [Hook; 5] = [
 ];
 
 /// Whether the program of this name, with its method, tells events. The others
-/// tell causes.
+/// tell causes and messages.
 pub fn tells_events(program: &str) -> bool {
-    let own = program.split_once('_').map_or(program, |(_method, own)| own);
-    let hooks = [REMOVED, INSERTED, EXPECTED, CHANGED];
-    let mut attachments = hooks.iter().flat_map(|hook| hook.ways).flat_map(|way| way.attachments);
-    attachments.any(|attachment| attachment.program == own)
+    [REMOVED, INSERTED, EXPECTED, CHANGED].iter().any(|hook| hook.has(program))
+}
+
+/// Whether the program of this name, with its method, tells of netlink messages.
+pub fn tells_messages(program: &str) -> bool {
+    MESSAGES.has(program)
+}
+
+impl Hook {
+    /// The programs of all its ways.
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.ways.iter().flat_map(|way| way.attachments).map(|attachment| attachment.program)
+    }
+
+    /// Whether the program of this name, with its method, is one of its own.
+    fn has(&self, program: &str) -> bool {
+        let own = program.split_once('_').map_or(program, |(_method, own)| own);
+        self.programs().any(|program| program == own)
+    }
+}
+
+impl Way {
+    /// Whether it tells the ids of entries.
+    pub fn tells_ids(&self) -> bool {
+        self.attachments.iter().any(|attachment| attachment.function == GET_ID)
+    }
 }
 
 #[cfg(test)]
@@ -217,7 +315,7 @@ mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = Hook> {
-        [REMOVED, INSERTED, EXPECTED, CHANGED].into_iter().chain(ACTIVITIES)
+        [REMOVED, INSERTED, EXPECTED, CHANGED, MESSAGES].into_iter().chain(ACTIVITIES)
     }
 
     #[test]
@@ -233,6 +331,28 @@ mod tests {
     fn programs_of_events_are_known_by_name() {
         assert!(tells_events("kprobe_flow_removed") && tells_events("fentry_confirm_ends"));
         assert!(!tells_events("fentry_gc_begins") && !tells_events(""));
+        for program in MESSAGES.programs().map(|program| format!("kprobe_{program}")) {
+            assert!(tells_messages(&program) && !tells_events(&program), "{program}");
+        }
+        assert!(!tells_messages("kprobe_flow_changed"));
+    }
+
+    #[test]
+    fn messages_are_told_by_either_method_with_ids_and_without() {
+        let ways: Vec<_> = MESSAGES.ways.iter().map(|way| (way.method, way.tells_ids())).collect();
+        let (kprobe, fentry) = (Some(Method::Kprobe), Some(Method::Fentry));
+        assert_eq!(ways, [(kprobe, true), (fentry, true), (kprobe, false), (fentry, false)]);
+        let exit_alone = MESSAGES.ways[1].attachments;
+        assert!(exit_alone.iter().all(|a| a.program != "id_begins"), "fexit knows the argument");
+    }
+
+    #[test]
+    fn what_messages_are_built_by_takes_an_integer_first() {
+        let attachments = [CHANGED, MESSAGES].iter().flat_map(|hook| hook.ways);
+        for attachment in attachments.flat_map(|way| way.attachments) {
+            let events = attachment.function == "ctnetlink_conntrack_event";
+            assert_eq!(attachment.integer_first, events, "{}", attachment.program);
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ const fn row(name: &'static str, what: What, need: Need, slot: fn(&mut Layout) -
 }
 
 /// All fields but the first, which follows from them.
-const FIELDS: [Row; 34] = [
+const FIELDS: [Row; 35] = [
     row("nf_conn.timeout", Sized(4), Required, |l| &mut l.timeout),
     row("nf_conn.zone.id", Sized(2), Part("zones"), |l| &mut l.zone_id),
     row("nf_conn.zone.dir", Sized(1), Part("zones"), |l| &mut l.zone_dir),
@@ -129,6 +129,7 @@ const FIELDS: [Row; 34] = [
     row("nf_ct_ext.offset", AnySize, Required, |l| &mut l.ext_offsets),
     row("nf_ct_ext_id.NF_CT_EXT_HELPER", Number, Part("helpers"), |l| &mut l.ext_helper),
     row("nf_ct_ext_id.NF_CT_EXT_ACCT", Number, Required, |l| &mut l.ext_acct),
+    row("nf_ct_ext_id.NF_CT_EXT_ECACHE", Number, Part("events"), |l| &mut l.ext_ecache),
     row("nf_ct_ext_id.NF_CT_EXT_TSTAMP", Number, Part("times"), |l| &mut l.ext_tstamp),
     row("nf_ct_ext_id.NF_CT_EXT_LABELS", Number, Part("labels"), |l| &mut l.ext_labels),
     row("nf_conn_help.helper", Sized(8), Part("helpers"), |l| &mut l.help_helper),

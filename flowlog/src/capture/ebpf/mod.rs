@@ -16,6 +16,9 @@
 //! | `clock` | the kernel's clock → time of day |
 //! | `dumps` | dumps and queries over netlink, as flows of one namespace |
 //! | `selfcheck` | do the hooks see all? |
+//! | [`witness`] | the same for a cross-check: events with their origin, and due messages |
+//! | `ledger` | how many messages were due in each namespace |
+//! | `spoil` | events dropped or altered on purpose, for tests |
 //! | [`unable`] | why it cannot be had here |
 //! | `ability` | what can be had here, found by trying |
 
@@ -34,11 +37,14 @@ use self::counts::Counts;
 use self::decode::Decoder;
 use self::dumps::Dumps;
 use self::hooks::Hook;
+use self::ledger::Ledger;
 pub use self::probes::Method;
-use self::probes::{ProbeError, Probes};
+use self::probes::{ProbeError, Probes, Sizes};
 use self::reader::Reader;
 use self::selfcheck::SelfCheck;
+use self::spoil::Spoil;
 pub use self::unable::Unable;
+use self::witness::{Losses, Passed};
 use super::filter::{Filter, Network};
 use super::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
 use crate::config::Attach;
@@ -57,18 +63,23 @@ mod decode;
 mod dumps;
 pub mod hooks;
 pub mod layout;
+mod ledger;
 #[cfg(feature = "ebpf-log")]
 mod messages;
 pub mod probes;
 mod reader;
 pub mod replay;
 mod selfcheck;
+mod spoil;
 pub mod unable;
+pub mod witness;
 
 /// Bytes of the ring that an event takes, with the header of its record.
 const RECORD: usize = size_of::<flowlog_ebpf::RawFlow>() + 8;
 /// Between two looks at what the programs count, while events come.
 const COUNTS: Duration = Duration::from_secs(1);
+/// Namespaces whose messages are counted.
+const NAMESPACES: u32 = 4096;
 /// Prefix lengths count from the family, which stands before the address.
 const FAMILY_BITS: u32 = 8;
 
@@ -90,9 +101,18 @@ pub struct Settings {
     pub netns: Option<u32>,
     /// Inode number of the namespace that the daemon's sockets are in.
     pub own_netns: u32,
+    /// The events are compared with netlink's, which tells all updates if it
+    /// tells any: all are wanted, and messages can be counted by namespace.
+    pub all_updates: bool,
 }
 
 impl Settings {
+    /// Which kinds of events are told, by [`CheckKind`](crate::stats::CheckKind).
+    pub fn tells(&self) -> [bool; 4] {
+        let (new, updates) = (self.wants_new(), self.wants_updates());
+        [new, updates, self.wants_ends(), self.wants_expectations()]
+    }
+
     fn wants_new(&self) -> bool {
         self.mask.intersects(Kinds::NEW | Kinds::HELPER)
     }
@@ -103,6 +123,19 @@ impl Settings {
 
     fn wants_updates(&self) -> bool {
         decode::updates(self.mask) != 0
+    }
+
+    /// Which changes make an update.
+    fn updates(&self) -> u32 {
+        if self.all_updates && self.wants_updates() {
+            return u32::MAX;
+        }
+        decode::updates(self.mask)
+    }
+
+    fn sizes(&self) -> Sizes {
+        // The programs' own size takes some memory of each processor.
+        Sizes { ring: self.ring, namespaces: if self.all_updates { NAMESPACES } else { 1 } }
     }
 
     fn wants_expectations(&self) -> bool {
@@ -131,7 +164,7 @@ impl Settings {
             counted_netns: self.own_netns,
             filters: filters(&self.filter),
             kinds,
-            updates: decode::updates(self.mask),
+            updates: self.updates(),
             protocols,
         }
     }
@@ -165,10 +198,13 @@ pub struct EbpfCapture {
     /// Events have come since then.
     stale: bool,
     /// Losses that have been counted and not yet told.
-    untold: u64,
-    /// Times that programs of events were passed over, as last seen.
-    missed: u64,
+    untold: Losses,
+    /// Times that programs were passed over, as last seen.
+    passed: Passed,
     reader: Reader,
+    ledger: Ledger,
+    spoil: Option<Spoil>,
+    own_netns: u32,
     dumps: Dumps,
     selfcheck: Option<SelfCheck>,
     room: usize,
@@ -190,6 +226,7 @@ impl EbpfCapture {
         let (mut probes, selfcheck) = attach(settings, &settings.for_programs(layout), &btf)?;
         let counts = Counts::new(probes.take_map("COUNTS")?, stats.clone())?;
         let ring = RingBuf::try_from(probes.take_map("RECORDS")?)?;
+        let ledger = Ledger::new(probes.take_map("LEDGER")?, probes.take_map("MESSAGES")?)?;
         let mut capture = Self {
             ring,
             method: probes.method(),
@@ -197,9 +234,12 @@ impl EbpfCapture {
             counts,
             counted: Instant::now(),
             stale: false,
-            untold: 0,
-            missed: 0,
+            untold: Losses::default(),
+            passed: Passed::default(),
             reader: Reader::new(Decoder { hz: clock::jiffies_per_second() }, stats.clone()),
+            ledger,
+            spoil: Spoil::wanted(settings.own_netns),
+            own_netns: settings.own_netns,
             dumps,
             selfcheck,
             room: settings.ring as usize / RECORD,
@@ -232,9 +272,19 @@ impl EbpfCapture {
         Progress { messages, drained }
     }
 
-    /// Looks at what the programs count. A loss stands behind what was read
+    /// Tells what the programs have counted. A loss stands behind what was read
     /// before it was noticed.
     fn read_counts(&mut self, sink: &mut dyn RecordSink) {
+        self.look();
+        let events = std::mem::take(&mut self.untold).events();
+        if events > 0 {
+            let at = crate::capture::netlink::now_ns();
+            sink.record(Record::Lost(Lost { source: "ebpf", events, at }));
+        }
+    }
+
+    /// Looks at what the programs count.
+    fn look(&mut self) {
         self.counted = Instant::now();
         self.stale = false;
         let news = match self.counts.read() {
@@ -246,7 +296,7 @@ impl EbpfCapture {
                 return;
             }
         };
-        if news.lost > 0 && self.complaints.allow() {
+        if news.losses.events() > 0 && self.complaints.allow() {
             let places: Vec<_> =
                 news.lost_by_processor.iter().map(|(cpu, n)| format!("{n} on CPU {cpu}")).collect();
             warn!(
@@ -254,26 +304,8 @@ impl EbpfCapture {
                 places.join(", ")
             );
         }
-        let events = news.lost + std::mem::take(&mut self.untold) + self.newly_missed();
-        if events > 0 {
-            let at = crate::capture::netlink::now_ns();
-            sink.record(Record::Lost(Lost { source: "ebpf", events, at }));
-        }
-    }
-
-    /// Events of which no program told, because the kernel had passed it over.
-    fn newly_missed(&mut self) -> u64 {
-        let Some(probes) = &self.probes else { return 0 };
-        let mut missed = 0;
-        for (program, misses) in probes.misses() {
-            if hooks::tells_events(program) {
-                missed += misses;
-            }
-        }
-        let new = missed.saturating_sub(self.missed);
-        self.missed = self.missed.max(missed);
-        self.stats.add(Counter::EbpfMissed, new);
-        new
+        self.untold += news.losses;
+        self.look_for_missed();
     }
 }
 
@@ -323,7 +355,7 @@ impl Capture for EbpfCapture {
     /// losses told are all there were.
     fn finish(&mut self, sink: &mut dyn RecordSink) -> io::Result<()> {
         self.read_counts(sink);
-        self.probes = None;
+        self.detach();
         while self.drain_ring(usize::MAX, sink).messages > 0 {}
         self.read_counts(sink);
         Ok(())
@@ -345,8 +377,8 @@ impl Capture for EbpfCapture {
         // Losses that show here are told by the drain that follows.
         if let (Some(count), Ok(news)) = (kernel::conntrack_count(), self.counts.read()) {
             let (new, destroyed) = self.counts.counted();
-            self.untold += news.lost;
-            self.stale |= news.lost > 0;
+            self.untold += news.losses;
+            self.stale |= news.losses.events() > 0;
             selfcheck.compare(now, count, new, destroyed);
         }
     }
@@ -361,7 +393,7 @@ fn attach(
 ) -> Result<(Probes, Option<SelfCheck>), Unable> {
     let with = |method| -> Result<_, Unable> {
         unable::preconditions(method)?;
-        let mut probes = Probes::new(method, for_programs, settings.ring)?;
+        let mut probes = Probes::new(method, for_programs, settings.sizes())?;
         fill_filters(&mut probes, &settings.filter)?;
         let mut amiss = Vec::new();
         let selfcheck = attach_all(settings, &mut probes, btf, &mut amiss)?;

@@ -6,12 +6,13 @@
 //! kernel's own BTF only, and conntrack is a module nearly everywhere), so
 //! those programs are taken out of the object here and loaded by `bpf`.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use aya::maps::{Map, MapData};
-use aya::programs::{KProbe, ProgramError};
+use aya::programs::kprobe::KProbeLinkId;
+use aya::programs::{KProbe, Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
 use flowlog_ebpf::Settings;
@@ -84,6 +85,15 @@ impl ProbeError {
     }
 }
 
+/// How large the maps are whose size is not always the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Bytes of the ring: a power of two, in pages.
+    pub ring: u32,
+    /// Namespaces whose messages can be counted.
+    pub namespaces: u32,
+}
+
 /// Programs at work.
 pub struct Probes {
     method: Method,
@@ -91,8 +101,8 @@ pub struct Probes {
     tracing: Option<TracingObject>,
     /// Programs of fentry, with the links that keep them attached.
     traced: Vec<Traced>,
-    /// Names of aya's programs that are attached.
-    probed: BTreeSet<String>,
+    /// aya's programs that are loaded, by name, and where they are attached.
+    probed: BTreeMap<String, Vec<KProbeLinkId>>,
     hidden: HashSet<String>,
     #[cfg(feature = "ebpf-log")]
     messages: super::messages::Messages,
@@ -109,14 +119,15 @@ impl Probes {
     ///
     /// # Errors
     /// The kernel refuses a map.
-    pub fn new(method: Method, settings: &Settings, ring: u32) -> Result<Self, ProbeError> {
+    pub fn new(method: Method, settings: &Settings, sizes: Sizes) -> Result<Self, ProbeError> {
         let refused = |error: &dyn std::error::Error| ProbeError::Object(chain(error));
         let ebpf = EbpfLoader::new()
             // The programs relocate nothing; without this all of the kernel's
             // BTF would be read and kept.
             .btf(None)
             .override_global("SETTINGS", bytemuck::bytes_of(settings), true)
-            .map_max_entries("RECORDS", ring)
+            .map_max_entries("RECORDS", sizes.ring)
+            .map_max_entries("LEDGER", sizes.namespaces)
             .load(OBJECT)
             .map_err(|error| refused(&error))?;
         let tracing = match method {
@@ -135,7 +146,7 @@ impl Probes {
             ebpf,
             tracing,
             traced: Vec::new(),
-            probed: BTreeSet::new(),
+            probed: BTreeMap::new(),
             hidden: hidden(),
         })
     }
@@ -165,11 +176,16 @@ impl Probes {
     pub fn attach(&mut self, hook: &Hook, btf: &KernelBtf) -> Result<Way, ProbeError> {
         let mut tried = Vec::new();
         let mut errno = None;
-        for way in hook.ways {
+        let fentry = self.tracing.is_some();
+        let ways = hook.ways.iter().filter(|way| fentry || way.method != Some(Method::Fentry));
+        for way in ways {
             match self.attach_way(way, btf) {
                 Ok(()) => return Ok(*way),
                 // Another function would be refused for the same reason.
-                Err(error) if matches!(error.errno(), Some(libc::EPERM | libc::EACCES)) => {
+                Err(error)
+                    if way.method.is_none()
+                        && matches!(error.errno(), Some(libc::EPERM | libc::EACCES)) =>
+                {
                     return Err(error);
                 }
                 Err(error) => {
@@ -182,29 +198,69 @@ impl Probes {
         Err(ProbeError::NoWay { tells: hook.tells, tried: tried.join("; "), errno })
     }
 
+    /// Detaches all programs of `hook`. They stay loaded, so that
+    /// [`Probes::attach`] needs fewer rights the next time.
+    pub fn detach(&mut self, hook: &Hook) {
+        // Exits last: what is entered must be left.
+        let (exits, entries): (Vec<&Attachment>, Vec<_>) = hook
+            .ways
+            .iter()
+            .flat_map(|way| way.attachments)
+            .partition(|attachment| attachment.at == At::Exit);
+        for attachment in entries.into_iter().chain(exits) {
+            self.detach_program(attachment.program);
+        }
+    }
+
+    fn detach_program(&mut self, name: &str) {
+        let (kprobe, fentry) = (format!("kprobe_{name}"), format!("fentry_{name}"));
+        for traced in self.traced.iter_mut().filter(|traced| traced.name == fentry) {
+            traced.link = None;
+        }
+        let links = self.probed.get_mut(&kprobe).map(std::mem::take).unwrap_or_default();
+        if let Some(Program::KProbe(program)) = self.ebpf.program_mut(&kprobe) {
+            for link in links {
+                if let Err(error) = program.detach(link) {
+                    debug!("{kprobe} cannot be detached: {}", chain(&error));
+                }
+            }
+        }
+    }
+
     fn attach_way(&mut self, way: &Way, btf: &KernelBtf) -> Result<(), ProbeError> {
+        let method = way.method.unwrap_or(self.method);
         for attachment in way.attachments {
-            self.find(attachment, btf)?;
+            self.find(method, attachment, btf)?;
         }
         // Exits first: what is entered before its exit is attached would be
         // remembered for ever.
         let (exits, entries): (Vec<_>, Vec<_>) =
             way.attachments.iter().partition(|attachment| attachment.at == At::Exit);
         for attachment in exits.into_iter().chain(entries) {
-            match self.method {
-                Method::Kprobe => self.attach_kprobe(attachment)?,
-                Method::Fentry => self.attach_fentry(attachment, btf)?,
+            let attached = match method {
+                Method::Kprobe => self.attach_kprobe(attachment),
+                Method::Fentry => self.attach_fentry(attachment, btf),
+            };
+            if let Err(error) = attached {
+                // Half a way would tell what the next way tells again.
+                way.attachments.iter().for_each(|half| self.detach_program(half.program));
+                return Err(error);
             }
         }
         Ok(())
     }
 
     /// Whether the function is there, and is the one that is meant.
-    fn find(&self, attachment: &Attachment, btf: &KernelBtf) -> Result<(), ProbeError> {
+    fn find(
+        &self,
+        method: Method,
+        attachment: &Attachment,
+        btf: &KernelBtf,
+    ) -> Result<(), ProbeError> {
         let Attachment { function, integer_first, .. } = *attachment;
         let no = |cause: &str| {
             Err(ProbeError::Refused {
-                method: self.method.name(),
+                method: method.name(),
                 function,
                 cause: cause.to_owned(),
                 errno: None,
@@ -218,12 +274,10 @@ impl Probes {
                 no("its first argument is none of events: another function of the same name")
             }
             Some(_) => Ok(()),
-            None if self.method == Method::Kprobe && !integer_first => {
-                match in_kallsyms(function) {
-                    true => Ok(()),
-                    false => no("there is no such function in this kernel"),
-                }
-            }
+            None if method == Method::Kprobe && !integer_first => match in_kallsyms(function) {
+                true => Ok(()),
+                false => no("there is no such function in this kernel"),
+            },
             None => no("there is no such function in the kernel's BTF"),
         }
     }
@@ -241,11 +295,12 @@ impl Probes {
         let program = self.ebpf.program_mut(&name).ok_or_else(missing)?;
         let program: &mut KProbe =
             program.try_into().map_err(|error: ProgramError| refused(&error, None))?;
-        if !self.probed.contains(&name) {
+        if !self.probed.contains_key(&name) {
             program.load().map_err(|error| refused(&error, errno(&error)))?;
         }
-        program.attach(function, 0).map_err(|error| refused(&error, errno(&error)))?;
-        self.probed.insert(name);
+        let links = self.probed.entry(name).or_default();
+        let link = program.attach(function, 0).map_err(|error| refused(&error, errno(&error)))?;
+        links.push(link);
         Ok(())
     }
 
@@ -255,6 +310,18 @@ impl Probes {
         btf: &KernelBtf,
     ) -> Result<(), ProbeError> {
         let Attachment { function, program, at, .. } = *attachment;
+        let name = format!("fentry_{program}");
+        let waits = |traced: &Traced| {
+            (traced.name.as_str(), traced.function) == (&*name, function) && traced.link.is_none()
+        };
+        if let Some(traced) = self.traced.iter_mut().find(|traced| waits(traced))
+            && let Ok(link) = bpf::attach(traced.program.as_fd())
+        {
+            traced.link = Some(link);
+            return Ok(());
+        }
+        // Kernels up to 5.13 attach a program once.
+        self.traced.retain(|traced| !waits(traced));
         let refused =
             |cause: String, errno| ProbeError::Refused { method: "fentry", function, cause, errno };
         let (Some(tracing), Some(found)) = (&mut self.tracing, btf.function(function)) else {
@@ -263,12 +330,11 @@ impl Probes {
         let of_io = |error: io::Error| refused(error.to_string(), error.raw_os_error());
         let module = found.module;
         tracing.open_module(module).map_err(of_io)?;
-        let name = format!("fentry_{program}");
         let loaded = tracing
             .load(&name, at == At::Exit, found.type_id, module)
             .map_err(|error| refused(error.to_string(), error.errno()))?;
         let link = bpf::attach(loaded.as_fd()).map_err(of_io)?;
-        self.traced.push(Traced { name, program: loaded, _link: link });
+        self.traced.push(Traced { name, function, program: loaded, link: Some(link) });
         Ok(())
     }
 
@@ -277,7 +343,7 @@ impl Probes {
         let of = |program: BorrowedFd<'_>| bpf::misses(program).unwrap_or(0);
         let traced =
             self.traced.iter().map(|traced| (traced.name.as_str(), of(traced.program.as_fd())));
-        let probed = self.probed.iter().filter_map(|name| {
+        let probed = self.probed.keys().filter_map(|name| {
             let program = self.ebpf.program(name)?.fd().ok()?;
             Some((name.as_str(), of(program.as_fd())))
         });
@@ -290,11 +356,14 @@ impl Probes {
     }
 }
 
-/// A program of fentry at work.
+/// A program of fentry.
 struct Traced {
     name: String,
+    /// What it is for.
+    function: &'static str,
     program: OwnedFd,
-    _link: OwnedFd,
+    /// None once it is detached.
+    link: Option<OwnedFd>,
 }
 
 /// The programs for fentry, out of the same object and with the same maps as
@@ -363,6 +432,7 @@ fn map_data(map: &Map) -> Option<&MapData> {
         | Map::HashMap(data)
         | Map::LpmTrie(data)
         | Map::PerCpuArray(data)
+        | Map::PerCpuHashMap(data)
         | Map::RingBuf(data) => Some(data),
         _ => None,
     }

@@ -6,6 +6,8 @@ use tracing::warn;
 
 use super::clock::Clock;
 use super::decode::{Decoder, Malformed, Told};
+use super::spoil::Spoil;
+use super::witness::WitnessSink;
 use crate::capture::RecordSink;
 use crate::event::{Event, Record};
 use crate::ratelimit::RateLimit;
@@ -20,6 +22,8 @@ pub(super) struct Reader {
     events: Box<[Event; AHEAD]>,
     /// Events that are decoded and not yet handed on.
     filled: usize,
+    /// Records that could not be decoded, and that nobody has asked for yet.
+    malformed: u64,
     complaints: RateLimit,
     stats: Stats,
 }
@@ -30,6 +34,7 @@ impl Reader {
             decoder,
             events: Box::new(std::array::from_fn(|_| Event::default())),
             filled: 0,
+            malformed: 0,
             complaints: RateLimit::per_second(),
             stats,
         }
@@ -40,16 +45,18 @@ impl Reader {
     #[inline]
     pub(super) fn take(&mut self, record: &[u8], clock: Clock, sink: &mut dyn RecordSink) {
         match self.decoder.decode(record, clock, &mut self.events[self.filled]) {
-            Ok(Told::Event) => {
+            Ok(Told::Event(_)) => {
                 self.filled += 1;
                 if self.filled == AHEAD {
                     self.hand_on(sink);
                 }
             }
-            Ok(Told::Expectation(expectation, at)) => {
+            Ok(Told::Expectation(expectation, at, _)) => {
                 self.hand_on(sink);
                 sink.record(Record::Expectation(&expectation, at));
             }
+            // Left over from a comparison that has ended.
+            Ok(Told::Notice(_)) => {}
             Err(error) => self.malformed(error),
         }
     }
@@ -63,7 +70,37 @@ impl Reader {
         }
     }
 
+    /// Takes a record and tells it at once, with what a cross-check must know.
+    pub(super) fn tell(
+        &mut self,
+        record: &[u8],
+        clock: Clock,
+        spoil: Option<&mut Spoil>,
+        sink: &mut dyn WitnessSink,
+    ) {
+        // Whatever is filled has been handed on.
+        let event = &mut self.events[0];
+        match self.decoder.decode(record, clock, event) {
+            Ok(Told::Event(origin)) => {
+                if spoil.is_none_or(|spoil| spoil.passes(event)) {
+                    sink.event(event, origin);
+                }
+            }
+            Ok(Told::Expectation(expectation, at, armed)) => {
+                sink.expectation(&expectation, at, armed);
+            }
+            Ok(Told::Notice(notice)) => sink.notice(&notice),
+            Err(error) => self.malformed(error),
+        }
+    }
+
+    /// How many records could not be decoded since this was last asked.
+    pub(super) fn take_malformed(&mut self) -> u64 {
+        std::mem::take(&mut self.malformed)
+    }
+
     fn malformed(&mut self, error: Malformed) {
+        self.malformed += 1;
         self.stats.add(Counter::EbpfMalformed, 1);
         if self.complaints.allow() {
             let total = self.stats.get(Counter::EbpfMalformed);

@@ -15,7 +15,7 @@ use super::super::btf::{Argument, BtfError};
 use super::*;
 
 /// Where things are in 6.1, 6.12 and 7.2.
-const PLACES: [(&str, [u32; 3]); 35] = [
+const PLACES: [(&str, [u32; 3]); 36] = [
     ("entry_size", [225, 225, 225]),
     ("nf_conn.timeout", [8, 8, 8]),
     ("nf_conn.zone.id", [12, 12, 12]),
@@ -35,6 +35,7 @@ const PLACES: [(&str, [u32; 3]); 35] = [
     ("nf_ct_ext.offset", [0, 0, 0]),
     ("nf_ct_ext_id.NF_CT_EXT_HELPER", [0, 0, 0]),
     ("nf_ct_ext_id.NF_CT_EXT_ACCT", [3, 3, 3]),
+    ("nf_ct_ext_id.NF_CT_EXT_ECACHE", [4, 4, 4]),
     ("nf_ct_ext_id.NF_CT_EXT_TSTAMP", [5, 5, 5]),
     ("nf_ct_ext_id.NF_CT_EXT_LABELS", [7, 7, 7]),
     ("nf_conn_help.helper", [0, 0, 0]),

@@ -81,9 +81,9 @@ impl Kernel<'_> {
         let offsets = self.btf.array(byte, 10);
         self.structure("nf_ct_ext", 12, vec![("offset", offsets, 0), ("len", byte, 10)]);
         // As without NAT: one less than usual.
-        let ids = [("NF_CT_EXT_HELPER", 0), ("NF_CT_EXT_ACCT", 2)];
+        let ids = [("NF_CT_EXT_HELPER", 0), ("NF_CT_EXT_ACCT", 2), ("NF_CT_EXT_ECACHE", 3)];
         let more = [("NF_CT_EXT_TSTAMP", 4), ("NF_CT_EXT_LABELS", 6)];
-        self.enumeration("nf_ct_ext_id", &[ids, more].concat());
+        self.enumeration("nf_ct_ext_id", &[ids.as_slice(), &more].concat());
         let counter = self.structure("counter", 16, vec![("packets", long, 0), ("bytes", long, 8)]);
         let counters = self.btf.array(counter, 2);
         self.structure("nf_conn_acct", 32, vec![("counter", counters, 0)]);
@@ -158,7 +158,7 @@ fn each_field_has_one_row_of_its_own() {
     }
     layout.entry_size = ABSENT;
     let values: Vec<_> = describe(&layout).map(|(_, value)| value).collect();
-    let expected: Vec<_> = std::iter::once(ABSENT).chain(1..=34).collect();
+    let expected: Vec<_> = std::iter::once(ABSENT).chain(1..=35).collect();
     assert_eq!(values, expected, "no two rows share a field");
     assert_eq!(values.len() * 4, size_of::<Layout>(), "no field is without a row");
     let names: HashSet<_> = describe(&layout).map(|(name, _)| name).collect();
@@ -179,6 +179,7 @@ fn everything_is_found_where_it_is() {
         ("net.net_cookie", 4000),
         ("net.ns.inum", 136),
         ("nf_ct_ext_id.NF_CT_EXT_ACCT", 2),
+        ("nf_ct_ext_id.NF_CT_EXT_ECACHE", 3),
         ("nf_conntrack_helper.name", 32),
         ("sk_buff.cb+netlink_skb_parms.portid", 52),
         ("tcp_conntrack.TCP_CONNTRACK_CLOSE", 8),
@@ -198,6 +199,8 @@ fn what_some_kernels_lack_is_absent_as_a_whole() {
     let times = ["nf_ct_ext_id.NF_CT_EXT_TSTAMP", "nf_conn_tstamp.start", "nf_conn_tstamp.stop"];
     assert_eq!(absent(&layout_without("nf_ct_ext_id", "NF_CT_EXT_TSTAMP").unwrap()), times);
     assert_eq!(absent(&layout_without("nf_conn_tstamp", "stop").unwrap()), times);
+    let events = ["nf_ct_ext_id.NF_CT_EXT_ECACHE", "nf_ct_event.ct", "nf_ct_event.portid"];
+    assert_eq!(absent(&layout_without("nf_ct_ext_id", "NF_CT_EXT_ECACHE").unwrap()), events);
     let labels = ["nf_ct_ext_id.NF_CT_EXT_LABELS"];
     assert_eq!(absent(&layout_without("nf_conn_labels", "bits").unwrap()), labels);
     let expectations = absent(&layout_without("nf_conntrack_tuple_mask", "src").unwrap());
