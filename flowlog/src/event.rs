@@ -78,6 +78,9 @@ pub enum Cause {
     Reset,
     /// It stood for a race that two packets of one flow had lost.
     NatClash,
+    /// Nobody knows: every source lost its end, which was found by comparing
+    /// the table of live flows with the kernel's.
+    Lost,
     /// None of these: NAT's addresses went away, a GRE sibling ended, and the
     /// like.
     Other,
@@ -96,6 +99,7 @@ impl Cause {
             Self::TcpReopened => "tcp_reopened",
             Self::Reset => "reset",
             Self::NatClash => "nat_clash",
+            Self::Lost => "lost",
             Self::Other => "other",
         }
     }

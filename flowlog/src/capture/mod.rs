@@ -101,6 +101,10 @@ pub trait Capture {
     /// the next [`Capture::drain`].
     fn check(&mut self, _now: Instant) {}
 
+    /// Brings counters that are computed, such as the lag of a second source,
+    /// up to date: the totals are told next.
+    fn before_totals(&mut self) {}
+
     /// Ends the capture: no event after this call is reported, and what had
     /// come before it, losses included, is told now. Called once, when nothing
     /// more is drained.

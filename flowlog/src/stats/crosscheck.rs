@@ -70,11 +70,13 @@ pub enum Check {
     Boundary,
     /// Neither told it; only its message was seen to be due.
     Unseen,
+    /// Those of `Unseen` that eBPF's own loss counters do not explain.
+    UnseenUnexplained,
 }
 
 impl Check {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Ebpf,
         Self::Netlink,
         Self::Due,
@@ -90,6 +92,7 @@ impl Check {
         Self::Unchecked,
         Self::Boundary,
         Self::Unseen,
+        Self::UnseenUnexplained,
     ];
 
     /// Its name in reports.
@@ -110,6 +113,7 @@ impl Check {
             Self::Unchecked => "unchecked",
             Self::Boundary => "boundary",
             Self::Unseen => "unseen",
+            Self::UnseenUnexplained => "unseen_unexplained",
         }
     }
 }

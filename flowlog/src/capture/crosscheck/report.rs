@@ -62,13 +62,18 @@ impl Report {
         CheckKind::ALL.into_iter().map(|kind| self.count(check, kind)).sum()
     }
 
-    /// Findings that no loss counter explains: told by one source only, or
-    /// differently.
+    /// Findings that no loss counter explains: told by one source only, by none,
+    /// or differently.
     pub fn unexplained(&self) -> u64 {
-        [Check::OnlyEbpfUnexplained, Check::OnlyNetlinkUnexplained, Check::Differing]
-            .into_iter()
-            .map(|check| self.sum(check))
-            .sum()
+        [
+            Check::OnlyEbpfUnexplained,
+            Check::OnlyNetlinkUnexplained,
+            Check::UnseenUnexplained,
+            Check::Differing,
+        ]
+        .into_iter()
+        .map(|check| self.sum(check))
+        .sum()
     }
 
     /// What each source has lost by its own counters, by the counter's name.

@@ -60,6 +60,8 @@ pub struct Settings {
 pub struct NetlinkCapture {
     events: NetfilterSocket,
     requests: NetfilterSocket,
+    /// Those that `events` is in.
+    groups: Vec<u32>,
     batch: Batch,
     replies: Box<[u8]>,
     /// Length of a reply that has been received and not yet handed on.
@@ -103,6 +105,7 @@ impl NetlinkCapture {
         Ok(Self {
             events,
             requests,
+            groups: settings.groups.clone(),
             batch: Batch::new(),
             replies: vec![0; REPLY].into_boxed_slice(),
             held: None,
@@ -146,6 +149,19 @@ impl NetlinkCapture {
         // (`NETLINK_S_CONGESTED`, net/netlink/af_netlink.c, 6.18).
         self.loss.report(&self.events, sink);
         Ok(Progress { messages, drained: Drained::Dry })
+    }
+
+    /// Hears no more events; those that have been queued can still be read.
+    ///
+    /// # Errors
+    /// None that a live socket gives.
+    pub fn leave(&mut self) -> io::Result<()> {
+        self.groups.drain(..).try_for_each(|group| self.events.leave(group))
+    }
+
+    /// Tells what has been lost, without waiting until the queue is dry.
+    pub fn tell_losses(&mut self, sink: &mut dyn RecordSink) {
+        self.loss.report(&self.events, sink);
     }
 
     /// Receives one datagram of replies, if a request is under way.

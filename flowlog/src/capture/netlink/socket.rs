@@ -48,6 +48,14 @@ impl NetfilterSocket {
         self.socket.add_membership(group)
     }
 
+    /// Leaves a multicast group.
+    ///
+    /// # Errors
+    /// None that a live socket gives.
+    pub fn leave(&self, group: u32) -> io::Result<()> {
+        self.socket.drop_membership(group)
+    }
+
     /// Asks the kernel to keep and repeat DESTROY events that did not fit.
     ///
     /// # Errors

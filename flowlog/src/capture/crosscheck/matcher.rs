@@ -1,0 +1,666 @@
+//! Two streams of events → one: each event once, with what both sources know of
+//! it, and each that only one of them told accounted for.
+//!
+//! Up to three words are spoken of an event: eBPF tells it, the kernel is seen to
+//! make a netlink message of it (a notice), and netlink delivers the message.
+//! They come in this order, but at the end of a flow the notice comes first. An
+//! event is let go when eBPF and netlink have told it, or when its window closes;
+//! then the words that are missing say what has happened.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashSet;
+
+use super::budget::{Budget, Explained};
+use super::findings::Findings;
+use super::late::Late;
+use super::queue::{Content, Id, Item, Key, Parts, Queue};
+use crate::capture::RecordSink;
+use crate::capture::ebpf::witness::{Losses, Notice, Origin};
+use crate::event::{Event, Expectation, Kinds, Lost, Record, Witness};
+use crate::flow::{Flow, Netns};
+use crate::stats::{Check, CheckKind, Counter, Stats};
+
+/// A processor that is about to speak may be kept from it for so long, by its
+/// host if it is a virtual one. Nanoseconds.
+const HESITATION: u64 = 500_000_000;
+/// Entries whose end is remembered, to know its message when it comes again.
+const ENDED: usize = 1 << 16;
+
+/// What is compared, and how patiently.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// How long an event waits.
+    pub(super) window: Duration,
+    /// How many wait at most.
+    pub(super) max_pending: usize,
+    /// Which kinds both sources tell, by [`CheckKind`].
+    pub(super) compared: [bool; 4],
+    /// The namespace that netlink tells of.
+    pub(super) netns: u32,
+}
+
+/// Why an item goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// Its window has closed, or nothing more will come.
+    Closed,
+    /// There are too many.
+    Evicted,
+}
+
+/// Puts the two streams together.
+pub(super) struct Matcher {
+    rules: Rules,
+    netns: Netns,
+    queue: Queue,
+    budget: Budget,
+    findings: Findings,
+    /// Words that may come after their event has gone.
+    late_ebpf: Late,
+    late_netlink: Late,
+    late_notices: Late,
+    /// All that happened until then has been told; nanoseconds since the epoch.
+    ebpf_seen: u64,
+    netlink_seen: u64,
+    /// Both sources are listened to from then on, and until then.
+    from: u64,
+    until: Option<u64>,
+    /// What netlink had queued before `from` arrives now.
+    opening: bool,
+    /// Messages that arrive until then may have been on their way before `from`.
+    settled: Instant,
+    /// The words of one event come in a fixed order ([`Matcher::find`]).
+    paired: bool,
+    ended: Ended,
+    /// Events that eBPF lost, and that have been logged as netlink told them.
+    healed: u64,
+    lost: Unhealed,
+}
+
+/// Losses of eBPF that netlink may still heal.
+#[derive(Default)]
+struct Unhealed {
+    samples: VecDeque<Sample>,
+    told: u64,
+}
+
+/// How many events eBPF had lost at some time.
+struct Sample {
+    lost: u64,
+    /// Nanoseconds since the epoch.
+    at: u64,
+    /// When netlink has healed what it can: it has told all that happened until
+    /// then, and all windows have closed.
+    due: Option<Instant>,
+}
+
+/// Entries that have ended lately.
+#[derive(Default)]
+struct Ended {
+    entries: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Ended {
+    fn insert(&mut self, entry: u64) {
+        if self.entries.insert(entry) {
+            self.order.push_back(entry);
+        }
+        if self.order.len() > ENDED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.entries.remove(&oldest);
+        }
+    }
+}
+
+impl Matcher {
+    pub(super) fn new(rules: Rules, stats: Stats) -> Self {
+        Self {
+            netns: Netns { cookie: None, inum: rules.netns },
+            rules,
+            queue: Queue::default(),
+            budget: Budget::default(),
+            findings: Findings::new(stats),
+            late_ebpf: Late::default(),
+            late_netlink: Late::default(),
+            late_notices: Late::default(),
+            ebpf_seen: 0,
+            netlink_seen: 0,
+            from: 0,
+            until: None,
+            opening: false,
+            settled: Instant::now(),
+            paired: false,
+            ended: Ended::default(),
+            healed: 0,
+            lost: Unhealed::default(),
+        }
+    }
+
+    /// Both sources are listened to from `from` on, nanoseconds since the epoch;
+    /// what netlink has queued until [`Matcher::opened`] is older. `paired`:
+    /// notices have ids.
+    pub(super) fn begin(&mut self, from: u64, now: Instant, paired: bool) {
+        self.from = from;
+        self.until = None;
+        (self.ebpf_seen, self.netlink_seen) = (0, 0);
+        self.opening = true;
+        self.settled = now + Duration::from_nanos(HESITATION);
+        self.paired = paired;
+    }
+
+    /// What had been queued before has been read.
+    pub(super) fn opened(&mut self) {
+        self.opening = false;
+    }
+
+    /// Netlink is listened to no longer, and has been read dry.
+    pub(super) fn end(&mut self, until: u64) {
+        self.until = Some(until);
+        self.netlink_seen = u64::MAX;
+    }
+
+    pub(super) fn findings(&self) -> &Findings {
+        &self.findings
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// All that has arrived so far has a lower number than this.
+    pub(super) fn mark(&self) -> u64 {
+        self.queue.mark()
+    }
+
+    /// All that had arrived when the mark was made has gone.
+    pub(super) fn has_passed(&mut self, mark: u64) -> bool {
+        self.queue.has_passed(mark)
+    }
+
+    /// The beginning of this flow waits to be told.
+    pub(super) fn is_beginning(&self, flow: &Flow) -> bool {
+        let key = Key::of_flow(CheckKind::New, flow.orig, flow.zone);
+        self.queue.named(&key).next().is_some()
+    }
+
+    /// When [`Matcher::release`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let first = self.queue.first().map(|id| self.queue.get(id).since + self.rules.window);
+        let lost = self.lost.samples.front().and_then(|sample| sample.due);
+        [first, lost].into_iter().flatten().min()
+    }
+
+    fn is_compared(&self, kind: CheckKind) -> bool {
+        self.rules.compared[kind as usize]
+    }
+
+    /// eBPF has told an event.
+    pub(super) fn ebpf_event(
+        &mut self,
+        event: &Event,
+        origin: Origin,
+        now: Instant,
+        sink: &mut dyn RecordSink,
+    ) {
+        let kind = kind_of(event.kinds);
+        if !self.is_here(event.flow.netns) || !self.is_compared(kind) {
+            self.findings.stats().add(Counter::CrosscheckElsewhere, 1);
+            return self.pass(Content::Event(event.clone()), kind, now, sink);
+        }
+        match kind {
+            CheckKind::New => {
+                self.ended.entries.remove(&origin.entry);
+            }
+            CheckKind::Destroy => self.ended.insert(origin.entry),
+            CheckKind::Update | CheckKind::Expect => {}
+        }
+        let key = Key::of_flow(kind, event.flow.orig, event.flow.zone);
+        let content = Content::Event(event.clone());
+        self.ebpf(key, content, event.at, origin, now, sink);
+    }
+
+    /// The same for an expectation.
+    pub(super) fn ebpf_expectation(
+        &mut self,
+        expectation: &Expectation,
+        at: u64,
+        armed: bool,
+        now: Instant,
+        sink: &mut dyn RecordSink,
+    ) {
+        let content = Content::Expectation(expectation.clone(), at);
+        let kind = CheckKind::Expect;
+        if !self.is_here(expectation.netns) || !self.is_compared(kind) {
+            self.findings.stats().add(Counter::CrosscheckElsewhere, 1);
+            return self.pass(content, kind, now, sink);
+        }
+        let key = Key::of_expectation(expectation);
+        self.ebpf(key, content, at, Origin { entry: 0, armed }, now, sink);
+    }
+
+    fn is_here(&mut self, netns: Option<Netns>) -> bool {
+        let here = netns.is_some_and(|netns| netns.inum == self.netns.inum);
+        if here && self.netns.cookie.is_none() {
+            self.netns.cookie = netns.and_then(|netns| netns.cookie);
+        }
+        here
+    }
+
+    fn ebpf(
+        &mut self,
+        key: Key,
+        content: Content,
+        at: u64,
+        origin: Origin,
+        now: Instant,
+        sink: &mut dyn RecordSink,
+    ) {
+        self.ebpf_seen = self.ebpf_seen.max(at);
+        if self.until.is_some_and(|until| at > until) {
+            // It is not compared any more.
+            return self.pass(content, key.kind, now, sink);
+        }
+        self.findings.count(Check::Ebpf, key.kind);
+        if self.late_ebpf.take(&key) {
+            // It has been logged as netlink told it, and is not lost.
+            self.healed = self.healed.saturating_sub(1);
+            return;
+        }
+        let Some(id) = self.find(&key, Parts::EBPF, Some(origin.entry), None) else {
+            if !origin.armed {
+                self.findings.count(Check::Silent, key.kind);
+                return self.pass(content, key.kind, now, sink);
+            }
+            let id = self.queue.push(key, now);
+            self.take_ebpf(id, content, at, origin);
+            return;
+        };
+        let netlink = self.take_ebpf(id, content, at, origin);
+        if let Some(netlink) = netlink {
+            self.matched(id, &netlink, now);
+        }
+    }
+
+    /// The event of this name that `word`, which is told now, belongs to: the one
+    /// that is known by its entry, or by its id, else one of which neither
+    /// contradicts; of several the first.
+    ///
+    /// A beginning or a change is told by eBPF before its notice, within the same
+    /// call: a notice that is there already belongs to another, of which eBPF has
+    /// told nothing, and what eBPF has told last is what the notice is about. At
+    /// an end the notice comes first.
+    fn find(&self, key: &Key, word: Parts, entry: Option<u64>, id: Option<u32>) -> Option<Id> {
+        let notice_first = key.kind == CheckKind::Destroy;
+        let fits = |item: &Item| {
+            !item.parts.contains(word)
+                && match word {
+                    Parts::EBPF if self.paired && !notice_first => {
+                        !item.parts.contains(Parts::NOTICE)
+                    }
+                    Parts::NOTICE if self.paired && notice_first => {
+                        !item.parts.contains(Parts::EBPF)
+                    }
+                    _ => true,
+                }
+        };
+        let likeness = |item: &Item| {
+            if !fits(item) {
+                None
+            } else if entry.is_some() && item.entry == entry {
+                Some(0)
+            } else if !is_same(item.entry, entry) || !is_same(item.id, id) {
+                None
+            } else {
+                Some(if id.is_some() && item.id == id { 1 } else { 2 })
+            }
+        };
+        let like = self.queue.named(key).filter_map(|(found, item)| Some((likeness(item)?, found)));
+        if word == Parts::NOTICE && self.paired && !notice_first {
+            let last = like.clone().filter(|(likeness, _)| *likeness == 0).last();
+            if let Some((_, found)) = last {
+                return Some(found);
+            }
+        }
+        // Of equal ones `min_by_key` takes the first.
+        like.min_by_key(|(likeness, _)| *likeness).map(|(_, found)| found)
+    }
+
+    /// eBPF's account takes the place of netlink's, which is returned.
+    fn take_ebpf(&mut self, id: Id, content: Content, at: u64, origin: Origin) -> Option<Content> {
+        let item = self.queue.get_mut(id);
+        item.parts |= Parts::EBPF;
+        item.entry = Some(origin.entry);
+        item.at = at;
+        item.content.replace(content)
+    }
+
+    /// A message is due.
+    pub(super) fn notice(&mut self, notice: &Notice, now: Instant) {
+        let Notice { kind, entry, id, orig, zone, at } = *notice;
+        self.ebpf_seen = self.ebpf_seen.max(at);
+        if !self.is_compared(kind) {
+            return;
+        }
+        if kind == CheckKind::New {
+            self.ended.entries.remove(&entry);
+        }
+        let key = Key::of_flow(kind, orig, zone);
+        if self.late_notices.take(&key) {
+            return;
+        }
+        let found = self.find(&key, Parts::NOTICE, Some(entry), id);
+        let found = found.unwrap_or_else(|| self.queue.push(key, now));
+        let again = kind == CheckKind::Destroy && self.ended.entries.contains(&entry);
+        let item = self.queue.get_mut(found);
+        item.again = again;
+        item.parts |= Parts::NOTICE;
+        item.entry = Some(entry);
+        item.id = item.id.or(id);
+        if item.at == 0 {
+            item.at = at;
+        }
+    }
+
+    /// Netlink has told an event, which it wants to be kept.
+    pub(super) fn netlink_event(&mut self, event: &Event, now: Instant) {
+        let kind = kind_of(event.kinds);
+        let key = Key::of_flow(kind, event.flow.orig, event.flow.zone);
+        let mut event = event.clone();
+        event.flow.netns = Some(self.netns);
+        let (id, at) = (event.flow.id, event.at);
+        self.netlink(key, Content::Event(event), id, at, now);
+    }
+
+    /// The same for an expectation.
+    pub(super) fn netlink_expectation(&mut self, told: &Expectation, at: u64, now: Instant) {
+        let key = Key::of_expectation(told);
+        let told = Expectation { netns: Some(self.netns), ..told.clone() };
+        self.netlink(key, Content::Expectation(told, at), None, at, now);
+    }
+
+    fn netlink(&mut self, key: Key, content: Content, told: Option<u32>, at: u64, now: Instant) {
+        self.findings.count(Check::Netlink, key.kind);
+        if !self.is_compared(key.kind) {
+            return;
+        }
+        if self.late_netlink.take(&key) {
+            return;
+        }
+        let Some(id) = self.find(&key, Parts::NETLINK, None, told) else {
+            if self.late_netlink.is_full() {
+                self.findings.count(Check::Unchecked, key.kind);
+                return;
+            }
+            let id = self.queue.push_orphan(key, now);
+            let item = self.queue.get_mut(id);
+            (item.parts, item.content, item.id) = (Parts::NETLINK, Some(content), told);
+            item.at = at;
+            item.early = self.opening;
+            return;
+        };
+        self.queue.place_orphans_before(id);
+        let item = self.queue.get_mut(id);
+        item.parts |= Parts::NETLINK;
+        item.id = told.or(item.id);
+        self.netlink_seen = self.netlink_seen.max(item.at);
+        if item.parts.contains(Parts::EBPF) {
+            self.matched(id, &content, now);
+        } else {
+            item.content = Some(content);
+        }
+    }
+
+    /// Both have told it.
+    fn matched(&mut self, id: Id, netlink: &Content, now: Instant) {
+        let item = self.queue.get_mut(id);
+        item.done = Some(Witness::Both);
+        if let Some(ebpf) = &item.content {
+            let lag = now.saturating_duration_since(item.since);
+            self.findings.matched(&item.key, ebpf, netlink, lag);
+        }
+    }
+
+    /// The ring has been read dry: all that happened until `at` has been told.
+    pub(super) fn ebpf_is_dry(&mut self, at: u64) {
+        self.ebpf_seen = self.ebpf_seen.max(at);
+    }
+
+    /// The same for netlink's queue.
+    pub(super) fn netlink_is_dry(&mut self, at: u64) {
+        self.netlink_seen = self.netlink_seen.max(at);
+    }
+
+    /// eBPF has lost these until `at`.
+    pub(super) fn ebpf_lost(&mut self, losses: Losses, at: u64) {
+        let before = self.budget.lost_by_ebpf();
+        self.budget.ebpf_lost(losses);
+        let lost = self.budget.lost_by_ebpf();
+        if lost > before {
+            self.lost.samples.push_back(Sample { lost, at, due: None });
+        }
+    }
+
+    pub(super) fn netlink_lost(&mut self, messages: u64) {
+        self.budget.netlink_lost(messages);
+    }
+
+    /// What needs no comparison keeps its place.
+    fn pass(&mut self, content: Content, kind: CheckKind, now: Instant, sink: &mut dyn RecordSink) {
+        if self.queue.is_empty() {
+            return hand_on(content, None, Witness::Single, sink);
+        }
+        // Its name is of no use: nobody else will tell it.
+        let key = Key::of_flow(kind, Default::default(), 0);
+        let id = self.queue.push(key, now);
+        let item = self.queue.get_mut(id);
+        item.parts = Parts::all();
+        item.content = Some(content);
+        item.done = Some(Witness::Single);
+    }
+
+    /// Hands on what both have told, and what has waited long enough.
+    pub(super) fn release(&mut self, now: Instant, sink: &mut dyn RecordSink) {
+        while let Some(first) = self.queue.first() {
+            let item = self.queue.get(first);
+            let closed = item.done.is_some() || item.since + self.rules.window <= now;
+            let reason = if closed { Reason::Closed } else { Reason::Evicted };
+            if !closed && self.queue.len() <= self.rules.max_pending {
+                break;
+            }
+            self.let_go(reason, sink);
+        }
+        let seen = self.netlink_seen.saturating_sub(HESITATION);
+        self.late_netlink.forget(seen);
+        let seen = self.ebpf_seen.saturating_sub(HESITATION);
+        self.late_ebpf.forget(seen);
+        self.late_notices.forget(seen);
+        self.tell_lost(now, sink);
+    }
+
+    /// Hands on all that is left: nothing more will come.
+    pub(super) fn flush(&mut self, sink: &mut dyn RecordSink) {
+        self.ebpf_seen = u64::MAX;
+        self.netlink_seen = u64::MAX;
+        while !self.queue.is_empty() {
+            self.let_go(Reason::Closed, sink);
+        }
+        self.late_ebpf = Late::default();
+        self.late_netlink = Late::default();
+        self.late_notices = Late::default();
+        self.lost.samples.clear();
+        self.tell_lost_of(self.budget.lost_by_ebpf(), sink);
+    }
+
+    /// Of what eBPF lost, netlink has not healed the rest.
+    fn tell_lost(&mut self, now: Instant, sink: &mut dyn RecordSink) {
+        let told = self.netlink_seen.saturating_sub(HESITATION);
+        for sample in &mut self.lost.samples {
+            if sample.due.is_none() && sample.at <= told {
+                sample.due = Some(now + self.rules.window);
+            }
+        }
+        while let Some(Sample { lost, due, .. }) = self.lost.samples.front()
+            && due.is_some_and(|due| due <= now)
+        {
+            let lost = *lost;
+            self.lost.samples.pop_front();
+            self.tell_lost_of(lost, sink);
+        }
+    }
+
+    fn tell_lost_of(&mut self, lost: u64, sink: &mut dyn RecordSink) {
+        let events = lost.saturating_sub(self.healed).saturating_sub(self.lost.told);
+        if events > 0 {
+            self.lost.told += events;
+            self.findings.stats().add(Counter::CrosscheckLost, events);
+            let at = crate::capture::netlink::now_ns();
+            sink.record(Record::Lost(Lost { source: "both", events, at }));
+        }
+    }
+
+    /// The first item goes.
+    fn let_go(&mut self, reason: Reason, sink: &mut dyn RecordSink) {
+        let Some(mut item) = self.queue.pop() else { return };
+        let witness = match item.done {
+            Some(witness) => Some(witness),
+            None => self.judge(&item, reason),
+        };
+        self.expect_late(&item);
+        if let (Some(witness), Some(mut content)) = (witness, item.content.take()) {
+            if let (Witness::Healed, Content::Event(event)) = (witness, &mut content) {
+                // The notice tells it better than the message does.
+                event.at = item.at;
+            }
+            hand_on(content, item.id, witness, sink);
+        }
+    }
+
+    /// What the missing words of an item mean; returns as told by whom it is to
+    /// be logged, if at all.
+    fn judge(&mut self, item: &Item, reason: Reason) -> Option<Witness> {
+        let kind = item.key.kind;
+        if self.is_at_boundary(item) {
+            self.findings.count(Check::Boundary, kind);
+            return item.parts.contains(Parts::EBPF).then_some(Witness::Single);
+        }
+        if item.parts.contains(Parts::EBPF) {
+            return Some(self.judge_without_netlink(item, reason));
+        }
+        if item.again {
+            self.findings.count(Check::Redelivered, kind);
+            return None;
+        }
+        let seen = self.ebpf_seen.saturating_sub(HESITATION) >= item.at;
+        if reason == Reason::Evicted || !seen {
+            self.findings.count(Check::Unchecked, kind);
+            // Until eBPF tells it after all.
+            self.healed += u64::from(item.parts.contains(Parts::NETLINK));
+        } else if item.parts.contains(Parts::NETLINK) {
+            let explained = self.budget.explain_ebpf(kind);
+            if explained.is_none() && item.parts == Parts::NETLINK && item.since <= self.settled {
+                // It was on its way when eBPF was not yet there.
+                self.findings.count(Check::Boundary, kind);
+                return None;
+            }
+            self.findings.count(Check::OnlyNetlink, kind);
+            match explained {
+                Some(Explained::Lost) => self.healed += 1,
+                Some(Explained::Fault) => {}
+                None => self.findings.unexplained(Check::OnlyNetlinkUnexplained, "eBPF", item),
+            }
+            self.findings.count(Check::Healed, kind);
+        } else {
+            self.findings.count(Check::Unseen, kind);
+            let ebpf = self.budget.explain_ebpf(kind).is_some();
+            let netlink = self.budget.explain_netlink();
+            if !(ebpf && netlink) {
+                self.findings.unexplained(Check::UnseenUnexplained, "eBPF and netlink", item);
+            }
+        }
+        item.parts.contains(Parts::NETLINK).then_some(Witness::Healed)
+    }
+
+    fn judge_without_netlink(&mut self, item: &Item, reason: Reason) -> Witness {
+        let kind = item.key.kind;
+        let seen = self.netlink_seen.saturating_sub(HESITATION) >= item.at;
+        if reason == Reason::Evicted || !seen {
+            self.findings.count(Check::Unchecked, kind);
+            return Witness::Single;
+        }
+        // Of expectations there are no notices.
+        if !item.parts.contains(Parts::NOTICE) && kind != CheckKind::Expect {
+            let lost = self.budget.explain_notice();
+            self.findings.count(if lost { Check::Unchecked } else { Check::Silent }, kind);
+            return Witness::Single;
+        }
+        self.findings.count(Check::OnlyEbpf, kind);
+        if !self.budget.explain_netlink() {
+            self.findings.unexplained(Check::OnlyEbpfUnexplained, "netlink", item);
+        }
+        Witness::Ebpf
+    }
+
+    /// One of the sources was not listened to when this happened.
+    fn is_at_boundary(&self, item: &Item) -> bool {
+        let told = item.parts.intersects(Parts::EBPF | Parts::NOTICE);
+        let before = if told { item.at < self.from } else { item.early };
+        before || self.until.is_some_and(|until| item.at > until.saturating_sub(HESITATION))
+    }
+
+    /// Words that are missing may come yet, unless their source has told all
+    /// that happened until then, and belong to what has gone. The sources tell
+    /// in order, so they come before any like them of what still waits.
+    fn expect_late(&mut self, item: &Item) {
+        let Item { key, parts, at, .. } = *item;
+        if !parts.intersects(Parts::EBPF | Parts::NETLINK) {
+            // It has not been logged.
+            return;
+        }
+        let ebpf = self.ebpf_seen.saturating_sub(HESITATION) < at;
+        let netlink = self.netlink_seen.saturating_sub(HESITATION) < at;
+        if ebpf && !parts.contains(Parts::EBPF) {
+            self.late_ebpf.expect(key, at);
+        }
+        if netlink && !parts.contains(Parts::NETLINK) {
+            self.late_netlink.expect(key, at);
+        }
+        if ebpf && !parts.contains(Parts::NOTICE) && key.kind != CheckKind::Expect {
+            self.late_notices.expect(key, at);
+        }
+    }
+}
+
+/// Two names do not contradict each other.
+fn is_same<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+    one.is_none() || other.is_none() || one == other
+}
+
+fn kind_of(kinds: Kinds) -> CheckKind {
+    if kinds.contains(Kinds::DESTROY) {
+        CheckKind::Destroy
+    } else if kinds.contains(Kinds::NEW) {
+        CheckKind::New
+    } else {
+        CheckKind::Update
+    }
+}
+
+fn hand_on(content: Content, id: Option<u32>, witness: Witness, sink: &mut dyn RecordSink) {
+    match content {
+        Content::Event(mut event) => {
+            event.flow.id = event.flow.id.or(id);
+            event.witness = witness;
+            sink.record(Record::Event(&event));
+        }
+        Content::Expectation(expectation, at) => {
+            sink.record(Record::Expectation(&expectation, at));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
