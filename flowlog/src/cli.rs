@@ -3,11 +3,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{CaptureChoice, NetnsScope};
-use crate::verb::{self, list, run};
+use crate::config::values::parse_duration;
+use crate::config::{
+    self, Attach, BUFFER_LIMIT, CaptureChoice, MAX_PENDING, MAX_PENDING_BOUNDS, NetnsScope, RING,
+    RING_BOUNDS, WINDOW_MS, WINDOW_MS_BOUNDS,
+};
+use crate::verb::{self, audit, list, run};
 
 /// Logs every connection that this host tracks, and counts whatever is lost.
 #[derive(Debug, Parser)]
@@ -48,6 +54,8 @@ enum Verb {
         #[arg(long, value_name = "PATH")]
         netns: Option<PathBuf>,
     },
+    /// Compare what eBPF and netlink tell for a while; logs no flow
+    Audit(Audit),
     /// Tell plugins, their keys, defaults and meaning
     Info {
         /// One plugin instead of all
@@ -99,6 +107,85 @@ struct Run {
     activate: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = AUDIT_HELP)]
+struct Audit {
+    /// How long: a number with ms, s, m, h or d; without one of them, of seconds
+    #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = lasting)]
+    lasting: Duration,
+    /// Network namespace: a name of `ip netns`, or a path
+    #[arg(long, value_name = "PATH")]
+    netns: Option<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+    /// How eBPF is attached to the kernel's functions
+    #[arg(long, value_enum, default_value_t = AttachKind::Auto)]
+    attach: AttachKind,
+    /// Milliseconds that an event waits for the other source to tell it too
+    #[arg(long, value_name = "N", default_value_t = WINDOW_MS)]
+    #[arg(value_parser = within(WINDOW_MS_BOUNDS))]
+    window_ms: u32,
+    /// Events that wait at most
+    #[arg(long, value_name = "N", default_value_t = MAX_PENDING)]
+    #[arg(value_parser = within(MAX_PENDING_BOUNDS))]
+    max_pending: u32,
+    /// Room for eBPF events that wait to be read
+    #[arg(long, value_name = "BYTES", default_value_t = RING, value_parser = within(RING_BOUNDS))]
+    ring_buffer_size: u32,
+    /// Receive buffer of netlink [default: as netlink_socket_buffer_size]
+    #[arg(long, value_name = "BYTES", value_parser = within(1..=BUFFER_LIMIT))]
+    netlink_buffer_size: Option<u32>,
+}
+
+const AUDIT_HELP: &str = "\
+Exit codes: 0 every difference is explained, 1 some is not or nothing could be
+compared, 2 usage. SIGINT and SIGTERM end it early, with the report.";
+
+impl From<Audit> for audit::Options {
+    fn from(args: Audit) -> Self {
+        let Audit { lasting, netns, json, attach, window_ms, max_pending, .. } = args;
+        Self {
+            lasting,
+            netns,
+            json,
+            attach: match attach {
+                AttachKind::Auto => Attach::Auto,
+                AttachKind::Kprobe => Attach::Kprobe,
+                AttachKind::Fentry => Attach::Fentry,
+            },
+            window: Duration::from_millis(window_ms.into()),
+            max_pending: max_pending as usize,
+            ring_buffer: config::ring_size(args.ring_buffer_size),
+            netlink_buffer: args
+                .netlink_buffer_size
+                .map_or_else(config::default_buffers, |bytes| (bytes as usize, bytes as usize)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum AttachKind {
+    /// fentry where it can be had, else kprobes
+    Auto,
+    /// kprobes
+    Kprobe,
+    /// fentry, which costs less
+    Fentry,
+}
+
+/// Numbers between the bounds of a key of the configuration.
+fn within(bounds: std::ops::RangeInclusive<i64>) -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(bounds)
+}
+
+fn lasting(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("nothing is compared in no time; give a time such as 30s".to_owned()),
+        lasting => Ok(lasting),
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum CaptureKind {
     /// eBPF where the kernel allows it, else netlink
@@ -107,6 +194,8 @@ enum CaptureKind {
     Ebpf,
     /// nfnetlink_conntrack
     Netlink,
+    /// eBPF and netlink, compared event by event
+    Both,
 }
 
 impl From<CaptureKind> for CaptureChoice {
@@ -115,6 +204,7 @@ impl From<CaptureKind> for CaptureChoice {
             CaptureKind::Auto => Self::Auto,
             CaptureKind::Ebpf => Self::Ebpf,
             CaptureKind::Netlink => Self::Netlink,
+            CaptureKind::Both => Self::Both,
         }
     }
 }
@@ -161,6 +251,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
             };
             list::run(format, netns.as_deref())
         }
+        Verb::Audit(args) => audit::run(&args.into()),
         Verb::Info { plugin } => verb::info::run(plugin.as_deref()),
         #[cfg(feature = "ebpf")]
         Verb::Layout => verb::layout::run(),
@@ -195,9 +286,53 @@ mod tests {
         let args = run("flowlog --capture ebpf --netns all").unwrap();
         assert_eq!(args.capture.map(CaptureChoice::from), Some(CaptureChoice::Ebpf));
         assert_eq!(args.netns, Some(NetnsScope::All));
+        let args = run("flowlog --capture both").unwrap();
+        assert_eq!(args.capture.map(CaptureChoice::from), Some(CaptureChoice::Both));
         let args = run("flowlog --capture auto --netns blue").unwrap();
         assert_eq!(args.netns, Some(NetnsScope::Path("blue".into())));
         assert!(run("flowlog --capture bpf").is_err() && run("flowlog --netns ").is_err());
+    }
+
+    fn audit(line: &str) -> Result<audit::Options, String> {
+        let cli = Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;
+        match cli.verb {
+            Some(Verb::Audit(args)) => Ok(args.into()),
+            verb => Err(format!("{verb:?}")),
+        }
+    }
+
+    #[test]
+    fn an_audit_has_the_defaults_of_the_configuration() {
+        let options = audit("flowlog audit").unwrap();
+        assert_eq!(options.lasting, Duration::from_secs(30));
+        assert_eq!((options.window, options.max_pending), (Duration::from_secs(2), 262_144));
+        assert_eq!((options.attach, options.ring_buffer), (Attach::Auto, 16 << 20));
+        assert_eq!(options.netlink_buffer, config::default_buffers());
+        let line = "flowlog audit --for 2m --netns blue --json --attach kprobe --window-ms 100 \
+                    --max-pending 16 --ring-buffer-size 1000000 --netlink-buffer-size 65536";
+        let options = audit(line).unwrap();
+        assert_eq!(options.lasting, Duration::from_secs(120));
+        assert_eq!((options.netns, options.json), (Some("blue".into()), true));
+        assert_eq!((options.attach, options.ring_buffer), (Attach::Kprobe, 1 << 20));
+        assert_eq!(options.netlink_buffer, (65536, 65536));
+    }
+
+    #[test]
+    fn an_audit_of_no_known_time_is_refused_with_the_remedy() {
+        let refused = audit("flowlog audit --for 10min").unwrap_err();
+        assert!(
+            refused.contains("'10min' for '--for <DURATION>': `min` is no unit; write a number")
+        );
+        let refused = audit("flowlog audit --for 0s").unwrap_err();
+        assert!(refused.contains("give a time such as 30s"), "{refused}");
+    }
+
+    #[test]
+    fn numbers_out_of_bounds_are_refused() {
+        for option in ["window-ms 99", "max-pending 15", "ring-buffer-size 4095"] {
+            let refused = audit(&format!("flowlog audit --{option}")).unwrap_err();
+            assert!(refused.contains(" is not in "), "{refused}");
+        }
     }
 
     #[test]

@@ -254,8 +254,9 @@ impl Engine {
         Ok(())
     }
 
-    fn totals(&self) {
-        for source in &self.sources {
+    fn totals(&mut self) {
+        for source in &mut self.sources {
+            source.capture.before_totals();
             let (live, old) = (source.nfct.live(), source.nfct.preexisting());
             info!("[{}] {live} flows are live, {old} of them from before the start", source.id);
         }

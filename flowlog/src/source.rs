@@ -15,6 +15,8 @@ use crate::netns;
 use crate::plugin::nfct;
 use crate::stats::Stats;
 
+mod crosscheck;
+
 /// A source at work.
 pub struct Opened {
     /// Where its records come from.
@@ -49,9 +51,15 @@ fn open_here(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
     let mut opened = match source.capture {
         CaptureChoice::Netlink => over_netlink(source, stats)?,
         CaptureChoice::Ebpf => {
-            by_ebpf(source, stats).map_err(|why| anyhow!("eBPF capture cannot be had: {why}"))?
+            at_best(source, stats).map_err(|why| anyhow!("eBPF capture cannot be had: {why}"))?
         }
-        CaptureChoice::Auto => match by_ebpf(source, stats) {
+        CaptureChoice::Both => at_best(source, stats).map_err(|why| {
+            anyhow!(
+                "eBPF and netlink cannot be compared: {why}. With capture=auto flowlog runs by \
+                 what can be had"
+            )
+        })?,
+        CaptureChoice::Auto => match at_best(source, stats) {
             Ok(opened) => opened,
             Err(why) => {
                 fall_back(source, &why);
@@ -79,6 +87,14 @@ impl Opened {
     }
 }
 
+/// By eBPF, and compared with netlink where that is asked for.
+fn at_best(source: &config::Source, stats: &Stats) -> Result<Opened, String> {
+    match &source.crosscheck {
+        Some(settings) => crosscheck::crosscheck(source, settings, stats),
+        None => by_ebpf(source, stats),
+    }
+}
+
 /// Says why netlink is used, and what it cannot tell.
 fn fall_back(source: &config::Source, why: &str) {
     let elsewhere = match source.netns {
@@ -93,6 +109,12 @@ fn fall_back(source: &config::Source, why: &str) {
     if let Some(text) = untold_by_netlink(source.event_mask) {
         warn!("[{}] {text}", source.id);
     }
+    if source.crosscheck.is_some() {
+        warn!(
+            "[{}] nothing is compared, in spite of crosscheck_every, which needs eBPF",
+            source.id
+        );
+    }
 }
 
 #[cfg(not(feature = "ebpf"))]
@@ -102,19 +124,8 @@ fn by_ebpf(_: &config::Source, _: &Stats) -> Result<Opened, String> {
 
 #[cfg(feature = "ebpf")]
 fn by_ebpf(source: &config::Source, stats: &Stats) -> Result<Opened, String> {
-    use crate::capture::ebpf::{EbpfCapture, Settings};
-    let own = netns::current().map_err(|error| format!("the namespace has no number: {error}"))?;
-    let settings = Settings {
-        mask: source.nfct.mask,
-        tracked: source.nfct.hash.is_some(),
-        filter: source.nfct.filter.clone(),
-        attach: source.attach,
-        ring: source.ring_buffer,
-        netns: (source.netns != NetnsScope::All).then_some(own),
-        own_netns: own,
-        all_updates: false,
-    };
-    let capture = EbpfCapture::open(&settings, stats.clone())
+    use crate::capture::ebpf::EbpfCapture;
+    let capture = EbpfCapture::open(&ebpf_settings(source)?, stats.clone())
         .map_err(|error| format!("{error}; {}", error.remedy()))?;
     stats.use_ebpf();
     warn_of_silent_kernel(source);
@@ -125,6 +136,22 @@ fn by_ebpf(source: &config::Source, stats: &Stats) -> Result<Opened, String> {
         nfct: nfct::Settings { redump: None, ..source.nfct.clone() },
         activation: None,
         capabilities: CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_BPF]),
+    })
+}
+
+/// What eBPF is to capture, seen from the current namespace.
+#[cfg(feature = "ebpf")]
+fn ebpf_settings(source: &config::Source) -> Result<crate::capture::ebpf::Settings, String> {
+    let own = netns::current().map_err(|error| format!("the namespace has no number: {error}"))?;
+    Ok(crate::capture::ebpf::Settings {
+        mask: source.nfct.mask,
+        tracked: source.nfct.hash.is_some(),
+        filter: source.nfct.filter.clone(),
+        attach: source.attach,
+        ring: source.ring_buffer,
+        netns: (source.netns != NetnsScope::All).then_some(own),
+        own_netns: own,
+        all_updates: false,
     })
 }
 
@@ -141,14 +168,8 @@ fn warn_of_silent_kernel(source: &config::Source) {
 }
 
 fn over_netlink(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
-    let settings = netlink::Settings {
-        groups: source.nfct.groups(),
-        buffer: source.buffer.0,
-        buffer_max: source.buffer.1,
-        reliable: source.reliable,
-        filter: source.nfct.filter.clone(),
-    };
-    let capture = NetlinkCapture::open(&settings, stats.clone()).map_err(|error| {
+    let capture = NetlinkCapture::open(&netlink_settings(source), stats.clone());
+    let capture = capture.map_err(|error| {
         let remedy = match error.raw_os_error() {
             Some(libc::EPERM) => "it needs CAP_NET_ADMIN: run it as root",
             Some(libc::EPROTONOSUPPORT) => "the kernel has no nfnetlink: load nf_conntrack_netlink",
@@ -164,6 +185,17 @@ fn over_netlink(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened
         activation: None,
         capabilities: CapsHashSet::from([Capability::CAP_NET_ADMIN]),
     })
+}
+
+/// What netlink is to listen to.
+fn netlink_settings(source: &config::Source) -> netlink::Settings {
+    netlink::Settings {
+        groups: source.nfct.groups(),
+        buffer: source.buffer.0,
+        buffer_max: source.buffer.1,
+        reliable: source.reliable,
+        filter: source.nfct.filter.clone(),
+    }
 }
 
 fn set_sysctls(id: &str) {

@@ -10,9 +10,9 @@ use super::*;
 use crate::netns;
 
 /// The default ring, bytes: about 80,000 events.
-const RING: u32 = 16 << 20;
+pub const RING: u32 = 16 << 20;
 /// Bounds of the ring, bytes.
-const RING_BOUNDS: std::ops::RangeInclusive<i64> = 4096..=1 << 30;
+pub const RING_BOUNDS: std::ops::RangeInclusive<i64> = 4096..=1 << 30;
 /// The page that is assumed if the system does not tell, bytes.
 const PAGE: u32 = 4096;
 
@@ -26,6 +26,20 @@ pub enum CaptureChoice {
     Ebpf,
     /// nfnetlink_conntrack.
     Netlink,
+    /// Both, compared event by event; or nothing.
+    Both,
+}
+
+impl CaptureChoice {
+    /// The word for it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ebpf => "ebpf",
+            Self::Netlink => "netlink",
+            Self::Both => "both",
+        }
+    }
 }
 
 /// How eBPF programs are attached to the kernel's functions.
@@ -90,11 +104,11 @@ impl fmt::Display for NetnsScope {
 }
 
 /// Two wishes that do not go together.
-struct Conflict {
+pub(super) struct Conflict {
     /// The key that is to be changed.
-    key: &'static str,
+    pub(super) key: &'static str,
     /// What, and what to do.
-    why: String,
+    pub(super) why: String,
 }
 
 impl Source {
@@ -121,14 +135,21 @@ impl Source {
     fn settle(&mut self) -> Result<(), Conflict> {
         let polls = self.nfct.poll.is_some();
         match self.capture {
-            CaptureChoice::Ebpf if polls => {
-                let why = "`capture=ebpf` does not go with pollinterval, which reads the table \
-                           over netlink; set capture=auto, or remove pollinterval";
-                return Err(Conflict { key: "capture", why: why.to_owned() });
+            CaptureChoice::Ebpf | CaptureChoice::Both if polls => {
+                let why = format!(
+                    "`capture={}` does not go with pollinterval, which reads the table over \
+                     netlink; set capture=auto, or remove pollinterval",
+                    self.capture.word()
+                );
+                return Err(Conflict { key: "capture", why });
             }
             CaptureChoice::Auto if polls => self.capture = CaptureChoice::Netlink,
-            _ => {}
+            CaptureChoice::Auto
+            | CaptureChoice::Ebpf
+            | CaptureChoice::Netlink
+            | CaptureChoice::Both => {}
         }
+        self.crosscheck = self.crosscheck_keys.settings(self.capture, polls)?;
         let netlink = self.capture == CaptureChoice::Netlink;
         if !self.netns_named {
             self.netns = if netlink { NetnsScope::Own } else { NetnsScope::All };
@@ -147,12 +168,13 @@ impl Source {
 
 /// Reads the keys of this file into `source`.
 pub(super) fn read(values: &Values<'_>, source: &mut Source, found: &mut Diagnostics) {
-    use CaptureChoice::{Auto, Ebpf, Netlink};
-    let choices = [("auto", Auto), ("ebpf", Ebpf), ("netlink", Netlink)];
+    use CaptureChoice::{Auto, Both, Ebpf, Netlink};
+    let choices = [Auto, Ebpf, Netlink, Both].map(|choice| (choice.word(), choice));
     source.capture = values.choice("capture", &choices, found).unwrap_or_default();
     let choices = [("auto", Attach::Auto), ("kprobe", Attach::Kprobe), ("fentry", Attach::Fentry)];
     source.attach = values.choice("attach", &choices, found).unwrap_or_default();
     source.ring_buffer = ring_buffer(values, found);
+    source.crosscheck_keys = crosscheck::Keys::read(values, found);
     if let Some(scope) = scope(values, found) {
         source.netns = scope;
         source.netns_named = true;
@@ -161,6 +183,7 @@ pub(super) fn read(values: &Values<'_>, source: &mut Source, found: &mut Diagnos
         found.error(values.line(key), why);
         return;
     }
+    crosscheck::note_unused(values, source, found);
     if source.capture == Netlink {
         if let Some(text) = untold_by_netlink(source.event_mask) {
             found.note(values.line("event_mask"), text);
@@ -204,16 +227,25 @@ fn scope(values: &Values<'_>, found: &mut Diagnostics) -> Option<NetnsScope> {
 /// The kernel takes rings of a power of two of pages.
 fn ring_buffer(values: &Values<'_>, found: &mut Diagnostics) -> u32 {
     let Some(size) = values.integer("ring_buffer_size", RING_BOUNDS, found) else { return RING };
-    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().map_or(PAGE, |page| page as u32);
-    let rounded = (size as u32).max(page).next_power_of_two();
+    let rounded = ring_size(size as u32);
     if i64::from(rounded) != size {
         found.note(
             values.line("ring_buffer_size"),
             format!(
                 "`ring_buffer_size={size}`: the kernel takes powers of two from its page of \
-                 {page} bytes on, so the ring has {rounded}; write that"
+                 {} bytes on, so the ring has {rounded}; write that",
+                page()
             ),
         );
     }
     rounded
+}
+
+/// The ring that the kernel takes in place of one of `bytes`.
+pub fn ring_size(bytes: u32) -> u32 {
+    bytes.max(page()).next_power_of_two()
+}
+
+fn page() -> u32 {
+    sysconf(SysconfVar::PAGE_SIZE).ok().flatten().map_or(PAGE, |page| page as u32)
 }

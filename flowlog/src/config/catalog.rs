@@ -241,10 +241,36 @@ const NFCT: &[Key] = &[
     ),
     key(
         "capture",
-        "`auto`, `ebpf` or `netlink`",
+        "`auto`, `ebpf`, `netlink` or `both`",
         "auto",
-        "where events come from; auto: eBPF where the kernel allows it, else netlink. With \
-         pollinterval it is netlink",
+        "where events come from; auto: eBPF where the kernel allows it, else netlink; both: \
+         eBPF and netlink, compared event by event, each logged once. With pollinterval it is \
+         netlink",
+    ),
+    key(
+        "crosscheck_every",
+        "time such as 10m; ms, s, m, h or d, a plain number is seconds",
+        "0",
+        "with capture=auto or ebpf: open netlink this often as well, and compare what both \
+         tell; 0: never",
+    ),
+    key(
+        "crosscheck_for",
+        "time such as 5s",
+        "5s",
+        "how long netlink stays open then; shorter than crosscheck_every",
+    ),
+    key(
+        "crosscheck_window_ms",
+        "integer from 100 to 60000, milliseconds",
+        "2000",
+        "while sources are compared: how long an event waits for the other source to tell it too",
+    ),
+    key(
+        "crosscheck_max_pending",
+        "integer from 16 to 16777216, events",
+        "262144",
+        "while sources are compared: events that wait at most; further ones are logged unchecked",
     ),
     key(
         "attach",
@@ -322,9 +348,11 @@ const PRINTFLOW: &[Key] = &[
         "extras",
         "switch",
         "0",
-        "1: lines go on with what ulogd2 does not know of, where eBPF tells it: `CAUSE=` at the \
-         end of a flow, with `PORTID=`, `PID=` and `COMM=` of the process that deleted it, and \
-         `NETNS=`, the inode number of the namespace; 0: lines are those of ulogd2",
+        "1: lines go on with what ulogd2 does not know of, where it is known: `CAUSE=` at the \
+         end of a flow, with `PORTID=`, `PID=` and `COMM=` of the process that deleted it, \
+         `NETNS=`, the inode number of the namespace, `ID=`, the kernel's id of an eBPF flow that \
+         netlink told too, and `HEALED=1` where the first source had missed it; 0: lines are \
+         those of ulogd2",
     ),
 ];
 

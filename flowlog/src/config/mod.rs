@@ -5,17 +5,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use self::capture::{Attach, CaptureChoice, NetnsScope, untold_by_netlink};
+pub use self::capture::{
+    Attach, CaptureChoice, NetnsScope, RING, RING_BOUNDS, ring_size, untold_by_netlink,
+};
 use self::catalog::Role;
+pub use self::crosscheck::{MAX_PENDING, MAX_PENDING_BOUNDS, WINDOW_MS, WINDOW_MS_BOUNDS};
 use self::diagnostic::{Diagnostic, Diagnostics, Severity, nearest};
 use self::grammar::{Document, Value};
+pub use self::sections::{BUFFER_LIMIT, default_buffers};
 use self::values::Values;
+use crate::capture::crosscheck::Settings as Crosscheck;
 use crate::capture::filter::Filter;
 use crate::event::Kinds;
 use crate::plugin::{logemu, nfct, printflow};
 
 mod capture;
 pub mod catalog;
+mod crosscheck;
 pub mod diagnostic;
 pub mod grammar;
 mod protocols;
@@ -62,6 +68,10 @@ pub struct Source {
     pub nfct: nfct::Settings,
     /// Where events come from; `Netlink` when NFCT polls.
     pub capture: CaptureChoice,
+    /// How eBPF and netlink are compared; absent: they are not.
+    pub crosscheck: Option<Crosscheck>,
+    /// What the keys `crosscheck_*` say, whether or not it is of use.
+    crosscheck_keys: crosscheck::Keys,
     /// How eBPF is attached.
     pub attach: Attach,
     /// The ring of eBPF, bytes: a power of two of pages.

@@ -15,7 +15,7 @@ const BUFFER_BOUNDS: RangeInclusive<u64> = 4 << 20..=64 << 20;
 /// How far the default receive buffer may grow: so many times.
 const BUFFER_GROWTH: usize = 4;
 /// `SO_RCVBUF` is an int, and the kernel doubles it.
-const BUFFER_LIMIT: i64 = i32::MAX as i64 / 2;
+pub const BUFFER_LIMIT: i64 = i32::MAX as i64 / 2;
 
 /// What `[global]` holds.
 pub(super) struct Global<'a> {
@@ -106,6 +106,8 @@ pub(super) fn nfct(document: &Document<'_>, element: &Element, found: &mut Diagn
         buffer: buffer(&values, found),
         reliable: values.switch("reliable", found).unwrap_or(false),
         capture: CaptureChoice::default(),
+        crosscheck: None,
+        crosscheck_keys: crosscheck::Keys::default(),
         attach: Attach::default(),
         ring_buffer: 0,
         netns: NetnsScope::Own,
@@ -172,7 +174,7 @@ fn buffer(values: &Values<'_>, found: &mut Diagnostics) -> (usize, usize) {
     let size = bytes("netlink_socket_buffer_size");
     let maximum = bytes("netlink_socket_buffer_maxsize");
     match (size, maximum) {
-        (None, None) => (default_buffer(), default_buffer() * BUFFER_GROWTH),
+        (None, None) => default_buffers(),
         (None, Some(maximum)) => (default_buffer().min(maximum), maximum),
         // ulogd2 ignores the size here; what was meant is clear.
         (Some(size), None) => {
@@ -188,6 +190,11 @@ fn buffer(values: &Values<'_>, found: &mut Diagnostics) -> (usize, usize) {
         }
         (Some(size), Some(maximum)) => (size, maximum.max(size)),
     }
+}
+
+/// The receive buffer where nothing is said of it, bytes: at start and at most.
+pub fn default_buffers() -> (usize, usize) {
+    (default_buffer(), default_buffer() * BUFFER_GROWTH)
 }
 
 /// Room for the events of half a second at the highest rates measured, where

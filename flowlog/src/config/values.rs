@@ -2,6 +2,7 @@
 //! line; a trap of ulogd2 is a note that says what was understood.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::catalog::Key;
 use super::diagnostic::{Diagnostics, Severity, nearest};
@@ -128,6 +129,17 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// A time such as `10m`; a plain number is seconds.
+    pub fn duration(&self, key: &str, found: &mut Diagnostics) -> Option<Duration> {
+        let text = self.string(key, found).filter(|text| !text.is_empty())?;
+        let why = match parse_duration(text) {
+            Ok(duration) => return Some(duration),
+            Err(why) => why,
+        };
+        found.error(self.line(key), format!("`{key}={text}` in [{}] is no time: {why}", self.name));
+        None
+    }
+
     /// A switch: 0 is off, any other number on.
     pub fn switch(&self, key: &str, found: &mut Diagnostics) -> Option<bool> {
         let range = i64::from(i32::MIN)..=i64::from(u32::MAX);
@@ -216,9 +228,62 @@ fn parse_integer(text: &str) -> Result<(i64, &str), &'static str> {
     Ok((if negative { -value } else { value }, rest))
 }
 
+/// Units of time, and how many milliseconds each has.
+const UNITS: [(&str, u64); 6] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("", 1000)];
+/// The longest time: a year.
+const LONGEST: Duration = Duration::from_hours(366 * 24);
+
+/// Reads a time: a decimal number and its unit, seconds where there is none.
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    const REMEDY: &str = "write a number with ms, s, m, h or d, such as 10m";
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    if digits.is_empty() {
+        return Err(format!("it does not begin with a digit; {REMEDY}"));
+    }
+    let Some((_, factor)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+        return Err(format!("`{unit}` is no unit; {REMEDY}"));
+    };
+    let milliseconds = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(*factor));
+    milliseconds
+        .map(Duration::from_millis)
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| "it is longer than a year; write at most 366d".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse_integer;
+    use std::time::Duration;
+
+    use super::{parse_duration, parse_integer};
+
+    #[test]
+    fn times_have_a_unit_or_are_seconds() {
+        let ms = |text| parse_duration(text).map(|duration| duration.as_millis());
+        for (text, expected) in [
+            ("0", 0),
+            ("250ms", 250),
+            ("90", 90_000),
+            ("90s", 90_000),
+            ("010m", 600_000),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(ms(text), Ok(expected), "{text}");
+        }
+        assert_eq!(parse_duration("366d"), Ok(Duration::from_secs(366 * 24 * 3600)));
+        for text in ["", "m", "-1s", "1.5s", "10 m", "10min", "1h30m", "10M", "367d"] {
+            assert!(ms(text).is_err(), "{text}");
+        }
+        assert!(ms("99999999999999999999").unwrap_err().contains("longer than a year"));
+        assert!(ms("18446744073709551615d").is_err());
+        let why = ms("10min").unwrap_err();
+        assert_eq!(why, "`min` is no unit; write a number with ms, s, m, h or d, such as 10m");
+    }
 
     #[test]
     fn numbers_are_read_as_c_reads_them() {

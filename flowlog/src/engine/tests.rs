@@ -14,6 +14,7 @@ enum Call {
     Check,
     Drain,
     Finish,
+    Totals,
 }
 
 /// Notes what is asked of it; its end tells a loss, and then fails.
@@ -51,6 +52,10 @@ impl Capture for Noted {
     fn check(&mut self, now: Instant) {
         self.calls.borrow_mut().push(Call::Check);
         self.due = Some(now + Duration::from_secs(5));
+    }
+
+    fn before_totals(&mut self) {
+        self.calls.borrow_mut().push(Call::Totals);
     }
 
     fn finish(&mut self, sink: &mut dyn RecordSink) -> io::Result<()> {
@@ -93,7 +98,7 @@ fn a_capture_is_checked_when_it_is_due() {
 }
 
 #[tokio::test]
-async fn at_the_end_what_is_there_is_drained_before_the_capture_is_finished() {
+async fn at_the_end_all_is_drained_then_finished_then_summed_up() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("flow.log");
     let (source, calls) = source(&file, None);
@@ -106,7 +111,7 @@ async fn at_the_end_what_is_there_is_drained_before_the_capture_is_finished() {
         stats: Stats::default(),
     };
     engine.shut_down().unwrap();
-    assert_eq!(*calls.borrow(), [Call::Drain, Call::Finish]);
+    assert_eq!(*calls.borrow(), [Call::Drain, Call::Finish, Call::Totals]);
     let written = std::fs::read_to_string(&file).unwrap();
     assert!(written.ends_with("[LOST] EVENTS=4 SOURCE=ebpf \n"), "{written}");
 }

@@ -1,7 +1,7 @@
 //! The plugins: one file for each name that may stand in a stack line. They
 //! see flows and events, never netlink.
 
-use crate::event::{End, Expectation, Kinds, Lost};
+use crate::event::{End, Expectation, Kinds, Lost, Witness};
 use crate::flow::Flow;
 
 pub mod ip2str;
@@ -38,6 +38,8 @@ pub enum Body<'a> {
         /// and those of a dump. Netlink tells no others; eBPF tells them with
         /// each event, and the lines are to be the same from both.
         counted: bool,
+        /// Who told it.
+        witness: Witness,
     },
     /// An expectation.
     Expectation(&'a Expectation),

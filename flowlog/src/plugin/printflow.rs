@@ -6,7 +6,7 @@
 use super::ip2str::{Addresses, Pair};
 use super::line::Line;
 use super::{Body, Item};
-use crate::event::{Cause, End, ExpectAction, Expectation, Kinds, Lost};
+use crate::event::{Cause, End, ExpectAction, Expectation, Kinds, Lost, Witness};
 use crate::flow::{Counters, Flow, Netns, Tuple, proto};
 
 /// How PRINTFLOW is to write.
@@ -19,7 +19,7 @@ pub struct Settings {
     /// Losses stand in the log.
     pub loss_lines: bool,
     /// Lines go on with what ulogd2 does not know of: cause of the end, who
-    /// asked for it, namespace.
+    /// asked for it, namespace, id, healed or not.
     pub extras: bool,
 }
 
@@ -42,10 +42,11 @@ impl Settings {
     pub fn print(&self, item: &Item<'_>, addresses: &Addresses, out: &mut Line) {
         out.clear();
         match item.body {
-            Body::Flow { flow, how, counted, .. } => {
+            Body::Flow { flow, how, counted, witness, start: _, end: _ } => {
                 self.flow(item.tag, flow, counted, addresses, out);
                 if self.extras {
                     extras(how, flow.netns, out);
+                    comparison(flow, witness, out);
                 }
                 out.text(b" \n");
             }
@@ -184,6 +185,21 @@ fn extras(how: Option<&End>, netns: Option<Netns>, out: &mut Line) {
     if let Some(netns) = netns {
         out.text(b" NETNS=");
         out.number(netns.inum.into());
+    }
+}
+
+/// What is known because two sources, or two tables, were compared. Netlink
+/// tells an id with each message: there it says nothing new, and lines stay what
+/// they were.
+#[cold]
+fn comparison(flow: &Flow, witness: Witness, out: &mut Line) {
+    if let (Some(id), Some(_)) = (flow.id, flow.netns) {
+        out.text(b" ID=");
+        out.number(id.into());
+    }
+    match witness {
+        Witness::Healed => out.text(b" HEALED=1"),
+        Witness::Single | Witness::Both | Witness::Ebpf => {}
     }
 }
 

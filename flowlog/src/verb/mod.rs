@@ -1,5 +1,6 @@
 //! The verbs of the command line, one file each.
 
+pub mod audit;
 pub mod check;
 pub mod info;
 #[cfg(feature = "ebpf")]

@@ -28,7 +28,7 @@ fn words_are_understood() {
     assert_eq!(self::source("capture=netlink").capture, CaptureChoice::Netlink);
     assert_eq!(
         message("capture=bpf"),
-        "u.conf:4: `capture=bpf` is not known; write `auto` or `ebpf` or `netlink`"
+        "u.conf:4: `capture=bpf` is not known; write `auto` or `ebpf` or `netlink` or `both`"
     );
     assert!(message("attach=kretprobe").contains("write `auto` or `kprobe` or `fentry`"));
 }
@@ -125,6 +125,86 @@ fn the_command_line_outranks_the_file() {
     assert!(after("netns=all", Some(Netlink), None).is_err());
     assert!(after("pollinterval=5", Some(Ebpf), None).is_err());
     assert_eq!(after("pollinterval=5", Some(Auto), None), Ok((Netlink, NetnsScope::Own)));
+}
+
+use crate::capture::crosscheck::Schedule;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn sources_are_compared_always_now_and_then_or_never() {
+    assert_eq!(source("").crosscheck, None);
+    assert_eq!(source("capture=netlink").crosscheck, None);
+    assert_eq!(source("crosscheck_every=0\ncrosscheck_for=5s").crosscheck, None);
+    assert_eq!(source("crosscheck_every=\"\"").crosscheck, None);
+    let both = source("capture=both");
+    assert_eq!((both.capture, both.netns), (CaptureChoice::Both, NetnsScope::All));
+    let settings = both.crosscheck.unwrap();
+    assert_eq!((settings.window, settings.max_pending), (seconds(2), 1 << 18));
+    assert_eq!(settings.schedule, Schedule::Always);
+    assert_eq!(scope("capture=both\nnetns=blue"), path("blue"));
+    assert_eq!(messages_of("capture=both\nnetns=all\nevent_mask=0x84"), [""; 0]);
+    for capture in ["auto", "ebpf"] {
+        let keys = "crosscheck_every=10m\ncrosscheck_for=30\ncrosscheck_window_ms=100\n\
+                    crosscheck_max_pending=16";
+        let settings = source(&format!("capture={capture}\n{keys}")).crosscheck.unwrap();
+        assert_eq!((settings.window, settings.max_pending), (seconds(1) / 10, 16));
+        let (period, lasting) = (seconds(600), seconds(30));
+        assert_eq!(settings.schedule, Schedule::Every { period, lasting });
+    }
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused() {
+    for (keys, expected) in [
+        ("capture=both\npollinterval=5", "u.conf:4: `capture=both` does not go with pollinterval"),
+        ("capture=both\ncrosscheck_every=1h", "u.conf:5: `crosscheck_every` does not go with"),
+        ("capture=netlink\ncrosscheck_every=1h", "u.conf:5: `crosscheck_every` compares netlink"),
+        ("crosscheck_every=1h\npollinterval=5", "u.conf:4: `crosscheck_every` compares events"),
+        (
+            "crosscheck_every=5",
+            "u.conf:4: an audit of 5s does not fit into `crosscheck_every` of 5s",
+        ),
+        ("crosscheck_every=1m\ncrosscheck_for=1h", "u.conf:4: an audit of 3600s does not fit"),
+        ("crosscheck_for=0", "u.conf:4: `crosscheck_for` of no time compares nothing"),
+        ("crosscheck_every=10min", "u.conf:4: `crosscheck_every=10min` in [ct1] is no time: `min`"),
+        ("crosscheck_window_ms=99", "u.conf:4: `crosscheck_window_ms=99` is out of range"),
+        ("crosscheck_max_pending=15", "u.conf:4: `crosscheck_max_pending=15` is out of range"),
+    ] {
+        let text = message(keys);
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.contains(';'), "no remedy: {text}");
+    }
+}
+
+#[test]
+fn keys_that_compare_nothing_are_mentioned() {
+    assert_eq!(messages_of("crosscheck_window_ms=2000\ncrosscheck_for=5"), [""; 0], "defaults");
+    assert!(message("crosscheck_for=6").starts_with("u.conf:4: `crosscheck_for` has no effect"));
+    assert!(message("capture=both\ncrosscheck_for=6").contains("set crosscheck_every"));
+    assert!(message("crosscheck_window_ms=500").contains("set capture=both or crosscheck_every"));
+    assert!(message("capture=netlink\ncrosscheck_max_pending=99").contains("has no effect"));
+    assert_eq!(messages_of("capture=both\ncrosscheck_max_pending=99"), [""; 0]);
+}
+
+#[test]
+fn the_command_line_may_ask_for_both() {
+    use CaptureChoice::{Both, Ebpf, Netlink};
+    let after = |keys: &str, capture| {
+        let mut source = source(keys);
+        source.override_capture(Some(capture), None).map(|()| source.crosscheck)
+    };
+    let settings = after("crosscheck_window_ms=300", Both).unwrap().unwrap();
+    assert_eq!(settings.schedule, Schedule::Always);
+    assert_eq!((settings.window, settings.max_pending), (seconds(3) / 10, 1 << 18));
+    assert_eq!(after("capture=both", Ebpf), Ok(None));
+    assert_eq!(after("capture=both", Netlink), Ok(None));
+    assert!(after("pollinterval=5", Both).unwrap_err().starts_with("[ct1] `capture=both` does"));
+    assert!(after("crosscheck_every=1h", Both).unwrap_err().contains("remove crosscheck_every"));
+    assert!(after("crosscheck_every=1h", Netlink).is_err());
+    assert!(after("crosscheck_every=1h", Ebpf).unwrap().is_some());
 }
 
 #[test]

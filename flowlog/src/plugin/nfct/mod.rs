@@ -11,7 +11,7 @@ use self::table::{Entry, Lookup};
 use self::tracker::Tracker;
 use super::{Body, Downstream, Item};
 use crate::capture::filter::Filter;
-use crate::event::{Event, Expectation, Kinds, Lost, Record};
+use crate::event::{Cause, End, Event, Expectation, Kinds, Lost, Record, Witness};
 use crate::flow::{Flow, Status};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Stats};
@@ -261,7 +261,7 @@ impl Nfct {
             && let Some(old) = tracker.table.get_mut(&event.flow).map(|entry| *entry)
         {
             tracker.table.remove(&event.flow);
-            self.vanished(&old, event.at, out);
+            self.vanished(&old, event.at, Some(Cause::Lost), out);
         }
         self.keep(event, out)
     }
@@ -283,7 +283,7 @@ impl Nfct {
         if tag != Kinds::UPDATE {
             tag.remove(Kinds::UPDATE);
         }
-        let Event { at, ref flow, ref end, .. } = *event;
+        let Event { at, ref flow, ref end, witness, kinds: _, transitions: _ } = *event;
         let ended = kinds.contains(Kinds::DESTROY);
         let body = Body::Flow {
             flow,
@@ -291,22 +291,25 @@ impl Nfct {
             end: ended.then(|| flow.stop.unwrap_or(at)),
             how: end.as_ref(),
             counted: ended,
+            witness,
         };
         self.stats.add(Counter::FlowsSelected, 1);
         out.push(&Item { tag, at, body });
     }
 
     /// A flow whose end nobody told has ended some time before `at`.
-    fn vanished(&mut self, entry: &Entry, at: u64, out: &mut dyn Downstream) {
+    fn vanished(&mut self, entry: &Entry, at: u64, cause: Option<Cause>, out: &mut dyn Downstream) {
         self.stats.add(Counter::FlowsVanished, 1);
         if self.settings.poll.is_some() || self.settings.mask.contains(Kinds::DESTROY) {
             let flow = entry.flow();
+            let how = cause.map(|cause| End { cause, portid: None, process: None });
             let body = Body::Flow {
                 flow: &flow,
                 start: Some(entry.start),
                 end: Some(at),
-                how: None,
+                how: how.as_ref(),
                 counted: true,
+                witness: Witness::Single,
             };
             self.stats.add(Counter::FlowsSelected, 1);
             out.push(&Item { tag: Kinds::DESTROY, at, body });
@@ -351,23 +354,25 @@ impl Nfct {
             return;
         }
         let generation = tracker.generation;
-        let startup = tracker.sync.purpose() == Purpose::Startup;
+        let purpose = tracker.sync.purpose();
+        let startup = purpose == Purpose::Startup;
         if tracker.is_passed_over(flow) {
             return;
         }
         let told = flow.start.unwrap_or(at);
         let found = tracker.table.get_or_insert(flow, || {
             let mut entry = Entry::new(flow, told, generation);
-            entry.first_seen(seen(flow));
             entry.set_preexisting(startup);
             entry
         });
+        let mut first = Kinds::empty();
         let start = match found {
             Lookup::Known(entry) => {
                 entry.refresh(flow, generation);
                 entry.start
             }
-            Lookup::Added(_) => {
+            Lookup::Added(entry) => {
+                first = entry.first_seen(seen(flow));
                 tracker.opened += 1;
                 told
             }
@@ -378,10 +383,20 @@ impl Nfct {
                 told
             }
         };
-        if tracker.sync.purpose() == Purpose::Reset {
-            let body = Body::Flow { flow, start: Some(start), end: None, how: None, counted: true };
+        let (tag, counted, witness) = match purpose {
+            Purpose::Reset => (Kinds::UPDATE, true, Witness::Single),
+            // Events that are still under way find that this has been told. Of
+            // its beginning there is no line: it stands in that of the end.
+            Purpose::Resync if tracker.sync.is_dumping() => {
+                (first & self.settings.mask, false, Witness::Healed)
+            }
+            Purpose::Startup | Purpose::Resync | Purpose::Compare => return,
+        };
+        if !tag.is_empty() {
+            let start = Some(start);
+            let body = Body::Flow { flow, start, end: None, how: None, counted, witness };
             self.stats.add(Counter::FlowsSelected, 1);
-            out.push(&Item { tag: Kinds::UPDATE, at, body });
+            out.push(&Item { tag, at, body });
         }
     }
 
@@ -389,6 +404,7 @@ impl Nfct {
     fn query_done(&mut self, out: &mut dyn Downstream) {
         let Some(tracker) = &mut self.tracker else { return };
         let generation = tracker.generation;
+        let resync = tracker.sync.purpose() == Purpose::Resync;
         let candidates = tracker.sync.query_done();
         let mut closed = 0;
         let now = crate::capture::netlink::now_ns();
@@ -402,10 +418,11 @@ impl Nfct {
             let entry = *entry;
             tracker.table.remove(&flow);
             closed += 1;
-            self.vanished(&entry, now, out);
+            let lost = resync && entry.end_is_told();
+            self.vanished(&entry, now, lost.then_some(Cause::Lost), out);
         }
         if let Some(tracker) = &self.tracker
-            && tracker.sync.purpose() == Purpose::Resync
+            && resync
         {
             tracker.report_resync(closed);
         }

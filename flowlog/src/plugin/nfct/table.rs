@@ -100,6 +100,12 @@ impl Entry {
         self.flags & Self::PREEXISTING != 0
     }
 
+    /// Whether a source that loses nothing tells its end: netlink may not, of a
+    /// flow from before the start.
+    pub(super) fn end_is_told(&self) -> bool {
+        self.flags & Self::NETNS != 0 || !self.is_preexisting()
+    }
+
     pub(super) fn set_preexisting(&mut self, value: bool) {
         if value {
             self.flags |= Self::PREEXISTING;
@@ -388,5 +394,17 @@ mod tests {
         assert_eq!(entry.first_seen(Kinds::CONFIRMED | Kinds::ASSURED), Kinds::ASSURED);
         assert_eq!(entry.first_seen(Kinds::all()), Kinds::HELPER);
         assert!(entry.is_preexisting());
+    }
+
+    #[test]
+    fn netlink_may_not_tell_the_end_of_an_old_flow() {
+        let netns = Some(Netns { cookie: None, inum: 7 });
+        for (netns, old, told) in
+            [(None, false, true), (None, true, false), (netns, false, true), (netns, true, true)]
+        {
+            let mut entry = Entry::new(&Flow { netns, ..flow(1) }, 0, 0);
+            entry.set_preexisting(old);
+            assert_eq!(entry.end_is_told(), told, "{netns:?} {old}");
+        }
     }
 }

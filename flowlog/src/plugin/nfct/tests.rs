@@ -4,6 +4,7 @@ use super::*;
 use crate::flow::HelperName;
 
 mod ebpf;
+mod healing;
 
 /// What was handed on: tag, start and end; or a loss.
 #[derive(Debug, PartialEq)]

@@ -52,8 +52,18 @@ fn line(settings: Settings, tag: Kinds, flow: &Flow) -> String {
 }
 
 fn ended(settings: Settings, tag: Kinds, flow: &Flow, how: Option<&End>) -> String {
+    witnessed(settings, tag, flow, how, Witness::Single)
+}
+
+fn witnessed(
+    settings: Settings,
+    tag: Kinds,
+    flow: &Flow,
+    how: Option<&End>,
+    witness: Witness,
+) -> String {
     let counted = tag.intersects(Kinds::DESTROY | Kinds::GC);
-    print(settings, tag, Body::Flow { flow, start: None, end: None, how, counted })
+    print(settings, tag, Body::Flow { flow, start: None, end: None, how, counted, witness })
 }
 
 #[test]
@@ -191,6 +201,59 @@ fn extras_stand_behind_the_line_of_ulogd2() {
 
 fn line_of(settings: Settings, flow: &Flow) -> String {
     line(settings, Kinds::DESTROY, flow)
+}
+
+#[test]
+fn id_and_healing_stand_last() {
+    let tail = |settings, flow: &Flow, witness| {
+        let how = Some(End { cause: Cause::Lost, portid: None, process: None });
+        let line = witnessed(settings, Kinds::DESTROY, flow, how.as_ref(), witness);
+        line.rsplit("BYTES=0 ").next().unwrap().to_owned()
+    };
+    let paired = Flow { id: Some(4_294_967_295), netns: Some(NETNS), ..Flow::default() };
+    let netlink = Flow { netns: None, ..paired.clone() };
+    let ebpf = Flow { id: None, ..paired.clone() };
+    let all = "CAUSE=lost NETNS=4026531840 ID=4294967295 ";
+    for witness in [Witness::Single, Witness::Both, Witness::Ebpf] {
+        assert_eq!(tail(EXTRAS, &paired, witness), format!("{all}\n"));
+        assert_eq!(tail(EXTRAS, &ebpf, witness), "CAUSE=lost NETNS=4026531840 \n");
+        assert_eq!(tail(EXTRAS, &netlink, witness), "CAUSE=lost \n");
+    }
+    assert_eq!(tail(EXTRAS, &paired, Witness::Healed), format!("{all}HEALED=1 \n"));
+    assert_eq!(tail(EXTRAS, &netlink, Witness::Healed), "CAUSE=lost HEALED=1 \n");
+    assert_eq!(tail(ULOGD, &paired, Witness::Healed), "\n");
+}
+
+/// Nothing is cut: [`Line`] says how much room the longest may take.
+#[test]
+fn the_longest_lines_fit() {
+    let long = "1111:2222:3333:4444:5555:6666:7777:8888";
+    let orig = tuple(proto::UDPLITE, long, long, u16::MAX, u16::MAX);
+    let paired = Flow {
+        id: Some(u32::MAX),
+        netns: Some(Netns { cookie: None, inum: u32::MAX }),
+        ..flow(orig, orig.inverse(), [u64::MAX; 4])
+    };
+    let comm = Name::new(&[0xff; 16]);
+    let process = Some(Process { pid: u32::MAX, comm });
+    let how = End { cause: Cause::Flushed, portid: Some(u32::MAX), process };
+    let settings = Settings { extras: true, ..FIXED };
+    let line = witnessed(settings, Kinds::all(), &paired, Some(&how), Witness::Healed);
+    assert!(line.ends_with(" HEALED=1 \n") && line.len() < 800, "{}: {line}", line.len());
+    let expectation = Expectation {
+        action: ExpectAction::Destroy,
+        tuple: orig,
+        master: orig,
+        zone: 0,
+        helper: Some(comm),
+        netns: paired.netns,
+    };
+    let body = Body::Expectation(&expectation);
+    let item = Item { tag: Kinds::EXPECT, at: 0, body };
+    let (mut addresses, mut line) = (Addresses::default(), Line::default());
+    addresses.set(&item);
+    settings.print(&item, &addresses, &mut line);
+    assert!(line.as_bytes().ends_with(b" \n") && line.as_bytes().len() < 800);
 }
 
 #[test]

@@ -16,7 +16,9 @@ pub(super) fn findings(config: Option<&Config>) -> Vec<Finding> {
     if config.is_some() && !sources.iter().any(|source| may(&source)) {
         return Vec::new();
     }
-    let needed = sources.iter().any(|source| source.capture == CaptureChoice::Ebpf);
+    let needed = sources
+        .iter()
+        .any(|source| matches!(source.capture, CaptureChoice::Ebpf | CaptureChoice::Both));
     let fentry = sources.iter().any(|source| source.attach == Attach::Fentry);
     judge(&abilities(), needed, fentry)
 }
