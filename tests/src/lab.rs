@@ -60,6 +60,43 @@ table inet variety {
 }
 ";
 
+/// What the router does with a mass of flows, which it knows by their ports.
+const MASS_RULES: &str = "
+table inet mass {
+    chain zones {
+        type filter hook prerouting priority raw;
+        udp dport 9107 ct zone set 7
+        udp sport 9107 ct zone set 7
+        tcp dport 9108 ct zone set 8
+        tcp sport 9108 ct zone set 8
+    }
+    chain to_server {
+        type nat hook prerouting priority dstnat;
+        ip saddr 198.18.0.0/16 tcp dport 9130 dnat ip to 10.77.2.3:9131
+    }
+    chain to_outside {
+        type nat hook postrouting priority srcnat;
+        ip saddr 198.18.0.0/16 tcp dport 9120 snat ip to 10.77.2.1
+    }
+    chain marks_and_labels {
+        type filter hook forward priority mangle;
+        udp dport 9142 ct mark set 42 ct label set 3
+        udp sport 9142 ct mark set 43
+    }
+}
+";
+
+/// A machine on each link, with an address of Ethernet that nobody has, and the networks behind
+/// it.
+const MASS_ROUTES: &str = "neigh add 10.77.1.3 lladdr 02:77:00:00:01:03 dev client nud permanent
+neigh add fd77:1::3 lladdr 02:77:00:00:01:03 dev client nud permanent
+neigh add 10.77.2.3 lladdr 02:77:00:00:02:03 dev server nud permanent
+neigh add fd77:2::3 lladdr 02:77:00:00:02:03 dev server nud permanent
+route add 198.18.0.0/16 via 10.77.1.3
+route add 198.19.0.0/16 via 10.77.2.3
+route add fd78:1::/64 via fd77:1::3 dev client
+route add fd78:2::/64 via fd77:2::3 dev server";
+
 /// Port 9 of the server swallows what it gets: the discard port, without an answer.
 const SERVER_RULES: &str = "
 table inet lab {
@@ -165,6 +202,16 @@ impl Lab {
     /// This kernel has none.
     pub fn add_variety(&self) -> Result<()> {
         self.router.nft(VARIETY_RULES)
+    }
+
+    /// Lets the router forward, translate, mark and part into zones what [`crate::mass`] makes. The
+    /// hosts take no notice of it: the frames on their links are for others.
+    ///
+    /// # Errors
+    /// This kernel lacks something of it.
+    pub fn add_mass_rules(&self) -> Result<()> {
+        self.router.ip(MASS_ROUTES)?;
+        self.router.nft(MASS_RULES)
     }
 
     /// Where the traffic comes from.

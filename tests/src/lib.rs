@@ -11,6 +11,7 @@
 //! | [`traffic`] | a mix of flows whose log lines are known beforehand |
 //! | [`packet`] | the raw packets of that mix |
 //! | [`burst`] | as many new flows as one core makes |
+//! | [`mass`] | as many mixed flows through the lab as frames can make |
 //! | [`daemon`] | flowlog or ulogd2 in a namespace, from a configuration to its exit code |
 //! | [`sources`] | one configuration with several sources, each with a log of its own |
 //! | [`filters`] | `accept_*_filter`s, and which flows of the mix each accepts |
@@ -24,6 +25,7 @@ pub mod daemon;
 pub mod filters;
 pub mod lab;
 pub mod lines;
+pub mod mass;
 pub mod namespace;
 pub mod packet;
 pub mod poll;

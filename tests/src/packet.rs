@@ -99,7 +99,7 @@ fn raw_address(mut to: SocketAddr) -> SockAddr {
 }
 
 /// RFC 1071, for data of even length.
-fn internet_checksum(data: &[u8]) -> u16 {
+pub(crate) fn internet_checksum(data: &[u8]) -> u16 {
     let words = data.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {

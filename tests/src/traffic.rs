@@ -86,7 +86,7 @@ impl Flow {
         format!("[{tag}] ORIG: {}{ZERO}, REPLY: {}{ZERO}", self.orig, self.reply)
     }
 
-    fn new(protocol: u8, from: SocketAddr, to: SocketAddr, reach: Reach) -> Self {
+    pub(crate) fn new(protocol: u8, from: SocketAddr, to: SocketAddr, reach: Reach) -> Self {
         let (source, destination) = (from.ip(), to.ip());
         let detail = (from.port(), to.port());
         let is_icmp = protocol == protocol::ICMP;
@@ -99,12 +99,12 @@ impl Flow {
         }
     }
 
-    fn masqueraded(mut self, as_address: IpAddr) -> Self {
+    pub(crate) fn masqueraded(mut self, as_address: IpAddr) -> Self {
         self.reply.destination = as_address;
         self
     }
 
-    fn redirected(mut self, to: SocketAddr) -> Self {
+    pub(crate) fn redirected(mut self, to: SocketAddr) -> Self {
         self.reply.source = to.ip();
         self.reply.detail.0 = to.port();
         self

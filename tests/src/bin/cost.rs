@@ -75,6 +75,24 @@ fn loggers() -> Vec<Logger> {
             Start::Flowlog("capture=ebpf\nattach=fentry\nhash_enable=0\nevent_mask=0x1f"),
             2,
         ),
+        of(
+            "flowlog both, kprobe",
+            Start::Flowlog("capture=both\nattach=kprobe\nhash_enable=0\nring_buffer_size=67108864"),
+            2,
+        ),
+        of(
+            "flowlog both, fentry",
+            Start::Flowlog("capture=both\nattach=fentry\nhash_enable=0\nring_buffer_size=67108864"),
+            2,
+        ),
+        of(
+            "flowlog fentry, compared 1 s in 10",
+            Start::Flowlog(
+                "capture=ebpf\nattach=fentry\nhash_enable=0\nring_buffer_size=67108864\n\
+                 crosscheck_every=10s\ncrosscheck_for=1s\ncrosscheck_window_ms=500",
+            ),
+            2,
+        ),
     ]
 }
 

@@ -78,18 +78,19 @@ fn end(mut daemon: Daemon, signal: Signal) -> Result<()> {
 }
 
 /// What is loaded and hooked.
-struct InKernel {
+#[derive(PartialEq, Eq)]
+pub(super) struct InKernel {
     programs: BTreeSet<(u32, String)>,
     functions: BTreeSet<String>,
 }
 
 impl InKernel {
-    fn look() -> Result<Self> {
+    pub(super) fn look() -> Result<Self> {
         Ok(Self { programs: programs().into_iter().collect(), functions: hooked()? })
     }
 
     /// What was not there before: names of programs, and functions.
-    fn beyond(&self, before: &Self) -> (Vec<String>, Vec<String>) {
+    pub(super) fn beyond(&self, before: &Self) -> (Vec<String>, Vec<String>) {
         let programs = self.programs.difference(&before.programs).map(|(_, name)| name.clone());
         let functions = self.functions.difference(&before.functions).cloned();
         (programs.collect(), functions.collect())

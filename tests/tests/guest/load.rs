@@ -1,19 +1,17 @@
 //! Many flows at full speed: none is lost with the default ring, and with a small one what is lost
 //! is counted to the last.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use tests::burst::{burst_lines, udp_burst};
-use tests::daemon::Daemon;
 use tests::lab::SingleNs;
 use tests::lines::{Line, ensure_equal, lost, tagged, uncounted};
-use tests::{poll, sources};
+use tests::poll;
 
 use super::kernel::Sysctl;
+use super::log::Log;
 use super::{by_ebpf, ensure_total, lines_of, lines_so_far, start, stop, total};
 
 /// At once in the table. Each takes some 500 bytes of the guest's memory there, and two lines of
@@ -40,10 +38,10 @@ fn none_is_lost_at_full_speed() -> Result<()> {
         for single in &namespaces {
             udp_burst(single, 4000, 0, AT_ONCE)?;
         }
-        log.wait("NEW", FLOWS)?;
+        log.wait(FLOWS, 0)?;
         for (ended, single) in (1..).zip(&namespaces) {
             single.namespace().flush_conntrack()?;
-            log.wait("DESTROY", ended * AT_ONCE)?;
+            log.wait(FLOWS, ended * AT_ONCE)?;
         }
         let finished = stop(daemon)?;
         log.read()?;
@@ -52,50 +50,6 @@ fn none_is_lost_at_full_speed() -> Result<()> {
         ensure!([new, destroy, others] == [FLOWS, FLOWS, 0], "{told}");
         ensure_total(&finished, "ebpf.records", 2 * u64::from(FLOWS))
     })
-}
-
-/// A log too long to be kept: its lines so far by their tags.
-struct Log {
-    file: BufReader<File>,
-    /// The last line, while it is being written.
-    rest: Vec<u8>,
-    new: u32,
-    destroy: u32,
-    others: u32,
-}
-
-impl Log {
-    fn open(daemon: &Daemon, source: usize) -> Result<Self> {
-        let file = BufReader::new(File::open(daemon.path(&sources::file(source)))?);
-        Ok(Self { file, rest: Vec::new(), new: 0, destroy: 0, others: 0 })
-    }
-
-    /// Reads on to the end.
-    fn read(&mut self) -> Result<()> {
-        while self.file.read_until(b'\n', &mut self.rest)? > 0 {
-            if !self.rest.ends_with(b"\n") {
-                continue;
-            }
-            let tag = self.rest.iter().position(|byte| *byte == b'[');
-            match &self.rest[tag.context("a line without a tag")?..] {
-                [b'[', b'N', b'E', b'W', b']', ..] => self.new += 1,
-                [b'[', b'D', b'E', b'S', b'T', b'R', b'O', b'Y', b']', ..] => self.destroy += 1,
-                _ => self.others += 1,
-            }
-            self.rest.clear();
-        }
-        Ok(())
-    }
-
-    /// Waits until there are so many lines with this tag.
-    fn wait(&mut self, tag: &str, lines: u32) -> Result<()> {
-        poll::until(&format!("{lines} [{tag}]"), || {
-            self.read()?;
-            let found = if tag == "NEW" { self.new } else { self.destroy };
-            Ok((found >= lines).then_some(()))
-        })
-        .with_context(|| format!("{} [NEW], {} [DESTROY]", self.new, self.destroy))
-    }
 }
 
 /// Losses while the daemon stands still, one soon after the other, are told although nothing

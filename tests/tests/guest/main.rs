@@ -7,13 +7,18 @@
 //! test asserts just that it is refused, and says so.
 
 mod attach;
+mod audit;
 mod causes;
+mod crosscheck;
 mod differential;
+mod faults;
 mod filters;
 mod kernel;
 mod layout;
 mod load;
+mod log;
 mod masks;
+mod mass;
 mod namespaces;
 mod preexisting;
 mod privileges;
@@ -112,8 +117,12 @@ fn extra<'l>(line: &'l Line, key: &str) -> Option<&'l str> {
 
 /// The line without what `extras=1` adds.
 fn bare(line: &Line) -> Line {
-    let ends = ["CAUSE=", "NETNS="].iter().filter_map(|key| line.text.find(key)).min();
-    Line { text: line.text[..ends.unwrap_or(line.text.len())].to_owned(), ..line.clone() }
+    let ends =
+        [" CAUSE=", " NETNS=", " HEALED="].iter().filter_map(|key| line.text.find(key)).min();
+    Line {
+        text: line.text[..ends.map_or(line.text.len(), |end| end + 1)].to_owned(),
+        ..line.clone()
+    }
 }
 
 /// A question and its answer over the loopback, from the same ports each time.

@@ -9,6 +9,7 @@ mod filters;
 mod lifecycle;
 mod list;
 mod masks;
+mod mass;
 mod output;
 mod overrun;
 mod preexisting;
