@@ -79,16 +79,17 @@ pub(super) fn flows(ebpf: &Event, netlink: &Event, into: &mut Vec<&'static str>)
     differs("master", told.master.is_some() && *master != told.master);
 }
 
-/// The same for expectations. eBPF tells no helper where its module is gone.
+/// The same for expectations. Netlink tells no zone of them
+/// (`ctnetlink_exp_dump_expect`, net/netfilter/nf_conntrack_netlink.c, 6.12), and
+/// eBPF no helper where its module is gone.
 pub(super) fn expectations(
     ebpf: &Expectation,
     netlink: &Expectation,
     into: &mut Vec<&'static str>,
 ) {
-    if ebpf.zone != netlink.zone {
-        into.push("zone");
-    }
-    if both(ebpf.helper, netlink.helper, |a, b| a != b) {
+    // Taken apart, as above.
+    let Expectation { action: _, tuple: _, master: _, zone: _, helper, netns: _ } = ebpf;
+    if both(*helper, netlink.helper, |a, b| a != b) {
         into.push("helper");
     }
 }
@@ -133,6 +134,7 @@ fn both<T>(first: Option<T>, second: Option<T>, differ: impl FnOnce(T, T) -> boo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::ExpectAction;
     use crate::flow::{HelperName, Tuple};
 
     fn event(kinds: Kinds, change: impl FnOnce(&mut Flow)) -> Event {
@@ -221,6 +223,26 @@ mod tests {
         assert_eq!(found(Kinds::DESTROY, count(4, 400), count(5, 500)), ["counters"]);
         assert_eq!(found(Kinds::DESTROY, count(70, 7000), count(5, 500)), ["counters"]);
         assert_eq!(found(Kinds::NEW, count(1, 40), |_| {}), NONE, "netlink tells them at ends");
+    }
+
+    #[test]
+    fn expectations_differ_in_their_helper_only() {
+        let told = |zone, helper: &[u8]| Expectation {
+            action: ExpectAction::New,
+            tuple: Tuple::default(),
+            master: Tuple::default(),
+            zone,
+            helper: (!helper.is_empty()).then(|| HelperName::new(helper)),
+            netns: None,
+        };
+        let found = |ebpf, netlink| {
+            let mut fields = Vec::new();
+            expectations(&ebpf, &netlink, &mut fields);
+            fields
+        };
+        assert_eq!(found(told(7, b"ftp"), told(0, b"ftp")), NONE);
+        assert_eq!(found(told(0, b"ftp"), told(0, b"sip")), ["helper"]);
+        assert_eq!(found(told(0, b""), told(0, b"sip")), NONE);
     }
 
     #[test]

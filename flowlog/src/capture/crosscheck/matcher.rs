@@ -7,27 +7,28 @@
 //! event is let go when eBPF and netlink have told it, or when its window closes;
 //! then the words that are missing say what has happened.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashSet;
-
-use super::budget::{Budget, Explained};
+use self::ended::Ended;
+use self::judge::hand_on;
+use self::lost::{Sample, Unhealed};
+use super::budget::Budget;
 use super::findings::Findings;
 use super::late::Late;
 use super::queue::{Content, Id, Item, Key, Parts, Queue};
 use crate::capture::RecordSink;
 use crate::capture::ebpf::witness::{Losses, Notice, Origin};
-use crate::event::{Event, Expectation, Kinds, Lost, Record, Witness};
+use crate::event::{Event, Expectation, Kinds, Witness};
 use crate::flow::{Flow, Netns};
 use crate::stats::{Check, CheckKind, Counter, Stats};
+
+mod ended;
+mod judge;
+mod lost;
 
 /// A processor that is about to speak may be kept from it for so long, by its
 /// host if it is a virtual one. Nanoseconds.
 const HESITATION: u64 = 500_000_000;
-/// Entries whose end is remembered, to know its message when it comes again.
-const ENDED: usize = 1 << 16;
-
 /// What is compared, and how patiently.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -39,15 +40,6 @@ pub(super) struct Rules {
     pub(super) compared: [bool; 4],
     /// The namespace that netlink tells of.
     pub(super) netns: u32,
-}
-
-/// Why an item goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
-    /// Its window has closed, or nothing more will come.
-    Closed,
-    /// There are too many.
-    Evicted,
 }
 
 /// Puts the two streams together.
@@ -77,43 +69,6 @@ pub(super) struct Matcher {
     /// Events that eBPF lost, and that have been logged as netlink told them.
     healed: u64,
     lost: Unhealed,
-}
-
-/// Losses of eBPF that netlink may still heal.
-#[derive(Default)]
-struct Unhealed {
-    samples: VecDeque<Sample>,
-    told: u64,
-}
-
-/// How many events eBPF had lost at some time.
-struct Sample {
-    lost: u64,
-    /// Nanoseconds since the epoch.
-    at: u64,
-    /// When netlink has healed what it can: it has told all that happened until
-    /// then, and all windows have closed.
-    due: Option<Instant>,
-}
-
-/// Entries that have ended lately.
-#[derive(Default)]
-struct Ended {
-    entries: HashSet<u64>,
-    order: VecDeque<u64>,
-}
-
-impl Ended {
-    fn insert(&mut self, entry: u64) {
-        if self.entries.insert(entry) {
-            self.order.push_back(entry);
-        }
-        if self.order.len() > ENDED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.entries.remove(&oldest);
-        }
-    }
 }
 
 impl Matcher {
@@ -212,9 +167,7 @@ impl Matcher {
             return self.pass(Content::Event(event.clone()), kind, now, sink);
         }
         match kind {
-            CheckKind::New => {
-                self.ended.entries.remove(&origin.entry);
-            }
+            CheckKind::New => self.ended.remove(origin.entry),
             CheckKind::Destroy => self.ended.insert(origin.entry),
             CheckKind::Update | CheckKind::Expect => {}
         }
@@ -260,7 +213,8 @@ impl Matcher {
         sink: &mut dyn RecordSink,
     ) {
         self.ebpf_seen = self.ebpf_seen.max(at);
-        if self.until.is_some_and(|until| at > until) {
+        let found = self.find(&key, Parts::EBPF, Some(origin.entry), None);
+        if found.is_none() && self.until.is_some_and(|until| at > until) {
             // It is not compared any more.
             return self.pass(content, key.kind, now, sink);
         }
@@ -270,7 +224,7 @@ impl Matcher {
             self.healed = self.healed.saturating_sub(1);
             return;
         }
-        let Some(id) = self.find(&key, Parts::EBPF, Some(origin.entry), None) else {
+        let Some(id) = found else {
             if !origin.armed {
                 self.findings.count(Check::Silent, key.kind);
                 return self.pass(content, key.kind, now, sink);
@@ -346,7 +300,7 @@ impl Matcher {
             return;
         }
         if kind == CheckKind::New {
-            self.ended.entries.remove(&entry);
+            self.ended.remove(entry);
         }
         let key = Key::of_flow(kind, orig, zone);
         if self.late_notices.take(&key) {
@@ -354,7 +308,7 @@ impl Matcher {
         }
         let found = self.find(&key, Parts::NOTICE, Some(entry), id);
         let found = found.unwrap_or_else(|| self.queue.push(key, now));
-        let again = kind == CheckKind::Destroy && self.ended.entries.contains(&entry);
+        let again = kind == CheckKind::Destroy && self.ended.contains(entry);
         let item = self.queue.get_mut(found);
         item.again = again;
         item.parts |= Parts::NOTICE;
@@ -461,177 +415,6 @@ impl Matcher {
         item.content = Some(content);
         item.done = Some(Witness::Single);
     }
-
-    /// Hands on what both have told, and what has waited long enough.
-    pub(super) fn release(&mut self, now: Instant, sink: &mut dyn RecordSink) {
-        while let Some(first) = self.queue.first() {
-            let item = self.queue.get(first);
-            let closed = item.done.is_some() || item.since + self.rules.window <= now;
-            let reason = if closed { Reason::Closed } else { Reason::Evicted };
-            if !closed && self.queue.len() <= self.rules.max_pending {
-                break;
-            }
-            self.let_go(reason, sink);
-        }
-        let seen = self.netlink_seen.saturating_sub(HESITATION);
-        self.late_netlink.forget(seen);
-        let seen = self.ebpf_seen.saturating_sub(HESITATION);
-        self.late_ebpf.forget(seen);
-        self.late_notices.forget(seen);
-        self.tell_lost(now, sink);
-    }
-
-    /// Hands on all that is left: nothing more will come.
-    pub(super) fn flush(&mut self, sink: &mut dyn RecordSink) {
-        self.ebpf_seen = u64::MAX;
-        self.netlink_seen = u64::MAX;
-        while !self.queue.is_empty() {
-            self.let_go(Reason::Closed, sink);
-        }
-        self.late_ebpf = Late::default();
-        self.late_netlink = Late::default();
-        self.late_notices = Late::default();
-        self.lost.samples.clear();
-        self.tell_lost_of(self.budget.lost_by_ebpf(), sink);
-    }
-
-    /// Of what eBPF lost, netlink has not healed the rest.
-    fn tell_lost(&mut self, now: Instant, sink: &mut dyn RecordSink) {
-        let told = self.netlink_seen.saturating_sub(HESITATION);
-        for sample in &mut self.lost.samples {
-            if sample.due.is_none() && sample.at <= told {
-                sample.due = Some(now + self.rules.window);
-            }
-        }
-        while let Some(Sample { lost, due, .. }) = self.lost.samples.front()
-            && due.is_some_and(|due| due <= now)
-        {
-            let lost = *lost;
-            self.lost.samples.pop_front();
-            self.tell_lost_of(lost, sink);
-        }
-    }
-
-    fn tell_lost_of(&mut self, lost: u64, sink: &mut dyn RecordSink) {
-        let events = lost.saturating_sub(self.healed).saturating_sub(self.lost.told);
-        if events > 0 {
-            self.lost.told += events;
-            self.findings.stats().add(Counter::CrosscheckLost, events);
-            let at = crate::capture::netlink::now_ns();
-            sink.record(Record::Lost(Lost { source: "both", events, at }));
-        }
-    }
-
-    /// The first item goes.
-    fn let_go(&mut self, reason: Reason, sink: &mut dyn RecordSink) {
-        let Some(mut item) = self.queue.pop() else { return };
-        let witness = match item.done {
-            Some(witness) => Some(witness),
-            None => self.judge(&item, reason),
-        };
-        self.expect_late(&item);
-        if let (Some(witness), Some(mut content)) = (witness, item.content.take()) {
-            if let (Witness::Healed, Content::Event(event)) = (witness, &mut content) {
-                // The notice tells it better than the message does.
-                event.at = item.at;
-            }
-            hand_on(content, item.id, witness, sink);
-        }
-    }
-
-    /// What the missing words of an item mean; returns as told by whom it is to
-    /// be logged, if at all.
-    fn judge(&mut self, item: &Item, reason: Reason) -> Option<Witness> {
-        let kind = item.key.kind;
-        if self.is_at_boundary(item) {
-            self.findings.count(Check::Boundary, kind);
-            return item.parts.contains(Parts::EBPF).then_some(Witness::Single);
-        }
-        if item.parts.contains(Parts::EBPF) {
-            return Some(self.judge_without_netlink(item, reason));
-        }
-        if item.again {
-            self.findings.count(Check::Redelivered, kind);
-            return None;
-        }
-        let seen = self.ebpf_seen.saturating_sub(HESITATION) >= item.at;
-        if reason == Reason::Evicted || !seen {
-            self.findings.count(Check::Unchecked, kind);
-            // Until eBPF tells it after all.
-            self.healed += u64::from(item.parts.contains(Parts::NETLINK));
-        } else if item.parts.contains(Parts::NETLINK) {
-            let explained = self.budget.explain_ebpf(kind);
-            if explained.is_none() && item.parts == Parts::NETLINK && item.since <= self.settled {
-                // It was on its way when eBPF was not yet there.
-                self.findings.count(Check::Boundary, kind);
-                return None;
-            }
-            self.findings.count(Check::OnlyNetlink, kind);
-            match explained {
-                Some(Explained::Lost) => self.healed += 1,
-                Some(Explained::Fault) => {}
-                None => self.findings.unexplained(Check::OnlyNetlinkUnexplained, "eBPF", item),
-            }
-            self.findings.count(Check::Healed, kind);
-        } else {
-            self.findings.count(Check::Unseen, kind);
-            let ebpf = self.budget.explain_ebpf(kind).is_some();
-            let netlink = self.budget.explain_netlink();
-            if !(ebpf && netlink) {
-                self.findings.unexplained(Check::UnseenUnexplained, "eBPF and netlink", item);
-            }
-        }
-        item.parts.contains(Parts::NETLINK).then_some(Witness::Healed)
-    }
-
-    fn judge_without_netlink(&mut self, item: &Item, reason: Reason) -> Witness {
-        let kind = item.key.kind;
-        let seen = self.netlink_seen.saturating_sub(HESITATION) >= item.at;
-        if reason == Reason::Evicted || !seen {
-            self.findings.count(Check::Unchecked, kind);
-            return Witness::Single;
-        }
-        // Of expectations there are no notices.
-        if !item.parts.contains(Parts::NOTICE) && kind != CheckKind::Expect {
-            let lost = self.budget.explain_notice();
-            self.findings.count(if lost { Check::Unchecked } else { Check::Silent }, kind);
-            return Witness::Single;
-        }
-        self.findings.count(Check::OnlyEbpf, kind);
-        if !self.budget.explain_netlink() {
-            self.findings.unexplained(Check::OnlyEbpfUnexplained, "netlink", item);
-        }
-        Witness::Ebpf
-    }
-
-    /// One of the sources was not listened to when this happened.
-    fn is_at_boundary(&self, item: &Item) -> bool {
-        let told = item.parts.intersects(Parts::EBPF | Parts::NOTICE);
-        let before = if told { item.at < self.from } else { item.early };
-        before || self.until.is_some_and(|until| item.at > until.saturating_sub(HESITATION))
-    }
-
-    /// Words that are missing may come yet, unless their source has told all
-    /// that happened until then, and belong to what has gone. The sources tell
-    /// in order, so they come before any like them of what still waits.
-    fn expect_late(&mut self, item: &Item) {
-        let Item { key, parts, at, .. } = *item;
-        if !parts.intersects(Parts::EBPF | Parts::NETLINK) {
-            // It has not been logged.
-            return;
-        }
-        let ebpf = self.ebpf_seen.saturating_sub(HESITATION) < at;
-        let netlink = self.netlink_seen.saturating_sub(HESITATION) < at;
-        if ebpf && !parts.contains(Parts::EBPF) {
-            self.late_ebpf.expect(key, at);
-        }
-        if netlink && !parts.contains(Parts::NETLINK) {
-            self.late_netlink.expect(key, at);
-        }
-        if ebpf && !parts.contains(Parts::NOTICE) && key.kind != CheckKind::Expect {
-            self.late_notices.expect(key, at);
-        }
-    }
 }
 
 /// Two names do not contradict each other.
@@ -646,19 +429,6 @@ fn kind_of(kinds: Kinds) -> CheckKind {
         CheckKind::New
     } else {
         CheckKind::Update
-    }
-}
-
-fn hand_on(content: Content, id: Option<u32>, witness: Witness, sink: &mut dyn RecordSink) {
-    match content {
-        Content::Event(mut event) => {
-            event.flow.id = event.flow.id.or(id);
-            event.witness = witness;
-            sink.record(Record::Event(&event));
-        }
-        Content::Expectation(expectation, at) => {
-            sink.record(Record::Expectation(&expectation, at));
-        }
     }
 }
 

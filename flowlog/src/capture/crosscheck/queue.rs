@@ -35,7 +35,7 @@ impl Key {
         Self { kind, gone: false, zone, tuple: orig, master: Tuple::default() }
     }
 
-    /// The zone is left to the comparison.
+    /// Netlink tells no zone of expectations.
     pub(super) fn of_expectation(expectation: &Expectation) -> Self {
         let Expectation { action, tuple, master, .. } = *expectation;
         let gone = action == ExpectAction::Destroy;

@@ -4,6 +4,7 @@
 use CheckKind::{Destroy, New, Update};
 
 use super::*;
+use crate::event::Record;
 use crate::flow::Tuple;
 
 mod model;
@@ -445,4 +446,22 @@ fn one_change_that_ebpf_misses_shifts_no_other() {
     let expected =
         [("matched", 4), ("only_netlink", 1), ("only_netlink_unexplained", 1), ("healed", 1)];
     assert_eq!(scene.counts(), expected);
+}
+
+#[test]
+fn what_ebpf_has_not_told_by_the_end_is_missing() {
+    let mut scene = Scene::new();
+    scene.notice(Destroy, 5);
+    scene.netlink(Destroy, 5);
+    // Its end was seen just before netlink was left, and told just after.
+    scene.notice(Destroy, 6);
+    scene.netlink(Destroy, 6);
+    scene.matcher.end(T);
+    scene.at = T + 1;
+    scene.ebpf(Destroy, 6);
+    scene.matcher.flush(&mut scene.log);
+    let expected =
+        [("matched", 1), ("only_netlink", 1), ("only_netlink_unexplained", 1), ("healed", 1)];
+    assert_eq!(scene.counts(), expected);
+    assert_eq!(scene.log.events.len(), 2);
 }
