@@ -86,10 +86,10 @@ fn loggers() -> Vec<Logger> {
             2,
         ),
         of(
-            "flowlog fentry, compared 1 s in 10",
+            "flowlog fentry, compared 0.2 s in 2",
             Start::Flowlog(
                 "capture=ebpf\nattach=fentry\nhash_enable=0\nring_buffer_size=67108864\n\
-                 crosscheck_every=10s\ncrosscheck_for=1s\ncrosscheck_window_ms=500",
+                 crosscheck_every=2s\ncrosscheck_for=200ms\ncrosscheck_window_ms=100",
             ),
             2,
         ),
