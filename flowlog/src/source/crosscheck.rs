@@ -39,6 +39,7 @@ pub(super) fn crosscheck(
     };
     let capture = CrossCapture::open(sources, stats.clone()).map_err(|error| error.to_string())?;
     super::warn_of_silent_kernel(source);
+    tell_of_old_flows(source);
     let mut capabilities = CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_BPF]);
     if matches!(settings.schedule, Schedule::Every { .. }) {
         // Programs are attached anew each time.
@@ -51,4 +52,18 @@ pub(super) fn crosscheck(
         activation: None,
         capabilities,
     })
+}
+
+/// What happened before the start nobody can tell, after a crash for instance.
+#[cfg(feature = "ebpf")]
+fn tell_of_old_flows(source: &config::Source) {
+    let old = crate::kernel::conntrack_count().unwrap_or(0);
+    if old > 0 {
+        tracing::warn!(
+            "[{}] {old} flows exist already: when they began, and what became of others before \
+             now, is not known; netlink may not confirm the end of those that began while nobody \
+             listened (nf_conntrack_events=2), so they are logged as eBPF tells them",
+            source.id
+        );
+    }
 }

@@ -18,8 +18,8 @@ use crate::capture::netlink::socket::NetfilterSocket;
 use crate::netns;
 
 mod entry;
-mod extended;
-mod json;
+pub(super) mod extended;
+pub(super) mod json;
 
 /// How the table is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -264,6 +264,10 @@ fn dropped_events_are_found() -> Result<()> {
         for name in ["differing", "only_ebpf"] {
             report.ensure("sum", name, 0)?;
         }
+        // Each with its tuple.
+        let lost = report.json["lost"].as_array().context("no lost")?;
+        let told = |event: &&Value| event["by"] == "ebpf" && event["orig"]["src"].is_string();
+        ensure!(lost.iter().filter(told).count() as u64 == spoilt, "lost: {report}");
         Ok(())
     })
 }

@@ -6,8 +6,9 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use tests::burst::udp_burst;
 use tests::daemon::{Daemon, Finished};
-use tests::lab::Lab;
+use tests::lab::{Lab, SingleNs};
 use tests::lines::{Line, lost, tagged};
 use tests::mass::tally::Tally;
 use tests::mass::{Mass, mass, mass_of};
@@ -15,7 +16,7 @@ use tests::{poll, sources};
 
 use super::kernel::Sysctl;
 use super::log::Log;
-use super::{by_ebpf, ensure_total, extra, launch, lines_of, total};
+use super::{by_ebpf, ensure_total, extra, launch, lines_of, lines_so_far, total};
 
 /// Bytes of a ring that has room for some 80,000 events.
 pub(super) const RING: u32 = 16 << 20;
@@ -120,6 +121,30 @@ fn nothing_is_lost_or_told_twice() -> Result<()> {
             ensure!(matched == mass.flows(), "{matched} matched of {kind}\n{}", finished.log);
         }
         Ok(())
+    })
+}
+
+/// A line has the id by which `conntrack` knows the entry.
+#[test]
+#[cfg_attr(not(feature = "guest"), ignore = "runs in a guest: cargo xtask test")]
+fn lines_join_with_the_table() -> Result<()> {
+    by_ebpf(|| {
+        let single = SingleNs::new()?;
+        let keys = [keys(RING, BUFFER, "hash_enable=0")];
+        let daemon = launch(single.namespace(), &sources::config(&keys, "extras=1"))?.start()?;
+        udp_burst(&single, 4000, 0, 3)?;
+        Log::open(&daemon, 1)?.wait(3, 0)?;
+        let listed = single.namespace().run("conntrack -L -o id")?;
+        let lines = lines_so_far(&daemon, 1)?;
+        for line in tagged(&lines, "NEW") {
+            let host = line.text.split(" DST=").nth(1).and_then(|rest| rest.split(' ').next());
+            let host = format!(" dst={} ", host.context("no destination")?);
+            let entry = listed.lines().find(|entry| entry.contains(&host));
+            let entry = entry.with_context(|| format!("no{host}in\n{listed}"))?;
+            let id = format!("id={}", extra(line, "ID").context("no id")?);
+            ensure!(entry.split_whitespace().any(|word| word == id), "{line}\n{entry}");
+        }
+        end(daemon).map(drop)
     })
 }
 

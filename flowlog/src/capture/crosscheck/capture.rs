@@ -315,6 +315,7 @@ impl CrossCapture {
             method: self.ebpf.method().name(),
             paired: self.paired,
             fields: self.matcher.findings().fields().clone(),
+            lost: self.matcher.findings().last_lost(),
             due,
             lag: self.matcher.findings().lag(),
             stats: self.stats.clone(),

@@ -1,15 +1,15 @@
 //! What the comparison finds: counted, timed, and told where nothing explains
 //! it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::compare;
 use super::queue::{Content, Item, Key};
-use super::report::Lag;
+use super::report::{Lag, Loser, LostEvent, MOST_LOST};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Check, CheckKind, Counter, Stats};
 
@@ -21,6 +21,8 @@ pub(super) struct Findings {
     /// Microseconds.
     lag: Option<Histogram<u64>>,
     fields: BTreeMap<&'static str, u64>,
+    /// The last lost events.
+    lost: VecDeque<LostEvent>,
     /// Fields of one comparison; kept for its memory.
     found: Vec<&'static str>,
     complaints: RateLimit,
@@ -33,6 +35,7 @@ impl Findings {
             // Two digits; refused only for bounds that make no sense.
             lag: Histogram::new_with_bounds(1, LONGEST, 2).ok(),
             fields: BTreeMap::new(),
+            lost: VecDeque::new(),
             found: Vec::new(),
             complaints: RateLimit::per_second(),
             stats,
@@ -96,6 +99,21 @@ impl Findings {
                 ),
             }
         }
+    }
+
+    /// Remembers an event that was lost.
+    pub(super) fn lost(&mut self, by: Loser, key: &Key) {
+        let Key { kind, zone, tuple, .. } = *key;
+        debug!("lost by {}: {} of {tuple:?}, zone {zone}", by.name(), kind.name());
+        if self.lost.len() == MOST_LOST {
+            self.lost.pop_front();
+        }
+        self.lost.push_back(LostEvent { by, kind, tuple, zone });
+    }
+
+    /// The last lost events.
+    pub(super) fn last_lost(&self) -> Vec<LostEvent> {
+        self.lost.iter().copied().collect()
     }
 
     pub(super) fn fields(&self) -> &BTreeMap<&'static str, u64> {

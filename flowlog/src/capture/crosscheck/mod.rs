@@ -19,7 +19,7 @@ use std::time::Duration;
 
 #[cfg(feature = "ebpf")]
 pub use self::capture::{CannotCompare, CrossCapture, Sources};
-pub use self::report::{Due, Lag, Report};
+pub use self::report::{Due, Lag, Loser, LostEvent, MOST_LOST, Report};
 
 #[cfg(feature = "ebpf")]
 mod audited;

@@ -23,9 +23,9 @@ pub(super) struct Key {
     pub(super) kind: CheckKind,
     /// Of an expectation: that it goes.
     gone: bool,
-    zone: u16,
+    pub(super) zone: u16,
     /// Original tuple, or what is expected.
-    tuple: Tuple,
+    pub(super) tuple: Tuple,
     /// Of an expectation: the original tuple of the connection that expects.
     master: Tuple,
 }

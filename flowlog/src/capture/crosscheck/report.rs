@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::flow::Tuple;
 use crate::stats::{Check, CheckKind, Counter, Stats};
+
+/// Lost events that are remembered with their tuples; all are counted.
+pub const MOST_LOST: usize = 100;
 
 /// How much later the second source told of an event than the first, as the
 /// daemon received it. Absent while nothing has been matched.
@@ -29,6 +33,41 @@ pub struct Due {
     pub destroy: u64,
 }
 
+/// Who has not told an event that it should have told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loser {
+    /// eBPF; netlink told it.
+    Ebpf,
+    /// Netlink; eBPF told it.
+    Netlink,
+    /// Both; only its message was seen to be due.
+    Both,
+}
+
+impl Loser {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Netlink => "netlink",
+            Self::Both => "both",
+        }
+    }
+}
+
+/// An event that a source lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostEvent {
+    /// Which of them.
+    pub by: Loser,
+    /// What it is about.
+    pub kind: CheckKind,
+    /// Original tuple; of an expectation, what is expected.
+    pub tuple: Tuple,
+    /// Conntrack zone; 0 for expectations.
+    pub zone: u16,
+}
+
 /// The report of a cross-check. Counts by kind and losses by name are in the
 /// counters that it is made from.
 #[derive(Clone, Debug)]
@@ -43,6 +82,8 @@ pub struct Report {
     pub paired: bool,
     /// Fields in which the sources differed, and how often.
     pub fields: BTreeMap<&'static str, u64>,
+    /// The last events that were lost, [`MOST_LOST`] at most.
+    pub lost: Vec<LostEvent>,
     /// Of all namespaces, by inode number.
     pub due: BTreeMap<u32, Due>,
     /// Of matched events.

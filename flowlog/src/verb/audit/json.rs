@@ -10,17 +10,19 @@
 //! | `due` | by inode number of each namespace: netlink messages that the kernel should have sent there, `new`, `update`, `destroy` |
 //! | `lag_us` | how much later the second source told an event, microseconds: `median`, `p99`, `max`; `null` if nothing was matched |
 //! | `losses` | what each source lost by its own counters, by the counter's name |
+//! | `lost` | the last events, [`MOST_LOST`](crate::capture::crosscheck::MOST_LOST) at most, that a source lost: `by` (`ebpf`, `netlink`, `both`), `kind`, `zone`, `protocol` (number) and `orig`, the original tuple as in `flowlog list -o json` |
 //! | `fields` | in which fields the sources differed, and how often |
 //! | `unexplained` | findings that no loss explains; with any the exit code is 1 |
 
 use serde_json::{Map, Value, json};
 
-use crate::capture::crosscheck::{Due, Lag, Report};
+use crate::capture::crosscheck::{Due, Lag, LostEvent, Report};
 use crate::stats::{Check, CheckKind};
+use crate::verb::list::json::direction;
 
 /// The object of a report.
 pub(super) fn object(report: &Report) -> Value {
-    let Report { lasted, netns, method, paired, fields, due, lag, stats: _ } = report;
+    let Report { lasted, netns, method, paired, fields, lost, due, lag, stats: _ } = report;
     let lag = lag.map(|Lag { median, p99, max }| {
         let [median, p99, max] = [median, p99, max].map(|lag| lag.as_micros() as u64);
         json!({ "median": median, "p99": p99, "max": max })
@@ -42,8 +44,20 @@ pub(super) fn object(report: &Report) -> Value {
         "due": due,
         "lag_us": lag,
         "losses": losses,
+        "lost": lost.iter().map(lost_event).collect::<Vec<_>>(),
         "fields": fields,
         "unexplained": report.unexplained(),
+    })
+}
+
+fn lost_event(event: &LostEvent) -> Value {
+    let LostEvent { by, kind, tuple, zone } = event;
+    json!({
+        "by": by.name(),
+        "kind": kind.name(),
+        "zone": zone,
+        "protocol": tuple.proto,
+        "orig": direction(tuple, None),
     })
 }
 
@@ -82,6 +96,11 @@ mod tests {
         assert_eq!(object["losses"]["netlink.lost"], json!(12));
         assert_eq!(object["fields"], json!({ "status": 1 }));
         assert_eq!(object["unexplained"], json!(3));
+        let orig = json!({ "src": "10.0.0.1", "dst": "10.0.0.2", "sport": 5, "dport": 53 });
+        let lost = json!([{
+            "by": "netlink", "kind": "destroy", "zone": 7, "protocol": 17, "orig": orig
+        }]);
+        assert_eq!(object["lost"], lost);
         let kinds = object["events"].as_object().unwrap();
         assert_eq!(kinds.len(), CheckKind::ALL.len() + 1);
         assert!(kinds.values().all(|counts| counts.as_object().unwrap().len() == Check::ALL.len()));

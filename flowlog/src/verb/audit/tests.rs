@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use nix::sys::signal::{Signal, raise};
 
 use super::*;
-use crate::capture::crosscheck::{Due, Lag};
+use crate::capture::crosscheck::{Due, Lag, Loser, LostEvent};
+use crate::flow::{Family, Tuple};
 use crate::stats::{Check, CheckKind, Counter};
 
 /// A report of a busy namespace beside another one.
@@ -36,6 +37,7 @@ pub(super) fn made_up() -> Report {
         method: "kprobe",
         paired: true,
         fields: BTreeMap::from([("status", 1)]),
+        lost: vec![LostEvent { by: Loser::Netlink, kind: Destroy, tuple: tuple(), zone: 7 }],
         due: BTreeMap::from([
             (4_026_531_840, Due { new: 1204, update: 25, destroy: 83 }),
             (4_026_532_210, Due { new: 5, update: 0, destroy: 4 }),
@@ -43,6 +45,13 @@ pub(super) fn made_up() -> Report {
         lag: Some(Lag { median: us(12), p99: us(1500), max: us(80_000) }),
         stats,
     }
+}
+
+fn tuple() -> Tuple {
+    let (mut src, mut dst) = ([0; 16], [0; 16]);
+    src[..4].copy_from_slice(&[10, 0, 0, 1]);
+    dst[..4].copy_from_slice(&[10, 0, 0, 2]);
+    Tuple { family: Family::V4, proto: 17, src, dst, src_l4: 5, dst_l4: 53 }
 }
 
 /// A report of nothing at all.
@@ -53,6 +62,7 @@ pub(super) fn nothing() -> Report {
         method: "fentry",
         paired: false,
         fields: BTreeMap::new(),
+        lost: Vec::new(),
         due: BTreeMap::new(),
         lag: None,
         stats: Stats::default(),

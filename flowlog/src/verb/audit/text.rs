@@ -3,8 +3,12 @@
 
 use std::fmt::Write as _;
 
-use crate::capture::crosscheck::{Due, Lag, Report};
+use crate::capture::crosscheck::{Due, Lag, LostEvent, Report};
 use crate::stats::{Check, CheckKind};
+use crate::verb::list::extended::{address, protocol};
+
+/// Lost events that are shown; `--json` has more of them.
+const SHOWN: usize = 10;
 
 /// Counts that are shown even if they are zero.
 const ALWAYS: [Check; 4] = [Check::Ebpf, Check::Netlink, Check::Due, Check::Matched];
@@ -23,6 +27,7 @@ pub(super) fn report(report: &Report) -> String {
              {max:?} at most."
         );
     }
+    text += &lost(report);
     text += &list("Lost by its own counters", report.losses());
     text += &list("Fields that differ", report.fields.iter().map(|(name, count)| (*name, *count)));
     text + &verdict(report) + "\n"
@@ -128,6 +133,19 @@ fn elsewhere(report: &Report) -> String {
     text
 }
 
+/// The last events that were lost.
+fn lost(report: &Report) -> String {
+    let mut text = String::new();
+    for LostEvent { by, kind, tuple, zone } in report.lost.iter().rev().take(SHOWN).rev() {
+        let [src, dst] = [tuple.src, tuple.dst].map(|bytes| address(tuple.family, &bytes));
+        let protocol = protocol(tuple.proto).map_or(tuple.proto.to_string(), str::to_owned);
+        let _ = write!(text, "Lost by {}: {} of {protocol} ", by.name(), kind.name());
+        let _ = write!(text, "{src} {} > {dst} {}", tuple.src_l4, tuple.dst_l4);
+        let _ = if *zone == 0 { writeln!(text, ".") } else { writeln!(text, ", zone {zone}.") };
+    }
+    text
+}
+
 /// `TITLE: NAME N, NAME N.`, of what is not zero.
 fn list(title: &str, counts: impl Iterator<Item = (&'static str, u64)>) -> String {
     let counts: Vec<String> = counts
@@ -185,6 +203,7 @@ silent: told by eBPF only, as netlink by its nature tells nothing of it
 Netlink lost 4 of 1204 new, 5 of 25 update, 3 of 83 destroy messages.
 Not checked: 5 new, 0 update, 4 destroy messages in network namespace 4026532210.
 The second source was later by 12µs in the middle, 1.5ms for 99 of 100, 80ms at most.
+Lost by netlink: destroy of udp 10.0.0.1 5 > 10.0.0.2 53, zone 7.
 Lost by its own counters: netlink.lost 12.
 Fields that differ: status 1.
 3 findings unexplained; look at differing and …_unexplained above, compare again with a larger \

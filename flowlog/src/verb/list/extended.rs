@@ -40,7 +40,7 @@ const DCCP: &[&str] = &[
 ];
 
 /// Name of a protocol that conntrack knows more of than its number.
-pub(super) fn protocol(number: u8) -> Option<&'static str> {
+pub(in crate::verb) fn protocol(number: u8) -> Option<&'static str> {
     Some(match number {
         proto::ICMP => "icmp",
         proto::TCP => "tcp",
@@ -144,7 +144,7 @@ fn mark_of(status: Status) -> &'static str {
 }
 
 /// An address as glibc's `inet_ntop` writes it.
-pub(super) fn address(family: Family, bytes: &[u8; 16]) -> String {
+pub(in crate::verb) fn address(family: Family, bytes: &[u8; 16]) -> String {
     let mut text = Text::default();
     text.set(family, bytes);
     String::from_utf8_lossy(text.as_bytes()).into_owned()

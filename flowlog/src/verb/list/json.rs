@@ -71,7 +71,8 @@ pub(super) fn object(flow: &Flow) -> Value {
     Value::Object(object)
 }
 
-fn direction(tuple: &Tuple, counters: Option<Counters>) -> Value {
+/// The object of one direction.
+pub(in crate::verb) fn direction(tuple: &Tuple, counters: Option<Counters>) -> Value {
     let mut object = Map::new();
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
     put("src", json!(address(tuple.family, &tuple.src)));

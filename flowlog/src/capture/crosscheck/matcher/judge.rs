@@ -8,6 +8,7 @@ use crate::capture::RecordSink;
 use crate::capture::crosscheck::budget::Explained;
 use crate::capture::crosscheck::late::Late;
 use crate::capture::crosscheck::queue::{Content, Item, Parts};
+use crate::capture::crosscheck::report::Loser;
 use crate::event::{Record, Witness};
 use crate::stats::{Check, CheckKind};
 
@@ -99,6 +100,7 @@ impl Matcher {
                 return None;
             }
             self.findings.count(Check::OnlyNetlink, kind);
+            self.findings.lost(Loser::Ebpf, &item.key);
             match explained {
                 Some(Explained::Lost) => self.healed += 1,
                 Some(Explained::Fault) => {}
@@ -107,6 +109,7 @@ impl Matcher {
             self.findings.count(Check::Healed, kind);
         } else {
             self.findings.count(Check::Unseen, kind);
+            self.findings.lost(Loser::Both, &item.key);
             let ebpf = self.budget.explain_ebpf(kind).is_some();
             let netlink = self.budget.explain_netlink();
             if !(ebpf && netlink) {
@@ -130,6 +133,7 @@ impl Matcher {
             return Witness::Single;
         }
         self.findings.count(Check::OnlyEbpf, kind);
+        self.findings.lost(Loser::Netlink, &item.key);
         if !self.budget.explain_netlink() {
             self.findings.unexplained(Check::OnlyEbpfUnexplained, "netlink", item);
         }
