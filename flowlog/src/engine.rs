@@ -15,13 +15,16 @@ use tracing::{info, warn};
 use self::rest::Rest;
 use crate::capture::{Capture, Drained, DumpKind, Progress, RecordSink};
 use crate::event::{Event, Record};
+use crate::kernel::TableFill;
 use crate::log::{self, notice};
+use crate::metrics::{Question, Questions};
 use crate::plugin::nfct::Nfct;
 use crate::plugin::nfct::sync::Action;
 use crate::ratelimit::RateLimit;
 use crate::stack::Stacks;
 use crate::stats::Stats;
 
+mod report;
 mod rest;
 
 /// Messages taken from a source before others, signals and timers get a turn.
@@ -33,6 +36,10 @@ const DRAIN_AT_EXIT: Duration = Duration::from_secs(2);
 pub struct Source {
     /// Its id in the configuration.
     pub id: String,
+    /// What it is captured by, in words.
+    pub by: String,
+    /// The kernel's table of the namespace that it was opened in.
+    pub table: TableFill,
     /// Where its records come from.
     pub capture: Box<dyn Capture>,
     /// What selects among them.
@@ -135,10 +142,15 @@ pub struct Engine {
     rest: Rest,
     complaints: RateLimit,
     stats: Stats,
+    /// What scrapers ask; absent where metrics are not served.
+    questions: Option<Questions>,
+    /// When, seconds since the epoch.
+    started: f64,
 }
 
 /// What ended a wait.
 enum Wake {
+    Asked(Question),
     Readable,
     Timer,
     Signal(SignalKind),
@@ -149,7 +161,11 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel refuses to watch a descriptor or a signal.
-    pub fn new(sources: Vec<Source>, stats: Stats) -> io::Result<Self> {
+    pub fn new(
+        sources: Vec<Source>,
+        stats: Stats,
+        questions: Option<Questions>,
+    ) -> io::Result<Self> {
         let mut descriptors = Vec::new();
         for source in &sources {
             for descriptor in source.capture.descriptors()? {
@@ -163,6 +179,8 @@ impl Engine {
             rest: Rest::default(),
             complaints: RateLimit::per_second(),
             stats,
+            questions,
+            started: report::now(),
         })
     }
 
@@ -175,6 +193,7 @@ impl Engine {
         loop {
             match self.wait(more).await {
                 Wake::Signal(kind) if self.handle(kind) => break,
+                Wake::Asked(question) => self.answer(question),
                 Wake::Signal(_) | Wake::Readable | Wake::Timer => {}
             }
             more = self.turn()?;
@@ -207,7 +226,10 @@ impl Engine {
         tokio::select! {
             biased;
             kind = self.signals.next() => Wake::Signal(kind),
-            () = std::future::ready(()), if more => Wake::Readable,
+            // Before what is readable, which may always be the case; a turn follows.
+            question = asked(&mut self.questions) => Wake::Asked(question),
+            // Lets signals and scrapers come, however much there is to read.
+            () = tokio::task::yield_now(), if more => Wake::Readable,
             () = readable(&self.descriptors) => Wake::Readable,
             () = sleep_until(deadline) => Wake::Timer,
         }
@@ -287,6 +309,17 @@ async fn readable(descriptors: &[AsyncFd<OwnedFd>]) {
         if any { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+}
+
+async fn asked(questions: &mut Option<Questions>) -> Question {
+    match questions {
+        // The server, which holds the other end, lives as long as the runtime.
+        Some(questions) => match questions.recv().await {
+            Some(question) => question,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -27,6 +27,20 @@ bitflags! {
     }
 }
 
+impl Kinds {
+    /// Each with its name in outputs, in the order in which a line has them.
+    pub const NAMES: [(Self, &'static str); 8] = [
+        (Self::NEW, "NEW"),
+        (Self::UPDATE, "UPDATE"),
+        (Self::DESTROY, "DESTROY"),
+        (Self::CONFIRMED, "CONFIRMED"),
+        (Self::ASSURED, "ASSURED"),
+        (Self::EXPECT, "EXPECT"),
+        (Self::HELPER, "HELPER"),
+        (Self::GC, "GC"),
+    ];
+}
+
 /// What happened to an expectation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectAction {
@@ -87,6 +101,21 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them, in order.
+    pub const ALL: [Self; 11] = [
+        Self::ExpiredGc,
+        Self::ExpiredLookup,
+        Self::EarlyDrop,
+        Self::Deleted,
+        Self::Flushed,
+        Self::NetnsGone,
+        Self::TcpReopened,
+        Self::Reset,
+        Self::NatClash,
+        Self::Lost,
+        Self::Other,
+    ];
+
     /// Its name in outputs.
     pub fn name(self) -> &'static str {
         match self {
@@ -200,4 +229,17 @@ pub enum Record<'a> {
     /// Every query that was asked for has been answered; entries that still
     /// exist were told as `Known`.
     QueryDone,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_causes_stand_at_their_index() {
+        for (index, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(index, cause as usize, "{}", cause.name());
+        }
+        assert_eq!(Cause::Other as usize + 1, Cause::ALL.len(), "the last one is the last");
+    }
 }

@@ -2,8 +2,9 @@
 //! from them for a configuration. All of them are those of the calling thread's
 //! network namespace: `/proc/sys/net` shows the namespace of whoever reads it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
@@ -67,6 +68,39 @@ pub fn conntrack_count() -> Option<u64> {
 /// Entries that the table takes at most; absent without conntrack.
 pub fn conntrack_max() -> Option<u64> {
     sysctl("nf_conntrack_max")
+}
+
+/// The fill of a network namespace's conntrack table. The files belong to the
+/// namespace in which they are opened, and need no rights when they are read.
+#[derive(Debug)]
+pub struct TableFill {
+    count: Option<File>,
+    max: Option<File>,
+}
+
+impl TableFill {
+    /// That of the current namespace.
+    pub fn open() -> Self {
+        let open = |name| File::open(sysctl_file(name)).ok();
+        Self { count: open("nf_conntrack_count"), max: open("nf_conntrack_max") }
+    }
+
+    /// Entries in the table; absent without conntrack.
+    pub fn count(&self) -> Option<u64> {
+        self.count.as_ref().and_then(number_again)
+    }
+
+    /// Entries that it takes at most; absent without conntrack.
+    pub fn max(&self) -> Option<u64> {
+        self.max.as_ref().and_then(number_again)
+    }
+}
+
+/// The number that an open file has now.
+fn number_again(file: &File) -> Option<u64> {
+    let mut digits = [0; 32];
+    let length = file.read_at(&mut digits, 0).ok()?;
+    std::str::from_utf8(&digits[..length]).ok()?.trim().parse().ok()
 }
 
 /// The largest receive buffer that a process without `CAP_NET_ADMIN` gets,

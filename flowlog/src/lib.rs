@@ -17,6 +17,7 @@ pub mod event;
 pub mod flow;
 pub mod kernel;
 pub mod log;
+pub mod metrics;
 pub mod netns;
 pub mod plugin;
 pub mod ratelimit;

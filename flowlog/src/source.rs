@@ -10,7 +10,7 @@ use crate::capture::Capture;
 use crate::capture::netlink::{self, NetlinkCapture};
 use crate::config::{self, CaptureChoice, NetnsScope, untold_by_netlink};
 use crate::event::Kinds;
-use crate::kernel::{self, Activity};
+use crate::kernel::{self, Activity, TableFill};
 use crate::netns;
 use crate::plugin::nfct;
 use crate::stats::Stats;
@@ -29,6 +29,8 @@ pub struct Opened {
     pub activation: Option<Activation>,
     /// What the capture needs while it runs.
     pub capabilities: CapsHashSet,
+    /// The kernel's table of the namespace.
+    pub table: TableFill,
 }
 
 /// Opens a source in its namespace.
@@ -136,6 +138,7 @@ fn by_ebpf(source: &config::Source, stats: &Stats) -> Result<Opened, String> {
         nfct: nfct::Settings { redump: None, ..source.nfct.clone() },
         activation: None,
         capabilities: CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_BPF]),
+        table: TableFill::open(),
     })
 }
 
@@ -184,6 +187,7 @@ fn over_netlink(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened
         nfct: source.nfct.clone(),
         activation: None,
         capabilities: CapsHashSet::from([Capability::CAP_NET_ADMIN]),
+        table: TableFill::open(),
     })
 }
 

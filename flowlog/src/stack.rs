@@ -101,6 +101,16 @@ impl Stacks {
         self.sinks().any(|sink| sink.is_waiting())
     }
 
+    /// The sinks, each with the number of its stack, from 1 on.
+    pub fn each_sink(&self) -> impl Iterator<Item = (usize, &LogEmu)> {
+        self.0.iter().enumerate().flat_map(|(index, stack)| {
+            stack.stages.iter().filter_map(move |stage| match stage {
+                Stage::LogEmu(sink) => Some((index + 1, sink.as_ref())),
+                Stage::Ip2Str | Stage::PrintFlow(_) => None,
+            })
+        })
+    }
+
     /// Hands the files that flowlog has created to a user.
     pub fn give_to(&mut self, uid: nix::unistd::Uid, gid: nix::unistd::Gid) {
         self.sinks().for_each(|sink| sink.give_to(uid, gid));

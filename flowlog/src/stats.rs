@@ -5,8 +5,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 pub use self::crosscheck::{Check, CheckKind};
+pub use self::handed::Handed;
 
 mod crosscheck;
+mod handed;
 
 /// A counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,14 +242,27 @@ impl Stats {
         self.0.crosscheck.set(true);
     }
 
+    /// Whether anything is there that counts it.
+    pub fn uses(&self, counter: Counter) -> bool {
+        match counter.name().split_once('.') {
+            Some(("ebpf", _)) => self.0.ebpf.get(),
+            Some(("crosscheck", _)) => self.uses_crosscheck(),
+            _ => true,
+        }
+    }
+
+    /// Whether two sources are compared.
+    pub fn uses_crosscheck(&self) -> bool {
+        self.0.crosscheck.get()
+    }
+
     /// Report lines, `total NAME: VALUE UNIT`, one for each counter in use.
     pub fn totals(&self) -> impl Iterator<Item = String> + '_ {
-        let (ebpf, crosscheck) = (self.0.ebpf.get(), self.0.crosscheck.get());
+        let crosscheck = self.uses_crosscheck();
         let checks = self.0.checks.totals().filter(move |_| crosscheck);
         Counter::ALL
             .into_iter()
-            .filter(move |c| ebpf || !c.name().starts_with("ebpf."))
-            .filter(move |c| crosscheck || !c.name().starts_with("crosscheck."))
+            .filter(|counter| self.uses(*counter))
             .map(|c| format!("total {}: {} {}", c.name(), self.get(c), c.unit()))
             .chain(checks)
     }

@@ -16,6 +16,7 @@
 //! | [`sources`] | one configuration with several sources, each with a log of its own |
 //! | [`filters`] | `accept_*_filter`s, and which flows of the mix each accepts |
 //! | [`process`] | a child that does not outlive its guard; what /proc tells about it |
+//! | [`metrics`] | a scrape of what flowlog serves to Prometheus |
 //! | [`tags`] | which flows of the mix have lines with which tag |
 //! | [`lines`] | a log file as lines, their multiset, and the difference of two |
 //! | [`poll`] | waiting for a condition instead of sleeping |
@@ -26,6 +27,7 @@ pub mod filters;
 pub mod lab;
 pub mod lines;
 pub mod mass;
+pub mod metrics;
 pub mod namespace;
 pub mod packet;
 pub mod poll;

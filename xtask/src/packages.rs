@@ -20,7 +20,12 @@ pub(crate) const LAB: &[Program] = &[
     ("nsenter", "util-linux"),
 ];
 /// What tests and benchmarks need besides [`LAB`].
-pub(crate) const TESTS: &[Program] = &[("ulogd", "ulogd2"), ("strace", "strace")];
+pub(crate) const TESTS: &[Program] = &[
+    ("ulogd", "ulogd2"),
+    ("strace", "strace"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
+];
 /// What makes and runs a guest, and what it gets, besides [`LAB`].
 pub(crate) const GUESTS: &[Program] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -81,12 +86,14 @@ pub(crate) fn by_hand(packages: &[&str]) -> String {
 }
 
 /// Installs packages, as root, without starting their services: ulogd2's would log beside the
-/// tests.
+/// tests, that of Prometheus would scrape this host.
 ///
 /// # Errors
 /// apt fails.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    let _masked = packages.contains(&"ulogd2").then(Masked::new);
+    let services = ["ulogd2", "prometheus"];
+    let _masked: Vec<_> =
+        services.into_iter().filter(|name| packages.contains(name)).map(Masked::new).collect();
     apt(&["update"])?;
     let mut words = vec!["install", "-y", "--no-install-recommends"];
     words.extend(packages);
@@ -105,26 +112,27 @@ fn apt(words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Keeps systemd from starting the service of ulogd2 while this lives; nothing where there is no
-/// systemd.
-struct Masked;
+/// Keeps systemd from starting a service while this lives; nothing where there is no systemd.
+struct Masked(&'static str);
 
 impl Masked {
-    fn new() -> Self {
-        systemctl("mask");
-        Self
+    fn new(service: &'static str) -> Self {
+        systemctl("mask", service);
+        Self(service)
     }
 }
 
 impl Drop for Masked {
     fn drop(&mut self) {
-        systemctl("unmask");
+        systemctl("unmask", self.0);
     }
 }
 
-fn systemctl(verb: &str) {
+fn systemctl(verb: &str, service: &str) {
     if Path::new("/run/systemd/system").exists() {
-        // Not fatal: at worst the service runs, on a configuration that logs no connections.
-        let _ = Command::new("systemctl").args([verb, "--runtime", "ulogd2.service"]).status();
+        let service = format!("{service}.service");
+        // Not fatal: at worst the service runs, ulogd2's on a configuration that logs no
+        // connections.
+        let _ = Command::new("systemctl").args([verb, "--runtime", &service]).status();
     }
 }

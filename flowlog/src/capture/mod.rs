@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::event::{Event, Record};
 use crate::flow::Flow;
@@ -105,6 +105,11 @@ pub trait Capture {
     /// up to date: the totals are told next.
     fn before_totals(&mut self) {}
 
+    /// What the kernel's part of the capture costs, where the kernel measures it.
+    fn hook_costs(&self) -> Vec<HookCost> {
+        Vec::new()
+    }
+
     /// Ends the capture: no event after this call is reported, and what had
     /// come before it, losses included, is told now. Called once, when nothing
     /// more is drained.
@@ -114,6 +119,17 @@ pub trait Capture {
     fn finish(&mut self, _sink: &mut dyn RecordSink) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// What a program in the kernel has cost since it was loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookCost {
+    /// Its name.
+    pub hook: String,
+    /// How often it was called.
+    pub runs: u64,
+    /// Time spent in it.
+    pub time: Duration,
 }
 
 /// What names an entry of the table in the namespace of the capture.

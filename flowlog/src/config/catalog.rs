@@ -75,6 +75,13 @@ pub const GLOBAL: &[Key] = &[
         "-10",
         "priority of the daemon: the kernel drops events while their logger waits for its turn",
     ),
+    key(
+        "metrics",
+        "address with its port, 9470 where it has none",
+        "",
+        "serve /metrics for Prometheus and /healthz over HTTP there, such as 127.0.0.1:9470 or \
+         [::1]:9470; whoever can reach the address can read them. Empty: nowhere",
+    ),
     Key {
         name: "plugin",
         kind: "path",

@@ -2,6 +2,7 @@
 //! line and remedy, and all of them are told at once.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub mod catalog;
 mod crosscheck;
 pub mod diagnostic;
 pub mod grammar;
+mod metrics;
 mod protocols;
 mod sections;
 mod stacks;
@@ -38,6 +40,8 @@ pub struct Config {
     pub loglevel: u8,
     /// The daemon's nice value; absent: flowlog's own, if it can be had.
     pub nice: Option<i32>,
+    /// Where metrics are served; absent: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// Sources, each once.
     pub sources: Vec<Source>,
     /// Stacks in the order of the file.

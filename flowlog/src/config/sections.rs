@@ -22,6 +22,7 @@ pub(super) struct Global<'a> {
     pub(super) log: LogTarget,
     pub(super) loglevel: u8,
     pub(super) nice: Option<i32>,
+    pub(super) metrics: Option<SocketAddr>,
     pub(super) values: Values<'a>,
 }
 
@@ -44,7 +45,8 @@ pub(super) fn global<'a>(document: &Document<'a>, found: &mut Diagnostics) -> Op
     };
     let loglevel = values.integer("loglevel", 0..=8, found).unwrap_or(5) as u8;
     let nice = values.integer("nice", -20..=19, found).map(|nice| nice as i32);
-    Some(Global { log, loglevel, nice, values })
+    let metrics = metrics::read(&values, found);
+    Some(Global { log, loglevel, nice, metrics, values })
 }
 
 /// The section of an instance; empty where it is missing.

@@ -25,6 +25,7 @@ pub(super) fn build<'a>(
         log: global.log,
         loglevel: global.loglevel,
         nice: global.nice,
+        metrics: global.metrics,
         sources: Vec::new(),
         stacks: Vec::new(),
     };

@@ -274,3 +274,18 @@ mod arbitrary {
         }
     }
 }
+
+#[test]
+fn metrics_are_served_only_where_an_address_is_written() {
+    let metrics = |line: &str| good(&format!("[global]\n{line}\n{STACK}[ct1]\n[emu1]\n")).metrics;
+    assert_eq!(metrics(""), None);
+    assert_eq!(metrics("metrics=\"\""), None);
+    assert_eq!(metrics("metrics=\"[::1]:9471\""), Some("[::1]:9471".parse().unwrap()));
+    assert_eq!(metrics("metrics=127.0.0.1"), Some("127.0.0.1:9470".parse().unwrap()));
+    let refused = messages(&format!("[global]\nmetrics=localhost:9470\n{STACK}[ct1]\n[emu1]\n"));
+    assert_eq!(refused.len(), 1, "{refused:#?}");
+    assert!(
+        refused[0].starts_with("u.conf:2: `metrics=localhost:9470` is no address"),
+        "{refused:#?}"
+    );
+}

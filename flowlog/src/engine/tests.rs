@@ -6,7 +6,8 @@ use std::rc::Rc;
 use super::*;
 use crate::capture::FlowKey;
 use crate::config;
-use crate::event::Lost;
+use crate::event::{Kinds, Lost};
+use crate::metrics::{Answer, Topic};
 use crate::stack::Stack;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,11 +78,33 @@ fn source(file: &std::path::Path, due: Option<Instant>) -> (Source, Rc<RefCell<V
     let calls = Rc::new(RefCell::new(Vec::new()));
     let source = Source {
         id: "ct1".to_owned(),
+        by: "by hand".to_owned(),
+        table: TableFill::open(),
         capture: Box::new(Noted { calls: Rc::clone(&calls), due }),
         nfct: Nfct::new(config.sources[0].nfct.clone(), stats.clone()),
         stacks: Stacks(vec![Stack::start(&config.stacks[0], "host", &stats).unwrap()]),
     };
     (source, calls)
+}
+
+fn engine(source: Source, stats: Stats) -> Engine {
+    Engine {
+        sources: vec![source],
+        descriptors: Vec::new(),
+        signals: Signals(Vec::new()),
+        rest: Rest::default(),
+        complaints: RateLimit::per_second(),
+        stats,
+        questions: None,
+        started: 1.5,
+    }
+}
+
+/// Asks the engine, and returns what it says.
+fn ask(engine: &mut Engine, topic: Topic) -> Answer {
+    let (answer, mut answered) = tokio::sync::oneshot::channel();
+    engine.answer(Question { topic, answer });
+    answered.try_recv().unwrap()
 }
 
 #[test]
@@ -102,16 +125,54 @@ async fn at_the_end_all_is_drained_then_finished_then_summed_up() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("flow.log");
     let (source, calls) = source(&file, None);
-    let mut engine = Engine {
-        sources: vec![source],
-        descriptors: Vec::new(),
-        signals: Signals(Vec::new()),
-        rest: Rest::default(),
-        complaints: RateLimit::per_second(),
-        stats: Stats::default(),
-    };
+    let mut engine = engine(source, Stats::default());
     engine.shut_down().unwrap();
     assert_eq!(*calls.borrow(), [Call::Drain, Call::Finish, Call::Totals]);
     let written = std::fs::read_to_string(&file).unwrap();
     assert!(written.ends_with("[LOST] EVENTS=4 SOURCE=ebpf \n"), "{written}");
+}
+
+#[test]
+fn a_scrape_shows_the_source_and_what_it_handed_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("flow.log");
+    let (mut source, calls) = source(&file, None);
+    let mut feed = Feed { nfct: &mut source.nfct, stacks: &mut source.stacks };
+    let event = Event { kinds: Kinds::NEW, ..Event::default() };
+    for _ in 0..3 {
+        feed.record(Record::Event(&event));
+    }
+    feed.record(Record::Lost(Lost { source: "ebpf", events: 4, at: 0 }));
+    let mut engine = engine(source, Stats::default());
+    let Answer::Page(page) = ask(&mut engine, Topic::Metrics) else { panic!() };
+    assert_eq!(*calls.borrow(), [Call::Totals], "computed counters come first");
+    let path = file.display();
+    for line in [
+        "flowlog_start_time_seconds 1.5".to_owned(),
+        "flowlog_source_info{source=\"ct1\",capture=\"by hand\"} 1".to_owned(),
+        "flowlog_events_total{source=\"ct1\",kind=\"new\",cause=\"none\"} 3".to_owned(),
+        "flowlog_events_total{source=\"ct1\",kind=\"destroy\",cause=\"untold\"} 0".to_owned(),
+        "flowlog_lost_events_total{source=\"ct1\"} 4".to_owned(),
+        "flowlog_loss_reports_total{source=\"ct1\"} 1".to_owned(),
+        format!("flowlog_sink_failing{{source=\"ct1\",stack=\"1\",file=\"{path}\"}} 0"),
+    ] {
+        assert!(page.lines().any(|l| l == line), "no {line} in\n{page}");
+    }
+    assert!(!page.contains("flowlog_live_flows"), "there is no table");
+    let waiting = page.lines().find(|l| l.starts_with("flowlog_buffer_bytes{")).unwrap();
+    assert!(!waiting.ends_with(" 0"), "{waiting}");
+}
+
+#[test]
+fn health_names_the_file_that_cannot_be_written() {
+    let (source, _) = source(std::path::Path::new("/dev/full"), None);
+    let mut engine = engine(source, Stats::default());
+    assert_eq!(ask(&mut engine, Topic::Health), Answer::Fit("ok\n".to_owned()));
+    let Source { nfct, stacks, .. } = &mut engine.sources[0];
+    let event = Event { kinds: Kinds::NEW, ..Event::default() };
+    nfct.record(Record::Event(&event), stacks);
+    stacks.flush();
+    let Answer::Unfit(why) = ask(&mut engine, Topic::Health) else { panic!() };
+    assert!(why.starts_with("/dev/full cannot be written: "), "{why}");
+    assert_eq!(why.lines().count(), 1, "{why}");
 }

@@ -3,7 +3,7 @@
 //! bounded; what is lost is counted.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -108,6 +108,21 @@ impl LogEmu {
     /// Lines wait for a file that could not be written.
     pub fn is_waiting(&self) -> bool {
         !self.buffer.is_empty()
+    }
+
+    /// The file, by its full path.
+    pub fn path(&self) -> &Path {
+        &self.settings.file
+    }
+
+    /// Bytes that wait, and how many may wait while the file cannot be written.
+    pub fn fill(&self) -> (usize, usize) {
+        (self.buffer.len(), self.settings.buffer_max)
+    }
+
+    /// The last write, or the last sync, failed.
+    pub fn is_failing(&self) -> bool {
+        self.failing
     }
 
     /// Tries for the last time, and counts what is then lost.

@@ -23,18 +23,6 @@ pub struct Settings {
     pub extras: bool,
 }
 
-/// Names of the kinds in a tag, in the order in which they are written.
-const TAGS: [(Kinds, &str); 8] = [
-    (Kinds::NEW, "NEW"),
-    (Kinds::UPDATE, "UPDATE"),
-    (Kinds::DESTROY, "DESTROY"),
-    (Kinds::CONFIRMED, "CONFIRMED"),
-    (Kinds::ASSURED, "ASSURED"),
-    (Kinds::EXPECT, "EXPECT"),
-    (Kinds::HELPER, "HELPER"),
-    (Kinds::GC, "GC"),
-];
-
 impl Settings {
     /// Writes `item` into `out`, which is emptied first. Leaves it empty when
     /// there is nothing to log. Not inlined, as [`Addresses::set`] is not.
@@ -228,7 +216,7 @@ fn tag(kinds: Kinds, out: &mut Line) {
         return;
     }
     let mut separator = b'[';
-    for (kind, name) in TAGS {
+    for (kind, name) in Kinds::NAMES {
         if kinds.contains(kind) {
             out.byte(separator);
             out.text(name.as_bytes());

@@ -28,6 +28,7 @@ pub(super) fn crosscheck(
     use caps::{Capability, CapsHashSet};
 
     use crate::capture::crosscheck::{CrossCapture, Schedule, Sources};
+    use crate::kernel::TableFill;
     use crate::netns;
     use crate::plugin::nfct;
 
@@ -51,6 +52,7 @@ pub(super) fn crosscheck(
         nfct: nfct::Settings { redump: None, ..source.nfct.clone() },
         activation: None,
         capabilities,
+        table: TableFill::open(),
     })
 }
 

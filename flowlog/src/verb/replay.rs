@@ -12,6 +12,7 @@ use crate::capture::replay::Replay;
 use crate::capture::{Capture, Drained};
 use crate::config;
 use crate::engine::Source;
+use crate::kernel::TableFill;
 use crate::plugin::nfct::Nfct;
 use crate::stack::{Stack, Stacks};
 use crate::stats::Stats;
@@ -33,6 +34,8 @@ pub fn source(file: &Path, recording: Vec<u8>, stats: &Stats) -> anyhow::Result<
     let first = &config.sources[0];
     Ok(Source {
         id: first.id.clone(),
+        by: "from a recording".to_owned(),
+        table: TableFill::open(),
         capture: capture(recording, stats),
         nfct: Nfct::new(first.nfct.clone(), stats.clone()),
         stacks: Stacks(

@@ -20,6 +20,7 @@ use crate::daemon::priority::set_nice;
 use crate::daemon::privileges;
 use crate::engine::{Engine, Source};
 use crate::log::{self, notice};
+use crate::metrics::server::{self, Bound};
 use crate::plugin::nfct::Nfct;
 use crate::source;
 use crate::stack::{Stack, Stacks};
@@ -99,6 +100,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             warn!("{text}");
         }
     }
+    // While ports below 1024 can be had.
+    let bound = config.metrics.map(server::bind).transpose()?;
     prioritize(config.nice);
     let mut running = start(&config)?;
     for source in &mut running.sources {
@@ -110,7 +113,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
         privileges::drop_to(user, &running.capabilities)?;
     }
-    let result = serve(running, readiness);
+    let result = serve(running, bound, readiness);
     drop(pidfile);
     if let Err(error) = &result {
         error!("{error:#}");
@@ -172,9 +175,11 @@ fn start(config: &Config) -> anyhow::Result<Running> {
         let opened = source::open(source, &stats)?;
         activations.extend(opened.activation);
         capabilities.extend(opened.capabilities);
-        by.entry(opened.by).or_default().push(source.id.clone());
+        by.entry(opened.by.clone()).or_default().push(source.id.clone());
         sources.push(Source {
             id: source.id.clone(),
+            by: opened.by,
+            table: opened.table,
             capture: opened.capture,
             nfct: Nfct::new(opened.nfct, stats.clone()),
             stacks: Stacks(stacks),
@@ -185,11 +190,16 @@ fn start(config: &Config) -> anyhow::Result<Running> {
 }
 
 /// Says that the daemon runs, and runs it.
-fn serve(running: Running, readiness: Option<Readiness>) -> anyhow::Result<()> {
+fn serve(
+    running: Running,
+    bound: Option<Bound>,
+    readiness: Option<Readiness>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let Running { sources, _activations, by, stats, .. } = running;
-        let engine = Engine::new(sources, stats)?;
+        let questions = bound.map(server::serve).transpose()?;
+        let engine = Engine::new(sources, stats, questions)?;
         notice!("flowlog {} runs {by}", env!("CARGO_PKG_VERSION"));
         if let Some(readiness) = readiness {
             log::detach();

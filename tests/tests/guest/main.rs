@@ -19,6 +19,7 @@ mod load;
 mod log;
 mod masks;
 mod mass;
+mod metrics;
 mod namespaces;
 mod preexisting;
 mod privileges;

@@ -10,6 +10,7 @@ mod lifecycle;
 mod list;
 mod masks;
 mod mass;
+mod metrics;
 mod output;
 mod overrun;
 mod preexisting;

@@ -405,6 +405,10 @@ impl Capture for CrossCapture {
         self.tell_due();
     }
 
+    fn hook_costs(&self) -> Vec<crate::capture::HookCost> {
+        self.ebpf.hook_costs()
+    }
+
     /// Netlink ends first, so that no message is left that eBPF did not see.
     fn finish(&mut self, sink: &mut dyn RecordSink) -> io::Result<()> {
         if matches!(self.phase, Phase::Alone { .. }) {

@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type,
@@ -157,12 +158,23 @@ fn btf_name(btf: &OwnedFd) -> io::Result<Vec<u8>> {
     Ok(name[..end].to_vec())
 }
 
-/// How often a program was passed over because it, or another of its kind, was
-/// already at work on the processor (`recursion_misses`, Linux ≥ 5.12).
+/// What the kernel knows of a program at work.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    /// How often it was passed over because it, or another of its kind, was
+    /// already at work on the processor (`recursion_misses`, Linux ≥ 5.12).
+    pub(super) misses: u64,
+    /// How often it was called, while kernel.bpf_stats_enabled was 1.
+    pub(super) runs: u64,
+    /// Time spent in it then.
+    pub(super) time: Duration,
+}
+
+/// What the kernel knows of a program.
 ///
 /// # Errors
 /// The kernel does not tell.
-pub(super) fn misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+pub(super) fn usage(program: BorrowedFd<'_>) -> io::Result<Usage> {
     // SAFETY: integers only.
     let mut info: bpf_prog_info = unsafe { mem::zeroed() };
     let mut attr = zeroed();
@@ -170,7 +182,11 @@ pub(super) fn misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     attr.info.info = (&raw mut info).addr() as u64;
     attr.info.info_len = size_of_val(&info) as u32;
     call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(info.recursion_misses)
+    Ok(Usage {
+        misses: info.recursion_misses,
+        runs: info.run_cnt,
+        time: Duration::from_nanos(info.run_time_ns),
+    })
 }
 
 fn zeroed() -> bpf_attr {

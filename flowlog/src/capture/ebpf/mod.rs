@@ -46,7 +46,7 @@ use self::spoil::Spoil;
 pub use self::unable::Unable;
 use self::witness::{Losses, Passed};
 use super::filter::{Filter, Network};
-use super::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
+use super::{Capture, Drained, DumpKind, FlowKey, HookCost, Progress, RecordSink};
 use crate::config::Attach;
 use crate::event::{Kinds, Lost, Record};
 use crate::flow::Flow;
@@ -349,6 +349,10 @@ impl Capture for EbpfCapture {
 
     fn queue_events(&self) -> usize {
         self.room
+    }
+
+    fn hook_costs(&self) -> Vec<HookCost> {
+        self.probes.as_ref().map(Probes::costs).unwrap_or_default()
     }
 
     /// Detaches, and reads what is left: nothing is added any more, so that the

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 
 use aya::maps::{Map, MapData};
 use aya::programs::kprobe::KProbeLinkId;
@@ -22,6 +22,8 @@ use tracing::debug;
 use super::bpf::{self, Tracing};
 use super::btf::{Argument, KernelBtf};
 use super::hooks::{At, Attachment, Hook, Way};
+
+mod usage;
 
 /// The programs, built from `flowlog-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowlog-ebpf.o"));
@@ -336,18 +338,6 @@ impl Probes {
         let link = bpf::attach(loaded.as_fd()).map_err(of_io)?;
         self.traced.push(Traced { name, function, program: loaded, link: Some(link) });
         Ok(())
-    }
-
-    /// How often each program was passed over because another was at work.
-    pub fn misses(&self) -> Vec<(&str, u64)> {
-        let of = |program: BorrowedFd<'_>| bpf::misses(program).unwrap_or(0);
-        let traced =
-            self.traced.iter().map(|traced| (traced.name.as_str(), of(traced.program.as_fd())));
-        let probed = self.probed.keys().filter_map(|name| {
-            let program = self.ebpf.program(name)?.fd().ok()?;
-            Some((name.as_str(), of(program.as_fd())))
-        });
-        traced.chain(probed).collect()
     }
 
     /// How programs are attached.

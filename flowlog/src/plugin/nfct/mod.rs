@@ -14,7 +14,7 @@ use crate::capture::filter::Filter;
 use crate::event::{Cause, End, Event, Expectation, Kinds, Lost, Record, Witness};
 use crate::flow::{Flow, Status};
 use crate::ratelimit::RateLimit;
-use crate::stats::{Counter, Stats};
+use crate::stats::{Counter, Handed, Stats};
 
 pub mod sync;
 mod table;
@@ -84,6 +84,7 @@ pub struct Nfct {
     lost_total: u64,
     lost_last: Option<Lost>,
     lost_limit: RateLimit,
+    handed: Handed,
     stats: Stats,
 }
 
@@ -98,6 +99,7 @@ impl Nfct {
             lost_total: 0,
             lost_last: None,
             lost_limit: RateLimit::per_second(),
+            handed: Handed::default(),
             stats,
         }
     }
@@ -115,6 +117,21 @@ impl Nfct {
     /// Flows whose end the kernel may never tell.
     pub fn preexisting(&self) -> usize {
         self.tracker.as_ref().map_or(0, |tracker| tracker.table.preexisting())
+    }
+
+    /// Flows that can be kept; absent without a table.
+    pub fn limit(&self) -> Option<usize> {
+        self.settings.hash
+    }
+
+    /// All events that were lost so far, whichever source counts them.
+    pub fn lost_total(&self) -> u64 {
+        self.lost_total
+    }
+
+    /// Which events may be handed on, and those that were.
+    pub fn handed(&self) -> (Kinds, &Handed) {
+        (self.settings.mask, &self.handed)
     }
 
     /// Fetches what these events will need from the table.
@@ -293,8 +310,15 @@ impl Nfct {
             counted: ended,
             witness,
         };
+        self.hand_on(&Item { tag, at, body }, out);
+    }
+
+    /// Counts an event, and gives it to the stacks.
+    #[inline]
+    fn hand_on(&mut self, item: &Item<'_>, out: &mut dyn Downstream) {
         self.stats.add(Counter::FlowsSelected, 1);
-        out.push(&Item { tag, at, body });
+        self.handed.count(item);
+        out.push(item);
     }
 
     /// A flow whose end nobody told has ended some time before `at`.
@@ -311,8 +335,7 @@ impl Nfct {
                 counted: true,
                 witness: Witness::Single,
             };
-            self.stats.add(Counter::FlowsSelected, 1);
-            out.push(&Item { tag: Kinds::DESTROY, at, body });
+            self.hand_on(&Item { tag: Kinds::DESTROY, at, body }, out);
         }
     }
 
@@ -324,8 +347,8 @@ impl Nfct {
             self.stats.add(Counter::FlowsFiltered, 1);
             return;
         }
-        self.stats.add(Counter::FlowsSelected, 1);
-        out.push(&Item { tag: Kinds::EXPECT, at, body: Body::Expectation(expectation) });
+        let body = Body::Expectation(expectation);
+        self.hand_on(&Item { tag: Kinds::EXPECT, at, body }, out);
     }
 
     fn lost(&mut self, lost: Lost, out: &mut dyn Downstream) {
@@ -344,7 +367,9 @@ impl Nfct {
         let Some(last) = self.lost_last.take() else { return };
         let lost = Lost { events: std::mem::take(&mut self.lost), ..last };
         warn!("{} events lost by {} ({} so far)", lost.events, lost.source, self.lost_total);
-        out.push(&Item { tag: Kinds::empty(), at: lost.at, body: Body::Lost(lost) });
+        let item = Item { tag: Kinds::empty(), at: lost.at, body: Body::Lost(lost) };
+        self.handed.count(&item);
+        out.push(&item);
     }
 
     /// An entry that a dump or a query told.
@@ -395,8 +420,7 @@ impl Nfct {
         if !tag.is_empty() {
             let start = Some(start);
             let body = Body::Flow { flow, start, end: None, how: None, counted, witness };
-            self.stats.add(Counter::FlowsSelected, 1);
-            out.push(&Item { tag, at, body });
+            self.hand_on(&Item { tag, at, body }, out);
         }
     }
 

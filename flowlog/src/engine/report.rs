@@ -1,0 +1,91 @@
+//! What the engine says to whoever monitors it, gathered between two turns.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Engine, Source};
+use crate::metrics::family::Family;
+use crate::metrics::page::Page;
+use crate::metrics::{Answer, Question, Topic, counters};
+use crate::plugin::logemu::LogEmu;
+
+/// Seconds since the epoch, with their fraction.
+pub(super) fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+impl Engine {
+    /// Answers a question; whoever asked may have left.
+    pub(super) fn answer(&mut self, question: Question) {
+        let answer = match question.topic {
+            Topic::Metrics => Answer::Page(self.page()),
+            Topic::Health => self.health(),
+        };
+        let _ = question.answer.send(answer);
+    }
+
+    fn page(&mut self) -> String {
+        let mut page = Page::default();
+        page.add(Family::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1);
+        page.add(Family::StartTime, &[], self.started);
+        for source in &mut self.sources {
+            source.capture.before_totals();
+            source.tell(&mut page);
+        }
+        counters::add(&self.stats, &mut page);
+        page.finish()
+    }
+
+    /// The loop turns, or nobody would answer, and a source that cannot be read
+    /// ends it. What is left is files that cannot be written.
+    fn health(&self) -> Answer {
+        let sinks = self.sources.iter().flat_map(|source| source.stacks.each_sink());
+        let failing: String =
+            sinks.filter(|(_, sink)| sink.is_failing()).map(|(_, sink)| stuck(sink)).collect();
+        if failing.is_empty() { Answer::Fit("ok\n".to_owned()) } else { Answer::Unfit(failing) }
+    }
+}
+
+fn stuck(sink: &LogEmu) -> String {
+    let (waiting, limit) = sink.fill();
+    format!(
+        "{} cannot be written: {waiting} of {limit} bytes wait; make room or move the file and \
+         send SIGHUP\n",
+        sink.path().display()
+    )
+}
+
+impl Source {
+    /// Adds what is known of this source.
+    fn tell(&self, page: &mut Page) {
+        let id = self.id.as_str();
+        page.add(Family::SourceInfo, &[id, &self.by], 1);
+        let (mask, handed) = self.nfct.handed();
+        for (kind, cause, count) in handed.each(mask) {
+            page.add(Family::Events, &[id, &kind, cause], count);
+        }
+        page.add(Family::LostEvents, &[id], self.nfct.lost_total());
+        page.add(Family::LossReports, &[id], handed.losses());
+        if let Some(limit) = self.nfct.limit() {
+            page.add(Family::LiveFlows, &[id], self.nfct.live());
+            page.add(Family::LiveFlowsLimit, &[id], limit);
+            page.add(Family::PreexistingFlows, &[id], self.nfct.preexisting());
+        }
+        if let Some(count) = self.table.count() {
+            page.add(Family::ConntrackEntries, &[id], count);
+        }
+        if let Some(max) = self.table.max() {
+            page.add(Family::ConntrackEntriesLimit, &[id], max);
+        }
+        for cost in self.capture.hook_costs() {
+            page.add(Family::HookSeconds, &[id, &cost.hook], cost.time.as_secs_f64());
+            page.add(Family::HookRuns, &[id, &cost.hook], cost.runs);
+        }
+        for (stack, sink) in self.stacks.each_sink() {
+            let labels = [id, &stack.to_string(), &sink.path().to_string_lossy()];
+            let (waiting, limit) = sink.fill();
+            page.add(Family::BufferBytes, &labels, waiting);
+            page.add(Family::BufferLimitBytes, &labels, limit);
+            page.add(Family::SinkFailing, &labels, u8::from(sink.is_failing()));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Counters of the daemon → metrics. The match is exhaustive, so that there is
+//! no counter without one.
+
+use super::family::Family;
+use super::page::Page;
+use crate::stats::{Check, CheckKind, Counter, Stats};
+
+/// The metric of a counter, and the values of its labels.
+pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
+    match counter {
+        Counter::NetlinkMessages => (Family::NetlinkMessages, &[]),
+        Counter::NetlinkLost => (Family::CaptureLostEvents, &["netlink", "unknown"]),
+        Counter::NetlinkOverruns => (Family::NetlinkOverruns, &[]),
+        Counter::NetlinkMalformed => (Family::Malformed, &["netlink"]),
+        Counter::NetlinkIgnored => (Family::NetlinkIgnored, &[]),
+        Counter::NetlinkDumps => (Family::TableDumps, &[]),
+        Counter::NetlinkDumpErrors => (Family::TableDumpErrors, &[]),
+        Counter::EbpfRecords => (Family::EbpfRecords, &[]),
+        Counter::EbpfLostNew => (Family::CaptureLostEvents, &["ebpf", "new"]),
+        Counter::EbpfLostUpdate => (Family::CaptureLostEvents, &["ebpf", "update"]),
+        Counter::EbpfLostDestroy => (Family::CaptureLostEvents, &["ebpf", "destroy"]),
+        Counter::EbpfLostExpect => (Family::CaptureLostEvents, &["ebpf", "expect"]),
+        Counter::EbpfMissed => (Family::CaptureLostEvents, &["ebpf", "unknown"]),
+        Counter::EbpfMalformed => (Family::Malformed, &["ebpf"]),
+        Counter::EbpfFaults => (Family::EbpfFaults, &[]),
+        Counter::EbpfLostNotices => (Family::EbpfLostNotices, &[]),
+        Counter::EbpfFilteredNetns => (Family::FilteredEvents, &["ebpf", "netns"]),
+        Counter::EbpfFilteredFlows => (Family::FilteredEvents, &["ebpf", "filter"]),
+        Counter::EbpfFilteredKinds => (Family::FilteredEvents, &["ebpf", "kind"]),
+        Counter::CrosscheckLost => (Family::CrosscheckLostEvents, &[]),
+        Counter::CrosscheckElsewhere => (Family::CrosscheckElsewhereEvents, &[]),
+        Counter::CrosscheckLagMedian => (Family::CrosscheckLag, &["median"]),
+        Counter::CrosscheckLagP99 => (Family::CrosscheckLag, &["p99"]),
+        Counter::CrosscheckLagMax => (Family::CrosscheckLag, &["max"]),
+        Counter::FlowsFiltered => (Family::FilteredEvents, &["nfct", "filter"]),
+        Counter::FlowsSelected => (Family::SelectedEvents, &[]),
+        Counter::FlowsTableFull => (Family::RefusedFlows, &[]),
+        Counter::FlowsVanished => (Family::VanishedFlows, &[]),
+        Counter::LogemuLines => (Family::WrittenLines, &[]),
+        Counter::LogemuBytes => (Family::WrittenBytes, &[]),
+        Counter::LogemuWriteErrors => (Family::WriteErrors, &[]),
+        Counter::LogemuLostLines => (Family::LostLines, &[]),
+    }
+}
+
+/// Adds every counter that is in use, and what the cross-check counts.
+pub fn add(stats: &Stats, page: &mut Page) {
+    for counter in Counter::ALL.into_iter().filter(|counter| stats.uses(*counter)) {
+        let (family, labels) = metric(counter);
+        match (counter.unit(), stats.get(counter)) {
+            // Prometheus wants base units.
+            ("microseconds", value) => page.add(family, labels, value as f64 / 1e6),
+            (_, value) => page.add(family, labels, value),
+        }
+    }
+    if stats.uses_crosscheck() {
+        for check in Check::ALL {
+            for kind in CheckKind::ALL {
+                let labels = [check.name(), kind.name()];
+                page.add(Family::CrosscheckEvents, &labels, stats.check(check, kind));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_counter_has_a_sample_of_its_own() {
+        let mut seen = HashSet::new();
+        for counter in Counter::ALL {
+            let (family, labels) = metric(counter);
+            assert!(seen.insert((family as usize, labels)), "{}", counter.name());
+            assert_eq!(labels.len(), family.definition().labels.len(), "{}", counter.name());
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_use_is_not_shown() {
+        let page = |stats: &Stats| {
+            let mut page = Page::default();
+            add(stats, &mut page);
+            page.finish()
+        };
+        let stats = Stats::default();
+        stats.add(Counter::EbpfLostNew, 4);
+        stats.add(Counter::NetlinkLost, 2);
+        stats.add_check(Check::Matched, CheckKind::New, 5);
+        stats.set(Counter::CrosscheckLagP99, 1500);
+        let alone = page(&stats);
+        let lost = "flowlog_capture_lost_events_total{capture=";
+        assert!(alone.contains(&format!("{lost}\"netlink\",kind=\"unknown\"}} 2\n")), "{alone}");
+        assert!(!alone.contains("ebpf") && !alone.contains("crosscheck"), "{alone}");
+        stats.use_ebpf();
+        stats.use_crosscheck();
+        let both = page(&stats);
+        for line in [
+            format!("{lost}\"ebpf\",kind=\"new\"}} 4\n"),
+            "flowlog_crosscheck_events_total{check=\"matched\",kind=\"new\"} 5\n".to_owned(),
+            "flowlog_crosscheck_lag_seconds{part=\"p99\"} 0.0015\n".to_owned(),
+        ] {
+            assert!(both.contains(&line), "no {line} in {both}");
+        }
+        let samples = both.lines().filter(|line| !line.starts_with('#'));
+        let distinct: HashSet<_> = samples.clone().collect();
+        assert_eq!(distinct.len(), samples.count());
+        assert_eq!(distinct.len(), Counter::ALL.len() + Check::ALL.len() * CheckKind::ALL.len());
+    }
+}

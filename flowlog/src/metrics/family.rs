@@ -1,0 +1,462 @@
+//! Every metric: its name, type, labels and meaning. The page, the tests of
+//! docs/metrics.md and of conf/grafana-dashboard.json read this one list.
+
+/// What kind of number a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// It only grows, from 0 at start; its name ends with `_total`.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+impl Type {
+    /// Its name in the page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+/// A metric without the values of its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Family {
+    /// Version of flowlog.
+    BuildInfo,
+    /// When the daemon started.
+    StartTime,
+    /// What each source is captured by.
+    SourceInfo,
+    /// Events handed to the stacks.
+    Events,
+    /// All of them, of all sources.
+    SelectedEvents,
+    /// Events that nobody told.
+    LostEvents,
+    /// Loss reports handed to the stacks.
+    LossReports,
+    /// Events that a filter refused.
+    FilteredEvents,
+    /// Events that a capture lost.
+    CaptureLostEvents,
+    /// What could not be decoded.
+    Malformed,
+    /// Netlink messages.
+    NetlinkMessages,
+    /// Overruns of the socket.
+    NetlinkOverruns,
+    /// Messages that nobody asked for.
+    NetlinkIgnored,
+    /// Records of the ring.
+    EbpfRecords,
+    /// Faults of programs.
+    EbpfFaults,
+    /// Notices without room.
+    EbpfLostNotices,
+    /// Time of the programs.
+    HookSeconds,
+    /// Calls of the programs.
+    HookRuns,
+    /// Dumps of the kernel's table.
+    TableDumps,
+    /// Dumps that failed.
+    TableDumpErrors,
+    /// Entries in the kernel's table.
+    ConntrackEntries,
+    /// Entries that it takes.
+    ConntrackEntriesLimit,
+    /// Flows in the table of live flows.
+    LiveFlows,
+    /// Flows that it takes.
+    LiveFlowsLimit,
+    /// Those from before the start.
+    PreexistingFlows,
+    /// Flows that it had no room for.
+    RefusedFlows,
+    /// Flows that vanished.
+    VanishedFlows,
+    /// Lines written.
+    WrittenLines,
+    /// Bytes written.
+    WrittenBytes,
+    /// Writes that failed.
+    WriteErrors,
+    /// Lines lost.
+    LostLines,
+    /// Bytes that wait.
+    BufferBytes,
+    /// Bytes that may wait.
+    BufferLimitBytes,
+    /// Whether the last write failed.
+    SinkFailing,
+    /// What the cross-check counts.
+    CrosscheckEvents,
+    /// What neither source told.
+    CrosscheckLostEvents,
+    /// Events of other namespaces.
+    CrosscheckElsewhereEvents,
+    /// How much later the second source told.
+    CrosscheckLag,
+}
+
+/// What there is to say of a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition {
+    family: Family,
+    /// Its name.
+    pub name: &'static str,
+    /// What kind of number it is.
+    pub kind: Type,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+}
+
+const fn counter(
+    family: Family,
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Definition {
+    Definition { family, name, kind: Type::Counter, labels, help }
+}
+
+const fn gauge(
+    family: Family,
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Definition {
+    Definition { family, name, kind: Type::Gauge, labels, help }
+}
+
+/// All metrics, each at the index of its [`Family`].
+pub const DEFINITIONS: [Definition; 38] = [
+    gauge(Family::BuildInfo, "flowlog_build_info", &["version"], "Version of flowlog; always 1."),
+    gauge(
+        Family::StartTime,
+        "flowlog_start_time_seconds",
+        &[],
+        "When the daemon started, seconds since the epoch.",
+    ),
+    gauge(
+        Family::SourceInfo,
+        "flowlog_source_info",
+        &["source", "capture"],
+        "What a source is captured by; always 1.",
+    ),
+    counter(
+        Family::Events,
+        "flowlog_events_total",
+        &["source", "kind", "cause"],
+        "Events handed to the stacks of a source.",
+    ),
+    counter(
+        Family::SelectedEvents,
+        "flowlog_selected_events_total",
+        &[],
+        "Events handed to the stacks, of all sources and kinds.",
+    ),
+    counter(
+        Family::LostEvents,
+        "flowlog_lost_events_total",
+        &["source"],
+        "Events that nobody will ever see: the sum of the [LOST] lines.",
+    ),
+    counter(
+        Family::LossReports,
+        "flowlog_loss_reports_total",
+        &["source"],
+        "Reports of losses handed to the stacks: with loss_lines=1 as many [LOST] lines.",
+    ),
+    counter(
+        Family::FilteredEvents,
+        "flowlog_filtered_events_total",
+        &["place", "reason"],
+        "Events that were not wanted.",
+    ),
+    counter(
+        Family::CaptureLostEvents,
+        "flowlog_capture_lost_events_total",
+        &["capture", "kind"],
+        "Events that one way of capture lost; where two are compared the other may have told them.",
+    ),
+    counter(
+        Family::Malformed,
+        "flowlog_malformed_total",
+        &["capture"],
+        "Messages and records that could not be decoded.",
+    ),
+    counter(
+        Family::NetlinkMessages,
+        "flowlog_netlink_messages_total",
+        &[],
+        "Netlink messages read from the event sockets.",
+    ),
+    counter(
+        Family::NetlinkOverruns,
+        "flowlog_netlink_overruns_total",
+        &[],
+        "Times that an event socket overran.",
+    ),
+    counter(
+        Family::NetlinkIgnored,
+        "flowlog_netlink_ignored_messages_total",
+        &[],
+        "Netlink messages of a kind that nobody asked for.",
+    ),
+    counter(
+        Family::EbpfRecords,
+        "flowlog_ebpf_records_total",
+        &[],
+        "Records read from the ring of eBPF.",
+    ),
+    counter(
+        Family::EbpfFaults,
+        "flowlog_ebpf_faults_total",
+        &[],
+        "Times that an eBPF program could not read or remember something.",
+    ),
+    counter(
+        Family::EbpfLostNotices,
+        "flowlog_ebpf_lost_notices_total",
+        &[],
+        "Notes that a netlink message is due that found no room in the ring; no event is lost by it.",
+    ),
+    counter(
+        Family::HookSeconds,
+        "flowlog_hook_seconds_total",
+        &["source", "hook"],
+        "Time that the kernel spent in an eBPF program while kernel.bpf_stats_enabled was 1.",
+    ),
+    counter(
+        Family::HookRuns,
+        "flowlog_hook_runs_total",
+        &["source", "hook"],
+        "Calls of an eBPF program while kernel.bpf_stats_enabled was 1.",
+    ),
+    counter(
+        Family::TableDumps,
+        "flowlog_table_dumps_total",
+        &[],
+        "Dumps of the kernel's table made.",
+    ),
+    counter(
+        Family::TableDumpErrors,
+        "flowlog_table_dump_errors_total",
+        &[],
+        "Dumps of the kernel's table that failed or were cut short.",
+    ),
+    gauge(
+        Family::ConntrackEntries,
+        "flowlog_conntrack_entries",
+        &["source"],
+        "Entries in the kernel's table, in the namespace that the source was opened in.",
+    ),
+    gauge(
+        Family::ConntrackEntriesLimit,
+        "flowlog_conntrack_entries_limit",
+        &["source"],
+        "Entries that the kernel's table takes at most (nf_conntrack_max).",
+    ),
+    gauge(
+        Family::LiveFlows,
+        "flowlog_live_flows",
+        &["source"],
+        "Flows that are kept, with hash_enable=1.",
+    ),
+    gauge(
+        Family::LiveFlowsLimit,
+        "flowlog_live_flows_limit",
+        &["source"],
+        "Flows that can be kept, with hash_enable=1 (hash_max_entries).",
+    ),
+    gauge(
+        Family::PreexistingFlows,
+        "flowlog_preexisting_flows",
+        &["source"],
+        "Kept flows from before the start, of which nothing has been told yet.",
+    ),
+    counter(
+        Family::RefusedFlows,
+        "flowlog_refused_flows_total",
+        &[],
+        "Flows that could not be kept, as hash_max_entries was reached.",
+    ),
+    counter(
+        Family::VanishedFlows,
+        "flowlog_vanished_flows_total",
+        &[],
+        "Flows closed because they had vanished from the kernel's table.",
+    ),
+    counter(Family::WrittenLines, "flowlog_written_lines_total", &[], "Lines written to files."),
+    counter(Family::WrittenBytes, "flowlog_written_bytes_total", &[], "Bytes written to files."),
+    counter(
+        Family::WriteErrors,
+        "flowlog_write_errors_total",
+        &[],
+        "Writes or syncs that failed and were tried again.",
+    ),
+    counter(
+        Family::LostLines,
+        "flowlog_lost_lines_total",
+        &[],
+        "Lines lost because buffer_max_bytes was reached.",
+    ),
+    gauge(
+        Family::BufferBytes,
+        "flowlog_buffer_bytes",
+        &["source", "stack", "file"],
+        "Bytes of lines that wait to be written.",
+    ),
+    gauge(
+        Family::BufferLimitBytes,
+        "flowlog_buffer_limit_bytes",
+        &["source", "stack", "file"],
+        "Bytes of lines that may wait while the file cannot be written (buffer_max_bytes).",
+    ),
+    gauge(
+        Family::SinkFailing,
+        "flowlog_sink_failing",
+        &["source", "stack", "file"],
+        "1 if the last write to the file failed, else 0.",
+    ),
+    counter(
+        Family::CrosscheckEvents,
+        "flowlog_crosscheck_events_total",
+        &["check", "kind"],
+        "Findings of the comparison of eBPF with netlink.",
+    ),
+    counter(
+        Family::CrosscheckLostEvents,
+        "flowlog_crosscheck_lost_events_total",
+        &[],
+        "Events that neither source told: what eBPF lost and netlink did not heal.",
+    ),
+    counter(
+        Family::CrosscheckElsewhereEvents,
+        "flowlog_crosscheck_elsewhere_events_total",
+        &[],
+        "Events of other namespaces than the one that is checked.",
+    ),
+    gauge(
+        Family::CrosscheckLag,
+        "flowlog_crosscheck_lag_seconds",
+        &["part"],
+        "How much later the second source told of an event, since the start.",
+    ),
+];
+
+// A family whose definition is missing, or stands elsewhere, does not compile.
+const _: () = {
+    assert!(DEFINITIONS.len() == Family::CrosscheckLag as usize + 1, "the last one is the last");
+    let mut index = 0;
+    while index < DEFINITIONS.len() {
+        assert!(DEFINITIONS[index].family as usize == index, "each at its index");
+        index += 1;
+    }
+};
+
+impl Family {
+    /// What there is to say of it.
+    pub fn definition(self) -> &'static Definition {
+        const ALL: &[Definition] = &DEFINITIONS;
+        &ALL[self as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_as_prometheus_wants_them() {
+        let mut seen = HashSet::new();
+        for Definition { name, kind, labels, help, .. } in DEFINITIONS {
+            assert!(seen.insert(name), "{name} twice");
+            let good = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            assert!(name.starts_with("flowlog_") && good(name), "{name}");
+            assert!(labels.iter().all(|label| good(label)), "{name}: {labels:?}");
+            assert_eq!(name.ends_with("_total"), kind == Type::Counter, "{name}");
+            assert!(help.ends_with('.') && !help.contains(['|', '\n', '\\']), "{name}: {help}");
+        }
+    }
+
+    /// What looks like a metric.
+    fn names(text: &str) -> impl Iterator<Item = &str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| word.starts_with("flowlog_"))
+    }
+
+    fn exists(name: &str) -> bool {
+        DEFINITIONS.iter().any(|definition| definition.name == name)
+    }
+
+    /// Rows of the tables in docs/metrics.md: name, type, labels, meaning.
+    #[test]
+    fn the_manual_has_each_metric_as_it_is() {
+        let manual = include_str!("../../../docs/metrics.md");
+        let is_row = |line: &&str| line.starts_with("| `flowlog_") && line.split('|').count() == 6;
+        let rows: Vec<&str> = manual.lines().filter(is_row).collect();
+        let expected: Vec<String> = DEFINITIONS
+            .iter()
+            .map(|Definition { name, kind, labels, help, .. }| {
+                let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+                let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+                format!("| `{name}` | {} | {labels} | {help} |", kind.name())
+            })
+            .collect();
+        let text = expected.join("\n");
+        for row in &expected {
+            assert!(
+                rows.contains(&row.as_str()),
+                "no row\n{row}\nin docs/metrics.md; all:\n{text}"
+            );
+        }
+        assert_eq!(rows.len(), expected.len(), "docs/metrics.md has rows of no metric");
+        assert_eq!(names(manual).find(|name| !exists(name)), None);
+    }
+
+    /// The dashboard asks for nothing that does not exist.
+    #[test]
+    fn the_dashboard_knows_only_these() {
+        let text = include_str!("../../../conf/grafana-dashboard.json");
+        let dashboard: serde_json::Value = serde_json::from_str(text).unwrap();
+        let mut expressions = Vec::new();
+        collect(&dashboard, &mut expressions);
+        assert!(expressions.len() > 8, "{expressions:?}");
+        let mut used = HashSet::new();
+        for expression in &expressions {
+            assert!(names(expression).count() > 0, "{expression}");
+            for name in names(expression) {
+                assert!(exists(name), "{name} in {expression}");
+                used.insert(name.to_owned());
+            }
+        }
+        for needed in ["flowlog_events_total", "flowlog_lost_events_total", "flowlog_buffer_bytes"]
+        {
+            assert!(used.contains(needed), "{needed} is not shown");
+        }
+    }
+
+    fn collect(value: &serde_json::Value, expressions: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| match value {
+                serde_json::Value::String(text) if matches!(key.as_str(), "expr" | "query") => {
+                    if text.contains("flowlog") {
+                        expressions.push(text.clone());
+                    }
+                }
+                _ => collect(value, expressions),
+            }),
+            serde_json::Value::Array(list) => list.iter().for_each(|v| collect(v, expressions)),
+            _ => {}
+        }
+    }
+}

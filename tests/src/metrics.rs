@@ -1,0 +1,64 @@
+//! A scrape of what flowlog serves to Prometheus, and the samples in it.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::namespace::Namespace;
+
+/// In a namespace of the test, so nobody else has it.
+pub const ADDRESS: &str = "127.0.0.1:9470";
+
+/// Status line and body.
+///
+/// # Errors
+/// Nobody answers, or something else.
+pub fn get(namespace: &Namespace, address: &str, path: &str) -> Result<(String, String)> {
+    let address: SocketAddr = address.parse()?;
+    let answer = namespace.enter(|| {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP")?;
+    Ok((head.lines().next().unwrap_or_default().to_owned(), body.to_owned()))
+}
+
+/// The page of numbers.
+///
+/// # Errors
+/// Nobody answers, or something else.
+pub fn scrape(namespace: &Namespace) -> Result<String> {
+    let (status, page) = get(namespace, ADDRESS, "/metrics")?;
+    ensure!(status == "HTTP/1.1 200 OK", "{status}");
+    Ok(page)
+}
+
+/// Each sample by its name with labels.
+///
+/// # Errors
+/// A line has no value.
+pub fn samples(page: &str) -> Result<BTreeMap<&str, f64>> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').context("no value")?;
+            Ok((name, value.parse()?))
+        })
+        .collect()
+}
+
+/// The sum of all samples of a metric whose labels hold `label`.
+///
+/// # Errors
+/// As [`samples`].
+pub fn sum(page: &str, metric: &str, label: &str) -> Result<f64> {
+    let of = |name: &str| name.split('{').next() == Some(metric) && name.contains(label);
+    Ok(samples(page)?.iter().filter(|(name, _)| of(name)).map(|(_, value)| value).sum())
+}
