@@ -15,6 +15,8 @@ use crate::config::{
 };
 use crate::verb::{self, audit, list, run};
 
+mod watch;
+
 /// Logs every connection that this host tracks, and counts whatever is lost.
 #[derive(Debug, Parser)]
 #[command(name = "flowlog", version, args_conflicts_with_subcommands = true, after_help = HELP)]
@@ -54,6 +56,9 @@ enum Verb {
         #[arg(long, value_name = "PATH")]
         netns: Option<PathBuf>,
     },
+    /// Show events live, of all network namespaces; logs no flow
+    // Boxed, as it has more to say than the others.
+    Watch(Box<watch::Watch>),
     /// Compare what eBPF and netlink tell for a while; logs no flow
     Audit(Audit),
     /// Tell plugins, their keys, defaults and meaning
@@ -149,11 +154,7 @@ impl From<Audit> for audit::Options {
             lasting,
             netns,
             json,
-            attach: match attach {
-                AttachKind::Auto => Attach::Auto,
-                AttachKind::Kprobe => Attach::Kprobe,
-                AttachKind::Fentry => Attach::Fentry,
-            },
+            attach: attach.into(),
             window: Duration::from_millis(window_ms.into()),
             max_pending: max_pending as usize,
             ring_buffer: config::ring_size(args.ring_buffer_size),
@@ -174,6 +175,16 @@ enum AttachKind {
     Fentry,
 }
 
+impl From<AttachKind> for Attach {
+    fn from(kind: AttachKind) -> Self {
+        match kind {
+            AttachKind::Auto => Self::Auto,
+            AttachKind::Kprobe => Self::Kprobe,
+            AttachKind::Fentry => Self::Fentry,
+        }
+    }
+}
+
 /// Numbers between the bounds of a key of the configuration.
 fn within(bounds: std::ops::RangeInclusive<i64>) -> RangedI64ValueParser<u32> {
     RangedI64ValueParser::new().range(bounds)
@@ -181,7 +192,7 @@ fn within(bounds: std::ops::RangeInclusive<i64>) -> RangedI64ValueParser<u32> {
 
 fn lasting(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("nothing is compared in no time; give a time such as 30s".to_owned()),
+        Duration::ZERO => Err("nothing happens in no time; give a time such as 30s".to_owned()),
         lasting => Ok(lasting),
     }
 }
@@ -251,6 +262,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
             };
             list::run(format, netns.as_deref())
         }
+        Verb::Watch(args) => verb::watch::run(&(*args).into()),
         Verb::Audit(args) => audit::run(&args.into()),
         Verb::Info { plugin } => verb::info::run(plugin.as_deref()),
         #[cfg(feature = "ebpf")]

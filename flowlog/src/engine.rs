@@ -25,7 +25,7 @@ use crate::stack::Stacks;
 use crate::stats::Stats;
 
 mod report;
-mod rest;
+pub(crate) mod rest;
 
 /// Messages taken from a source before others, signals and timers get a turn.
 const BUDGET: usize = 4096;

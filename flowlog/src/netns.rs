@@ -2,6 +2,7 @@
 //! Sockets stay in the namespace they were opened in, so that it is enough to
 //! be there while they are opened.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -66,6 +67,18 @@ fn remedy(cause: &io::Error) -> &'static str {
 pub fn resolve(name_or_path: &Path) -> PathBuf {
     let bare = name_or_path.components().count() == 1 && !name_or_path.has_root();
     if bare { Path::new(NAMED).join(name_or_path) } else { name_or_path.to_owned() }
+}
+
+/// The namespaces that have a name for `ip netns`, by their inode numbers. One
+/// that goes while it is looked at is left out.
+pub fn names() -> BTreeMap<u32, String> {
+    let files = fs::read_dir(NAMED).into_iter().flatten().flatten();
+    let named = files.filter_map(|file| {
+        // The link or mount is followed: it is the namespace that is asked for.
+        let inode = fs::metadata(file.path()).ok()?.ino();
+        Some((inode as u32, file.file_name().to_string_lossy().into_owned()))
+    });
+    named.collect()
 }
 
 /// Inode number of the namespace that the calling thread is in.

@@ -73,9 +73,9 @@ fn open_here(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
     if activation.is_none() && !everywhere && kernel::conntrack_active() == Activity::Inactive {
         warn!(
             "[{}] nothing makes the kernel track connections in this network namespace, so \
-             there is nothing to log; add a rule that needs it (`ct state`, NAT), or set \
-             activate=1",
-            source.id
+             there is nothing to log; add a rule that needs it (`ct state`, NAT), or {}",
+            source.id,
+            if source.by_command_line { "give --activate" } else { "set activate=1" }
         );
     }
     opened.activation = activation;
@@ -218,9 +218,9 @@ fn warn_of_old_flows(source: &config::Source) {
     let events = kernel::sysctl("nf_conntrack_events");
     if events == Some(0) {
         warn!(
-            "[{}] nf_conntrack_events is 0: the kernel reports no events at all; set it to 1, \
-             or set_sysctls=1 in [{}]",
-            source.id, source.id
+            "[{}] nf_conntrack_events is 0: the kernel reports no events at all; set it to 1{}",
+            source.id,
+            or_set_sysctls(source)
         );
     }
     let old = kernel::conntrack_count().unwrap_or(0);
@@ -228,6 +228,7 @@ fn warn_of_old_flows(source: &config::Source) {
         return;
     }
     let what_is_done = match (source.nfct.hash, source.nfct.redump) {
+        (None, _) if source.by_command_line => "it is not shown".to_owned(),
         (Some(_), Some(period)) => {
             format!("a dump every {} s finds and logs it", period.as_secs())
         }
@@ -237,7 +238,16 @@ fn warn_of_old_flows(source: &config::Source) {
     warn!(
         "[{}] {old} flows exist already; with nf_conntrack_events=2 the kernel does not report \
          the end of flows that are older than the first listener: {what_is_done}. Set \
-         nf_conntrack_events=1 at boot, or set_sysctls=1 in [{}]",
-        source.id, source.id
+         nf_conntrack_events=1 at boot{}",
+        source.id,
+        or_set_sysctls(source)
     );
+}
+
+/// A second remedy, where there is a section to write it into.
+fn or_set_sysctls(source: &config::Source) -> String {
+    if source.by_command_line {
+        return String::new();
+    }
+    format!(", or set_sysctls=1 in [{}]", source.id)
 }

@@ -19,6 +19,7 @@
 //! | [`metrics`] | a scrape of what flowlog serves to Prometheus |
 //! | [`tags`] | which flows of the mix have lines with which tag |
 //! | [`lines`] | a log file as lines, their multiset, and the difference of two |
+//! | [`watch`] | `flowlog watch` in a namespace, and what it shows |
 //! | [`poll`] | waiting for a condition instead of sleeping |
 
 pub mod burst;
@@ -35,3 +36,4 @@ pub mod process;
 pub mod sources;
 pub mod tags;
 pub mod traffic;
+pub mod watch;

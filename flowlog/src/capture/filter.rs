@@ -51,7 +51,8 @@ impl Network {
         self.length
     }
 
-    fn contains(&self, family: Family, address: &[u8; 16]) -> bool {
+    /// Whether an address of `family` is in it.
+    pub fn contains(&self, family: Family, address: &[u8; 16]) -> bool {
         let differing = u128::from_be_bytes(self.address) ^ u128::from_be_bytes(*address);
         self.family == family && (self.length == 0 || differing >> (128 - self.length) == 0)
     }

@@ -12,6 +12,7 @@ pub mod crosscheck;
 #[cfg(feature = "ebpf")]
 pub mod ebpf;
 pub mod filter;
+pub(crate) mod live;
 pub mod netlink;
 pub mod replay;
 

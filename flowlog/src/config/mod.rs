@@ -10,9 +10,11 @@ pub use self::capture::{
     Attach, CaptureChoice, NetnsScope, RING, RING_BOUNDS, ring_size, untold_by_netlink,
 };
 use self::catalog::Role;
+pub use self::command_line::Wanted;
 pub use self::crosscheck::{MAX_PENDING, MAX_PENDING_BOUNDS, WINDOW_MS, WINDOW_MS_BOUNDS};
 use self::diagnostic::{Diagnostic, Diagnostics, Severity, nearest};
 use self::grammar::{Document, Value};
+pub use self::protocols::number as protocol;
 pub use self::sections::{BUFFER_LIMIT, default_buffers};
 use self::values::Values;
 use crate::capture::crosscheck::Settings as Crosscheck;
@@ -22,6 +24,7 @@ use crate::plugin::{logemu, nfct, printflow};
 
 mod capture;
 pub mod catalog;
+mod command_line;
 mod crosscheck;
 pub mod diagnostic;
 pub mod grammar;
@@ -66,6 +69,8 @@ pub enum LogTarget {
 pub struct Source {
     /// Its id in the stack lines.
     pub id: String,
+    /// The command line asks for it, and no file: no key can be set.
+    pub by_command_line: bool,
     /// The mask as written, for bits that flowlog does not know.
     pub event_mask: u32,
     /// What NFCT does.

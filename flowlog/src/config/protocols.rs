@@ -21,7 +21,10 @@ const BUILT_IN: &[(&str, u8)] = &[
 ];
 
 /// The number of the protocol called `text`, which may be a number itself.
-pub(super) fn number(text: &str) -> Result<u8, String> {
+///
+/// # Errors
+/// There is none, and what to write.
+pub fn number(text: &str) -> Result<u8, String> {
     if let Ok(number) = text.parse() {
         return Ok(number);
     }

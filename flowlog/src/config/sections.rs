@@ -96,6 +96,7 @@ pub(super) fn nfct(document: &Document<'_>, element: &Element, found: &mut Diagn
     }
     let mut source = Source {
         id: element.id.clone(),
+        by_command_line: false,
         event_mask,
         nfct: nfct::Settings {
             mask,

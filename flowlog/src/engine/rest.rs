@@ -19,14 +19,14 @@ const FILL: f64 = 1.0 / 8.0;
 
 /// Knows the rate of events.
 #[derive(Debug, Default)]
-pub(super) struct Rest {
+pub(crate) struct Rest {
     last: Option<Instant>,
     rate: f64,
 }
 
 impl Rest {
     /// Rests after a drain of `messages` from a queue that holds `room`.
-    pub(super) fn after(&mut self, messages: usize, room: usize) {
+    pub(crate) fn after(&mut self, messages: usize, room: usize) {
         let now = Instant::now();
         let elapsed = self.last.map_or(Duration::MAX, |last| now.duration_since(last));
         self.last = Some(now);

@@ -8,16 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use self::interrupt::Interrupt;
 use self::progress::Progress;
 use super::check::print;
+use super::interrupt::Interrupt;
 use crate::capture::crosscheck::{Auditable, Report};
 use crate::config::{Attach, LogTarget};
 use crate::log;
 use crate::netns;
 use crate::stats::Stats;
 
-mod interrupt;
 mod json;
 mod progress;
 mod text;

@@ -17,7 +17,7 @@ use crate::capture::netlink::request::request;
 use crate::capture::netlink::socket::NetfilterSocket;
 use crate::netns;
 
-mod entry;
+pub(super) mod entry;
 pub(super) mod extended;
 pub(super) mod json;
 

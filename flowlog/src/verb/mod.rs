@@ -3,8 +3,10 @@
 pub mod audit;
 pub mod check;
 pub mod info;
+mod interrupt;
 #[cfg(feature = "ebpf")]
 pub mod layout;
 pub mod list;
 pub mod replay;
 pub mod run;
+pub mod watch;

@@ -25,6 +25,7 @@ mod preexisting;
 mod privileges;
 mod refusals;
 mod silent;
+mod watch;
 
 use std::io::Write;
 use std::net::UdpSocket;

@@ -16,6 +16,7 @@ mod overrun;
 mod preexisting;
 mod signals;
 mod sync;
+mod watch;
 
 use anyhow::Result;
 use tests::burst::burst_lines;

@@ -213,15 +213,11 @@ impl Nfct {
     /// `hash_enable=0`: each event speaks for itself.
     #[inline]
     fn untracked(&mut self, event: &Event, out: &mut dyn Downstream) {
-        let mut kinds = event.kinds;
-        if !kinds.contains(Kinds::DESTROY) {
-            kinds |= transitions(event);
-        }
         let start = match event.flow.start {
             None if event.kinds.contains(Kinds::NEW) => Some(event.at),
             told => told,
         };
-        self.select(kinds, event, start, out);
+        self.select(told(event), event, start, out);
     }
 
     /// `hash_enable=1`: NEW and UPDATE feed the table, DESTROY gives the line.
@@ -283,8 +279,7 @@ impl Nfct {
         self.keep(event, out)
     }
 
-    /// Hands on what the mask lets through of `kinds`. Where a bit says what
-    /// changed, the bare UPDATE says no more.
+    /// Hands on what the mask lets through of `kinds`.
     #[inline]
     fn select(
         &mut self,
@@ -293,12 +288,9 @@ impl Nfct {
         start: Option<u64>,
         out: &mut dyn Downstream,
     ) {
-        let mut tag = kinds & self.settings.mask;
+        let tag = tag(kinds, self.settings.mask);
         if tag.is_empty() {
             return;
-        }
-        if tag != Kinds::UPDATE {
-            tag.remove(Kinds::UPDATE);
         }
         let Event { at, ref flow, ref end, witness, kinds: _, transitions: _ } = *event;
         let ended = kinds.contains(Kinds::DESTROY);
@@ -451,6 +443,26 @@ impl Nfct {
             tracker.report_resync(closed);
         }
     }
+}
+
+/// What an event tells that speaks for itself.
+pub(crate) fn told(event: &Event) -> Kinds {
+    if event.kinds.contains(Kinds::DESTROY) {
+        event.kinds
+    } else {
+        event.kinds | transitions(event)
+    }
+}
+
+/// What the mask lets through of `kinds`. Where a bit says what changed, the
+/// bare UPDATE says no more.
+#[inline]
+pub(crate) fn tag(kinds: Kinds, mask: Kinds) -> Kinds {
+    let mut tag = kinds & mask;
+    if tag != Kinds::UPDATE {
+        tag.remove(Kinds::UPDATE);
+    }
+    tag
 }
 
 /// What an event tells beyond its kind: what it is the moment of, or else all

@@ -10,25 +10,25 @@ const GENMSG: usize = 4;
 
 /// One entry of a dump.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Entry {
+pub(in crate::verb) struct Entry {
     /// The connection.
-    pub(super) flow: Flow,
+    pub(in crate::verb) flow: Flow,
     /// The kernel told a mark: some leave out a mark of 0, and those without
     /// marks tell none.
-    pub(super) has_mark: bool,
+    pub(in crate::verb) has_mark: bool,
     /// The zone of both directions together; [`Flow::zone`] does not say whose
     /// it is.
-    pub(super) zone: Option<u16>,
+    pub(in crate::verb) zone: Option<u16>,
     /// Zones of the original and of the reply direction alone.
-    pub(super) zones: [Option<u16>; 2],
+    pub(in crate::verb) zones: [Option<u16>; 2],
     /// Security context, in the security module's own notation.
-    pub(super) secctx: Option<String>,
+    pub(in crate::verb) secctx: Option<String>,
 }
 
 impl Entry {
     /// Attribute numbers: include/uapi/linux/netfilter/nfnetlink_conntrack.h
     /// (6.18).
-    pub(super) fn decode(message: &Message<'_>) -> Result<Self, DecodeError> {
+    pub(in crate::verb) fn decode(message: &Message<'_>) -> Result<Self, DecodeError> {
         let mut event = Event::default();
         decode::flow(message, Kinds::empty(), 0, &mut event)?;
         let mut entry = Self { flow: event.flow, ..Self::default() };

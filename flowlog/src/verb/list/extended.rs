@@ -55,7 +55,7 @@ pub(in crate::verb) fn protocol(number: u8) -> Option<&'static str> {
 }
 
 /// Name of the family.
-pub(super) fn family(family: Family) -> &'static str {
+pub(in crate::verb) fn family(family: Family) -> &'static str {
     match family {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
@@ -63,7 +63,7 @@ pub(super) fn family(family: Family) -> &'static str {
 }
 
 /// Name of a protocol's state; absent for protocols without states.
-pub(super) fn state(protocol: u8, state: u8) -> Option<&'static str> {
+pub(in crate::verb) fn state(protocol: u8, state: u8) -> Option<&'static str> {
     let names = match protocol {
         proto::TCP => TCP,
         proto::SCTP => SCTP,
@@ -75,11 +75,11 @@ pub(super) fn state(protocol: u8, state: u8) -> Option<&'static str> {
 }
 
 /// The line of an entry, without line feed.
-pub(super) struct Line<'a> {
+pub(in crate::verb) struct Line<'a> {
     /// The entry.
-    pub(super) entry: &'a Entry,
+    pub(in crate::verb) entry: &'a Entry,
     /// Nanoseconds since the epoch, for the age of the flow.
-    pub(super) now: u64,
+    pub(in crate::verb) now: u64,
 }
 
 impl Display for Line<'_> {

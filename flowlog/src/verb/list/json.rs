@@ -7,7 +7,7 @@ use super::extended::{address, family, protocol, state};
 use crate::flow::{Counters, Flow, Tuple, proto};
 
 /// The object of a flow.
-pub(super) fn object(flow: &Flow) -> Value {
+pub(in crate::verb) fn object(flow: &Flow) -> Value {
     let Flow {
         orig,
         reply,

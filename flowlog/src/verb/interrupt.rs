@@ -13,7 +13,8 @@ pub(super) struct Interrupt {
 }
 
 impl Interrupt {
-    /// For the calling thread, which is the only one.
+    /// For the calling thread and those that it starts from now on; there must
+    /// be no others.
     pub(super) fn block() -> io::Result<Self> {
         let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
         signals.thread_block()?;

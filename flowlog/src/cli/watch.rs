@@ -1,0 +1,241 @@
+//! The arguments of `flowlog watch`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{AttachKind, CaptureKind, lasting, netns, within};
+use crate::capture::filter::Network;
+use crate::config::{self, Attach, BUFFER_LIMIT, CaptureChoice, NetnsScope, RING, RING_BOUNDS};
+use crate::event::{Cause, Kinds};
+use crate::verb::watch::{Format, Options, Selection, When};
+
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(super) struct Watch {
+    /// How to show events
+    #[arg(short, long, value_enum, default_value_t = Output::Line)]
+    output: Output,
+    /// Kinds of events: new, update, destroy, assured, confirmed, expect, helper, gc
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = kind)]
+    #[arg(default_value = "new,update,destroy,expect")]
+    event: Vec<Kinds>,
+    /// Protocols, by name or number
+    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', value_parser = config::protocol)]
+    proto: Vec<u8>,
+    /// Networks or addresses of the source, before NAT
+    #[arg(long, value_name = "NET", value_delimiter = ',', value_parser = network)]
+    src: Vec<Network>,
+    /// Networks or addresses of the destination, before NAT
+    #[arg(long, value_name = "NET", value_delimiter = ',', value_parser = network)]
+    dst: Vec<Network>,
+    /// Ports of either end, before or after NAT
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    port: Vec<u16>,
+    /// Ends with one of these causes, and nothing else; by eBPF only
+    #[arg(long, value_name = "CAUSE", value_delimiter = ',', value_parser = cause)]
+    cause: Vec<Cause>,
+    /// Network namespaces: `all`, `self`, a name of `ip netns`, or a path [default: all by eBPF,
+    /// self over netlink]
+    #[arg(long, value_name = "NETNS", value_parser = netns)]
+    netns: Option<NetnsScope>,
+    /// End after this time: a number with ms, s, m, h or d; without one of them, of seconds
+    #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
+    lasting: Option<Duration>,
+    /// End after so many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// When to use colours
+    #[arg(long, value_enum, default_value_t = Color::Auto)]
+    color: Color,
+    /// Say nothing on standard error but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Where events come from
+    #[arg(long, value_enum, default_value_t = CaptureKind::Auto)]
+    capture: CaptureKind,
+    /// How eBPF is attached to the kernel's functions
+    #[arg(long, value_enum, default_value_t = AttachKind::Auto)]
+    attach: AttachKind,
+    /// Make the kernel track connections meanwhile
+    #[arg(long)]
+    activate: bool,
+    /// Room for eBPF events that wait to be read
+    #[arg(long, value_name = "BYTES", default_value_t = RING, value_parser = within(RING_BOUNDS))]
+    ring_buffer_size: u32,
+    /// Receive buffer of netlink [default: as netlink_socket_buffer_size]
+    #[arg(long, value_name = "BYTES", value_parser = within(1..=BUFFER_LIMIT))]
+    netlink_buffer_size: Option<u32>,
+}
+
+const HELP: &str = "\
+A line: time, kind, protocol, source → destination as sent, state, and where they are
+known: snat=, dnat= (what NAT puts in the place of the source, of the destination);
+at the end packets= and bytes= as SENT/ANSWERED, duration= (if the kernel tells the
+start, or it was shown), cause= with pid= and comm= of the process that deleted the
+flow; netns=INODE(NAME), zone=, mark=, helper=. [LOST] tells events that were lost
+here; other listeners are not affected. Times and durations in JSON are nanoseconds.
+
+Several values have commas between them; one of them must match, and every option.
+
+Examples:
+  flowlog watch                                  all events of all namespaces
+  flowlog watch --event new --proto tcp --port 22,443
+  flowlog watch --src 10.0.0.0/8 --netns blue --count 10
+  flowlog watch --cause early_drop,deleted       who or what ends flows before their time
+  flowlog watch -o json --for 1m -q | jq .       for scripts
+  flowlog watch -o extended --capture netlink    as conntrack -E -o extended
+
+Causes: expired_gc, expired_lookup, early_drop, deleted, flushed, netns_gone, tcp_reopened,
+reset, nat_clash, lost, other.
+Exit codes: 0 success, 1 failed at run time, 2 usage. SIGINT and SIGTERM end it.";
+
+impl From<Watch> for Options {
+    fn from(args: Watch) -> Self {
+        Self {
+            format: match args.output {
+                Output::Line => Format::Line,
+                Output::Extended => Format::Extended,
+                Output::Json => Format::Json,
+            },
+            selection: Selection {
+                kinds: args.event.into_iter().collect(),
+                protocols: args.proto,
+                sources: args.src,
+                destinations: args.dst,
+                ports: args.port,
+                causes: args.cause,
+            },
+            color: match args.color {
+                Color::Auto => When::Auto,
+                Color::Always => When::Always,
+                Color::Never => When::Never,
+            },
+            netns: args.netns,
+            capture: CaptureChoice::from(args.capture),
+            attach: Attach::from(args.attach),
+            lasting: args.lasting,
+            count: args.count,
+            quiet: args.quiet,
+            activate: args.activate,
+            ring_buffer: config::ring_size(args.ring_buffer_size),
+            netlink_buffer: args
+                .netlink_buffer_size
+                .map_or_else(config::default_buffers, |bytes| (bytes as usize, bytes as usize)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    /// A compact line for people
+    Line,
+    /// As `conntrack -E -o extended`, and [more] behind it
+    Extended,
+    /// One JSON object per line
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+fn kind(text: &str) -> Result<Kinds, String> {
+    Kinds::from_name(&text.to_ascii_uppercase())
+        .filter(|_| text.chars().all(|c| c.is_ascii_lowercase()))
+        .ok_or_else(|| {
+            "write new, update, destroy, assured, confirmed, expect, helper or gc".to_owned()
+        })
+}
+
+fn cause(text: &str) -> Result<Cause, String> {
+    let found = Cause::ALL.into_iter().find(|cause| cause.name() == text);
+    found.ok_or_else(|| {
+        format!("it is no cause; write one of {}", Cause::ALL.map(Cause::name).join(", "))
+    })
+}
+
+/// A network, or an address alone.
+fn network(text: &str) -> Result<Network, String> {
+    let length = if text.contains(':') { 128 } else { 32 };
+    if text.contains('/') { text.parse() } else { format!("{text}/{length}").parse() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::{Cli, Verb};
+    use super::*;
+
+    fn watch(line: &str) -> Result<Options, String> {
+        let cli = Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;
+        match cli.verb {
+            Some(Verb::Watch(args)) => Ok((*args).into()),
+            verb => Err(format!("{verb:?}")),
+        }
+    }
+
+    #[test]
+    fn by_default_it_shows_what_conntrack_does_everywhere() {
+        let options = watch("flowlog watch").unwrap();
+        let expected = Kinds::NEW | Kinds::UPDATE | Kinds::DESTROY | Kinds::EXPECT;
+        assert_eq!((options.format, options.selection.kinds), (Format::Line, expected));
+        assert_eq!((options.netns, options.capture), (None, CaptureChoice::Auto));
+        assert_eq!((options.count, options.lasting, options.quiet), (None, None, false));
+        assert_eq!((options.color, options.ring_buffer), (When::Auto, RING));
+    }
+
+    #[test]
+    fn lists_have_commas_or_are_repeated() {
+        let line = "flowlog watch -o json --event new,gc --event helper --proto tcp,132 --src \
+                    10.0.0.0/8,fd77::1 --dst 192.0.2.1 --port 22,443 --cause flushed,reset \
+                    --netns blue --for 250ms --count 3 --color always -q --capture ebpf --attach \
+                    kprobe --activate --ring-buffer-size 5000 --netlink-buffer-size 65536";
+        let options = watch(line).unwrap();
+        let Selection { kinds, protocols, sources, destinations, ports, causes } =
+            options.selection;
+        assert_eq!(kinds, Kinds::NEW | Kinds::GC | Kinds::HELPER);
+        assert_eq!((protocols, ports), (vec![6, 132], vec![22, 443]));
+        assert_eq!(causes, [Cause::Flushed, Cause::Reset]);
+        let lengths = |list: &[Network]| list.iter().map(Network::length).collect::<Vec<_>>();
+        assert_eq!((lengths(&sources), lengths(&destinations)), (vec![8, 128], vec![32]));
+        assert_eq!(options.netns, Some(NetnsScope::Path("blue".into())));
+        assert_eq!((options.lasting, options.count), (Some(Duration::from_millis(250)), Some(3)));
+        assert_eq!((options.color, options.quiet), (When::Always, true));
+        assert_eq!((options.capture, options.attach), (CaptureChoice::Ebpf, Attach::Kprobe));
+        assert_eq!((options.activate, options.ring_buffer), (true, 8192));
+        assert_eq!(options.netlink_buffer, (65536, 65536));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_the_remedy() {
+        for (option, remedy) in [
+            ("--event begin", "write new, update, destroy"),
+            ("--event NEW", "write new, update, destroy"),
+            ("--cause expired", "write one of expired_gc, expired_lookup"),
+            ("--proto tpc", "write a name from /etc/protocols"),
+            ("--src 10.0.0/8", "no IP address"),
+            ("--port 65536", "is not in 0..=65535"),
+            ("--count 0", "is not in 1.."),
+            ("--for 0s", "give a time such as 30s"),
+            ("--color green", "possible values: auto, always, never"),
+        ] {
+            let refused = watch(&format!("flowlog watch {option}")).unwrap_err();
+            assert!(refused.contains(remedy), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_help_has_all_causes() {
+        for cause in Cause::ALL {
+            assert!(HELP.contains(cause.name()), "{}", cause.name());
+        }
+    }
+}
