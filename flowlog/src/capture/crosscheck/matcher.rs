@@ -29,6 +29,9 @@ mod lost;
 /// A processor that is about to speak may be kept from it for so long, by its
 /// host if it is a virtual one. Nanoseconds.
 const HESITATION: u64 = 500_000_000;
+/// Between two looks at what waits for a source that is behind.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// What is compared, and how patiently.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -142,9 +145,14 @@ impl Matcher {
         self.queue.named(&key).next().is_some()
     }
 
-    /// When [`Matcher::release`] has something to do.
+    /// When [`Matcher::release`] has something to do. What waits for a source
+    /// that is behind is looked at again and again.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let first = self.queue.first().map(|id| self.queue.get(id).since + self.rules.window);
+        let again = Instant::now() + AGAIN;
+        let first = self.queue.first().map(|id| {
+            let closes = self.queue.get(id).since + self.rules.window;
+            if closes + AGAIN > again { closes } else { again }
+        });
         let lost = self.lost.samples.front().and_then(|sample| sample.due);
         [first, lost].into_iter().flatten().min()
     }

@@ -97,7 +97,7 @@ fn meaning(check: Check) -> Option<&'static str> {
         Check::Silent => "told by eBPF only, as netlink by its nature tells nothing of it",
         Check::Redelivered => "told by netlink once more, as another listener had asked for it",
         Check::Unchecked => {
-            "not compared: too many waited already, or a source was behind; raise --max-pending"
+            "not compared: too many waited already, or a source was far behind; raise --max-pending"
         }
         Check::Boundary => "at the beginning or the end, where one source was not listened to",
         Check::Unseen => "told by neither; only its message was seen to be due",

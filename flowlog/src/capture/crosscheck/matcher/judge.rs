@@ -1,7 +1,7 @@
 //! The end of the wait: what both have told goes out, and of what one has not
 //! told the words that are missing say why.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{HESITATION, Matcher};
 use crate::capture::RecordSink;
@@ -11,6 +11,9 @@ use crate::capture::crosscheck::queue::{Content, Item, Parts};
 use crate::capture::crosscheck::report::Loser;
 use crate::event::{Record, Witness};
 use crate::stats::{Check, CheckKind};
+
+/// A source that is further behind than its window and this is not waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why an item goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,7 @@ impl Matcher {
     pub(in super::super) fn release(&mut self, now: Instant, sink: &mut dyn RecordSink) {
         while let Some(first) = self.queue.first() {
             let item = self.queue.get(first);
-            let closed = item.done.is_some() || item.since + self.rules.window <= now;
+            let closed = item.done.is_some() || self.is_ripe(item, now);
             let reason = if closed { Reason::Closed } else { Reason::Evicted };
             if !closed && self.queue.len() <= self.rules.max_pending {
                 break;
@@ -39,6 +42,16 @@ impl Matcher {
         self.late_ebpf.forget(seen);
         self.late_notices.forget(seen);
         self.tell_lost(now, sink);
+    }
+
+    /// The window of an item has closed, and what is missing can no longer come:
+    /// the daemon itself may have stood still while words waited for it.
+    fn is_ripe(&self, item: &Item, now: Instant) -> bool {
+        let closes = item.since + self.rules.window;
+        let told = |seen: u64| seen.saturating_sub(HESITATION) >= item.at;
+        let ebpf = item.parts.contains(Parts::EBPF) || told(self.ebpf_seen);
+        let netlink = item.parts.contains(Parts::NETLINK) || told(self.netlink_seen);
+        closes <= now && (ebpf && netlink || closes + PATIENCE <= now)
     }
 
     /// Hands on all that is left: nothing more will come.
