@@ -26,6 +26,13 @@ pub trait RecordSink {
     fn record(&mut self, record: Record<'_>);
 }
 
+/// Takes what nobody wants.
+pub(crate) struct Nobody;
+
+impl RecordSink for Nobody {
+    fn record(&mut self, _: Record<'_>) {}
+}
+
 /// Whether a source has been read dry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {

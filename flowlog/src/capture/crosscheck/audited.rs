@@ -5,15 +5,7 @@ use std::time::Duration;
 
 use super::{Auditable, CrossCapture, Report};
 use crate::capture::live::{self, BUDGET};
-use crate::capture::{Capture as _, Drained, RecordSink};
-use crate::event::Record;
-
-/// Takes what would be logged.
-struct Nobody;
-
-impl RecordSink for Nobody {
-    fn record(&mut self, _: Record<'_>) {}
-}
+use crate::capture::{Capture as _, Drained, Nobody};
 
 impl Auditable for CrossCapture {
     fn step(&mut self, wait: Duration) -> io::Result<()> {

@@ -34,6 +34,11 @@ fn spend(budget: &mut u64) -> bool {
 }
 
 impl Budget {
+    /// Former losses explain nothing that happens from now on.
+    pub(super) fn begin(&mut self) {
+        *self = Self { total: self.total, ..Self::default() };
+    }
+
     pub(super) fn netlink_lost(&mut self, messages: u64) {
         self.netlink += messages;
     }
@@ -91,6 +96,10 @@ mod tests {
         assert_eq!(budget.explain_ebpf(CheckKind::New), None);
         assert_eq!(budget.explain_ebpf(CheckKind::Update), None);
         assert!(budget.explain_notice() && !budget.explain_notice());
+        assert_eq!(budget.lost_by_ebpf(), 2);
+        budget.netlink_lost(1);
+        budget.begin();
+        assert!(!budget.explain_netlink());
         assert_eq!(budget.lost_by_ebpf(), 2);
     }
 }

@@ -15,7 +15,7 @@ use super::sides::{EbpfSide, NetlinkSide, Replies};
 use super::{Due, Report, Schedule, Settings};
 use crate::capture::ebpf::{self, EbpfCapture, Unable};
 use crate::capture::netlink::{self, NetlinkCapture, now_ns};
-use crate::capture::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
+use crate::capture::{Capture, Drained, DumpKind, FlowKey, Nobody, Progress, RecordSink};
 use crate::event::Record;
 use crate::log::notice;
 use crate::netns;
@@ -184,7 +184,6 @@ impl CrossCapture {
     /// Begins a comparison; if it cannot be had, the next one is waited for.
     fn begin(&mut self, now: Instant) {
         let Schedule::Every { period, lasting } = self.sources.settings.schedule else { return };
-        self.phase = Phase::Alone { until: now + period };
         let settings = &self.sources.netlink;
         let opened = netns::within(self.sources.netns.as_deref(), || {
             NetlinkCapture::open(settings, self.stats.clone())
@@ -198,6 +197,7 @@ impl CrossCapture {
         if let Err(error) = begun {
             self.netlink = None;
             self.ebpf.end_notices();
+            self.phase = Phase::Alone { until: now + period };
             warn!("eBPF cannot be compared with netlink now: {error}");
         }
     }
@@ -260,10 +260,6 @@ impl CrossCapture {
     fn look(&mut self, now: Instant) {
         self.looked = now;
         let at = now_ns();
-        struct Nobody;
-        impl RecordSink for Nobody {
-            fn record(&mut self, _: Record<'_>) {}
-        }
         let matcher = &mut self.matcher;
         self.ebpf.tell_losses(&mut EbpfSide { matcher, now, at, sink: &mut Nobody });
         if let Some(netlink) = &mut self.netlink {

@@ -105,6 +105,9 @@ impl Matcher {
         self.from = from;
         self.until = None;
         (self.ebpf_seen, self.netlink_seen) = (0, 0);
+        // Of what has happened since the last comparison nothing is known.
+        self.ended = Ended::default();
+        self.budget.begin();
         self.opening = true;
         self.settled = now + Duration::from_nanos(HESITATION);
         self.paired = paired;

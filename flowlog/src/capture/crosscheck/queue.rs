@@ -121,6 +121,9 @@ pub(super) struct Item {
     next: Option<Id>,
 }
 
+// The promise of docs/crosscheck.md, limits.
+const _: () = assert!(size_of::<Option<Item>>() <= 576);
+
 /// Where an item is kept.
 pub(super) type Id = u32;
 

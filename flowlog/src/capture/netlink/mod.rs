@@ -14,7 +14,7 @@ use self::exchange::refusal;
 use self::loss::LossMeter;
 use self::socket::{Batch, NetfilterSocket};
 use super::filter::Filter;
-use super::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
+use super::{Capture, Drained, DumpKind, FlowKey, Nobody, Progress, RecordSink};
 use crate::event::Record;
 use crate::stats::{Counter, Stats};
 
@@ -293,10 +293,6 @@ impl Capture for NetlinkCapture {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
         self.pending = Pending::Query { keys, sent: 0, outstanding: 0 };
-        struct Nobody;
-        impl RecordSink for Nobody {
-            fn record(&mut self, _: Record<'_>) {}
-        }
         self.send_queries(&mut Nobody)
     }
 
