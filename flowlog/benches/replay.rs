@@ -62,25 +62,36 @@ fn main() -> anyhow::Result<()> {
     let mut cases = serde_json::Map::new();
     // First: memory that other cases leave behind would be used again.
     cases.insert("memory".to_owned(), memory(directory.path(), &events)?);
-    for (name, keys) in
-        [("per_event", "event_mask=5\nhash_enable=0"), ("per_flow", "event_mask=5\nhash_enable=1")]
-    {
-        cases.insert(name.to_owned(), throughput(directory.path(), keys, &events)?);
+    for (name, keys, sink) in [
+        ("per_event", "event_mask=5\nhash_enable=0", LINES),
+        ("per_flow", "event_mask=5\nhash_enable=1", LINES),
+        ("json", "event_mask=5\nhash_enable=0", JSON),
+        ("json_full", "event_mask=5\nhash_enable=0", JSON_FULL),
+    ] {
+        cases.insert(name.to_owned(), throughput(directory.path(), keys, sink, &events)?);
     }
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", serde_json::Value::Object(cases))?;
     Ok(())
 }
 
-fn configuration(directory: &Path, keys: &str) -> anyhow::Result<PathBuf> {
+/// What follows IP2STR, and the keys of the last of it.
+type Sink = (&'static str, &'static str);
+const LINES: Sink = ("print1:PRINTFLOW,sink:LOGEMU", "");
+const JSON: Sink = ("sink:JSON", "");
+const JSON_FULL: Sink = ("sink:JSON", "schema=full");
+
+fn configuration(directory: &Path, keys: &str, sink: Sink) -> anyhow::Result<PathBuf> {
     let file = directory.join("flowlog.conf");
     let log = directory.join("flow.log");
     fs::write(
         &file,
         format!(
-            "[global]\nstack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n\
-             [ct1]\n{keys}\n[emu1]\nfile=\"{}\"\n",
-            log.display()
+            "[global]\nstack=ct1:NFCT,ip2str1:IP2STR,{}\n\
+             [ct1]\n{keys}\n[sink]\nfile=\"{}\"\n{}\n",
+            sink.0,
+            log.display(),
+            sink.1
         ),
     )?;
     Ok(file)
@@ -94,15 +105,21 @@ fn conntrack_messages(recording: &[u8]) -> Vec<u8> {
     messages.flat_map(|message| message.bytes).copied().collect()
 }
 
-fn throughput(directory: &Path, keys: &str, events: &[u8]) -> anyhow::Result<serde_json::Value> {
+fn throughput(
+    directory: &Path,
+    keys: &str,
+    sink: Sink,
+    events: &[u8],
+) -> anyhow::Result<serde_json::Value> {
     let stats = Stats::default();
+    let written = || stats.get(Counter::LogemuLines) + stats.get(Counter::JsonRecords);
     let bytes = events.repeat(REPEATS);
-    let mut source = replay::source(&configuration(directory, keys)?, bytes, &stats)?;
+    let mut source = replay::source(&configuration(directory, keys, sink)?, bytes, &stats)?;
     let log = fs::File::options().write(true).open(directory.join("flow.log"))?;
     // Buffers grow to their size, and the file gets its pages.
     round(&mut source)?;
     let messages = stats.get(Counter::NetlinkMessages);
-    let lines = stats.get(Counter::LogemuLines);
+    let lines = written();
     let mut allocations = 0;
     let mut busy = Duration::ZERO;
     while busy < DURATION {
@@ -117,11 +134,11 @@ fn throughput(directory: &Path, keys: &str, events: &[u8]) -> anyhow::Result<ser
     let messages = stats.get(Counter::NetlinkMessages) - messages;
     Ok(serde_json::json!({
         "events": messages,
-        "lines": stats.get(Counter::LogemuLines) - lines,
+        "lines": written() - lines,
         "events_per_second": (messages as f64 / busy.as_secs_f64()).round(),
         "allocations": allocations,
         "malformed": stats.get(Counter::NetlinkMalformed),
-        "lost_lines": stats.get(Counter::LogemuLostLines),
+        "lost_lines": stats.get(Counter::LogemuLostLines) + stats.get(Counter::JsonLostRecords),
     }))
 }
 
@@ -139,7 +156,7 @@ fn memory(directory: &Path, events: &[u8]) -> anyhow::Result<serde_json::Value> 
     let keys = format!("hash_enable=1\nhash_max_entries={FLOWS}");
     let stats = Stats::default();
     let flows = many_flows(events)?;
-    let mut source = replay::source(&configuration(directory, &keys)?, flows, &stats)?;
+    let mut source = replay::source(&configuration(directory, &keys, LINES)?, flows, &stats)?;
     let before = resident()?;
     round(&mut source)?;
     let after = resident()?;

@@ -235,10 +235,10 @@ impl Engine {
         }
     }
 
-    fn deadline(&mut self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         let ticks = self.sources.iter().filter_map(Source::deadline).min();
-        let waiting = self.sources.iter_mut().any(|source| source.stacks.is_waiting());
-        let retry = waiting.then(|| Instant::now() + Duration::from_secs(1));
+        let retry = self.sources.iter().filter_map(|source| source.stacks.retry_in()).min();
+        let retry = retry.map(|soon| Instant::now() + soon);
         [ticks, retry].into_iter().flatten().min()
     }
 

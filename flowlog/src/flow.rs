@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bitflags::bitflags;
 
+pub mod names;
+
 /// Protocol numbers that conntrack, PRINTFLOW and the filters treat by name.
 pub mod proto {
     /// Internet Control Message Protocol.

@@ -2,9 +2,14 @@
 //! one item through them.
 
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use crate::config;
+use crate::plugin::json::Json;
 use crate::plugin::logemu::LogEmu;
+use crate::plugin::output::{Destination, Output};
+use crate::plugin::syslog::Syslog;
 use crate::plugin::{Body, Downstream, Item, Scratch, printflow};
 use crate::stats::Stats;
 
@@ -13,6 +18,8 @@ enum Stage {
     Ip2Str,
     PrintFlow(printflow::Settings),
     LogEmu(Box<LogEmu>),
+    Syslog(Box<Syslog>),
+    Json(Box<Json>),
 }
 
 /// The plugins behind a source, in order.
@@ -43,32 +50,66 @@ impl Stack {
                 Stage::LogEmu(sink) if !scratch.print.is_empty() => {
                     sink.push(item.at, scratch.print.as_bytes());
                 }
-                Stage::LogEmu(_) => {}
+                Stage::Syslog(sink) if !scratch.print.is_empty() => {
+                    sink.push(item.at, scratch.print.as_bytes());
+                }
+                Stage::LogEmu(_) | Stage::Syslog(_) => {}
+                Stage::Json(sink) => sink.push(item, scratch),
             }
         }
     }
 
-    fn sinks(&mut self) -> impl Iterator<Item = &mut LogEmu> {
+    fn outputs(&self) -> impl Iterator<Item = &Output> {
+        self.stages.iter().filter_map(|stage| match stage {
+            Stage::LogEmu(sink) => Some(sink.output()),
+            Stage::Syslog(sink) => Some(sink.output()),
+            Stage::Json(sink) => Some(sink.output()),
+            Stage::Ip2Str | Stage::PrintFlow(_) => None,
+        })
+    }
+
+    fn outputs_mut(&mut self) -> impl Iterator<Item = &mut Output> {
         self.stages.iter_mut().filter_map(|stage| match stage {
-            Stage::LogEmu(sink) => Some(sink.as_mut()),
+            Stage::LogEmu(sink) => Some(sink.output_mut()),
+            Stage::Syslog(sink) => Some(sink.output_mut()),
+            Stage::Json(sink) => Some(sink.output_mut()),
             Stage::Ip2Str | Stage::PrintFlow(_) => None,
         })
     }
 }
 
 fn start(stage: &config::Stage, host: &str, stats: &Stats) -> anyhow::Result<Stage> {
+    let stats = stats.clone();
     Ok(match stage {
         config::Stage::Ip2Str => Stage::Ip2Str,
         config::Stage::PrintFlow(settings) => Stage::PrintFlow(*settings),
         config::Stage::LogEmu(settings) => {
-            let sink = LogEmu::open(settings.clone(), host, stats.clone());
-            Stage::LogEmu(Box::new(sink.map_err(|error| cannot_open(settings, &error))?))
+            let sink = LogEmu::open(settings, host, stats);
+            Stage::LogEmu(Box::new(sink.map_err(|error| cannot_open(&settings.file, &error))?))
+        }
+        config::Stage::Syslog(settings) => {
+            let sink = Syslog::open(settings, host, stats);
+            Stage::Syslog(Box::new(sink.map_err(|error| no_output(&settings.output, &error))?))
+        }
+        config::Stage::Json(settings) => {
+            let sink = Json::open(settings, stats);
+            Stage::Json(Box::new(sink.map_err(|error| no_output(&settings.output, &error))?))
         }
     })
 }
 
-fn cannot_open(settings: &crate::plugin::logemu::Settings, error: &io::Error) -> anyhow::Error {
-    let file = settings.file.display();
+fn no_output(settings: &crate::plugin::output::Settings, error: &io::Error) -> anyhow::Error {
+    match &settings.destination {
+        Destination::File { path, sync: _ } => cannot_open(path, error),
+        Destination::Socket(address) => anyhow::anyhow!(
+            "{address} cannot be looked up: {error}; give its address in numbers, or see to the \
+             name servers"
+        ),
+    }
+}
+
+fn cannot_open(file: &Path, error: &io::Error) -> anyhow::Error {
+    let file = file.display();
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => "make its directory, or name another file with `file=`",
         io::ErrorKind::PermissionDenied => "make it writable, or name another file with `file=`",
@@ -83,41 +124,37 @@ pub struct Stacks(pub Vec<Stack>);
 impl Stacks {
     /// Ends a batch: what has gathered is written.
     pub fn flush(&mut self) {
-        self.sinks().for_each(LogEmu::flush);
+        self.outputs_mut().for_each(Output::flush);
     }
 
-    /// Opens files anew.
+    /// Opens files anew, and looks for peers that are away.
     pub fn reopen(&mut self) {
-        self.sinks().for_each(LogEmu::reopen);
+        self.outputs_mut().for_each(Output::reopen);
     }
 
     /// Writes what can be written, and counts what cannot as lost.
     pub fn close(&mut self) {
-        self.sinks().for_each(LogEmu::close);
+        self.outputs_mut().for_each(Output::close);
     }
 
-    /// Lines wait for a file that could not be written.
-    pub fn is_waiting(&mut self) -> bool {
-        self.sinks().any(|sink| sink.is_waiting())
+    /// When to flush again though nothing new has come; `None`: nothing waits.
+    pub fn retry_in(&self) -> Option<Duration> {
+        self.each_sink().filter_map(|(_, output)| output.retry_in()).min()
     }
 
-    /// The sinks, each with the number of its stack, from 1 on.
-    pub fn each_sink(&self) -> impl Iterator<Item = (usize, &LogEmu)> {
-        self.0.iter().enumerate().flat_map(|(index, stack)| {
-            stack.stages.iter().filter_map(move |stage| match stage {
-                Stage::LogEmu(sink) => Some((index + 1, sink.as_ref())),
-                Stage::Ip2Str | Stage::PrintFlow(_) => None,
-            })
-        })
+    /// Where the sinks write, each with the number of its stack, from 1 on.
+    pub fn each_sink(&self) -> impl Iterator<Item = (usize, &Output)> {
+        let stacks = self.0.iter().enumerate();
+        stacks.flat_map(|(index, stack)| stack.outputs().map(move |output| (index + 1, output)))
     }
 
     /// Hands the files that flowlog has created to a user.
-    pub fn give_to(&mut self, uid: nix::unistd::Uid, gid: nix::unistd::Gid) {
-        self.sinks().for_each(|sink| sink.give_to(uid, gid));
+    pub fn give_to(&self, uid: nix::unistd::Uid, gid: nix::unistd::Gid) {
+        self.each_sink().for_each(|(_, output)| output.give_to(uid, gid));
     }
 
-    fn sinks(&mut self) -> impl Iterator<Item = &mut LogEmu> {
-        self.0.iter_mut().flat_map(Stack::sinks)
+    fn outputs_mut(&mut self) -> impl Iterator<Item = &mut Output> {
+        self.0.iter_mut().flat_map(Stack::outputs_mut)
     }
 }
 

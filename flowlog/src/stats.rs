@@ -80,11 +80,35 @@ pub enum Counter {
     LogemuWriteErrors,
     /// Lines lost because `buffer_max_bytes` was reached.
     LogemuLostLines,
+    /// Records that JSON wrote, or a peer took.
+    JsonRecords,
+    /// Bytes of them.
+    JsonBytes,
+    /// Writes and connections of JSON that failed and were tried again.
+    JsonWriteErrors,
+    /// Records lost because `buffer_max_bytes` was reached.
+    JsonLostRecords,
+    /// Times that a peer of JSON was reached again.
+    JsonReconnects,
+    /// Records sent once more: nobody had confirmed them when a connection broke.
+    JsonRepeatedRecords,
+    /// Messages that a peer of SYSLOG took.
+    SyslogMessages,
+    /// Bytes of them.
+    SyslogBytes,
+    /// Connections of SYSLOG that failed and were tried again.
+    SyslogWriteErrors,
+    /// Messages lost because `buffer_max_bytes` was reached.
+    SyslogLostMessages,
+    /// Times that a peer of SYSLOG was reached again.
+    SyslogReconnects,
+    /// Messages sent once more: nobody had confirmed them when a connection broke.
+    SyslogRepeatedMessages,
 }
 
 impl Counter {
     /// All counters, in the order of reports.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 44] = [
         Self::NetlinkMessages,
         Self::NetlinkLost,
         Self::NetlinkOverruns,
@@ -117,6 +141,18 @@ impl Counter {
         Self::LogemuBytes,
         Self::LogemuWriteErrors,
         Self::LogemuLostLines,
+        Self::JsonRecords,
+        Self::JsonBytes,
+        Self::JsonWriteErrors,
+        Self::JsonLostRecords,
+        Self::JsonReconnects,
+        Self::JsonRepeatedRecords,
+        Self::SyslogMessages,
+        Self::SyslogBytes,
+        Self::SyslogWriteErrors,
+        Self::SyslogLostMessages,
+        Self::SyslogReconnects,
+        Self::SyslogRepeatedMessages,
     ];
 
     /// Its name in reports.
@@ -154,6 +190,18 @@ impl Counter {
             Self::LogemuBytes => "logemu.bytes",
             Self::LogemuWriteErrors => "logemu.write_errors",
             Self::LogemuLostLines => "logemu.lost_lines",
+            Self::JsonRecords => "json.records",
+            Self::JsonBytes => "json.bytes",
+            Self::JsonWriteErrors => "json.write_errors",
+            Self::JsonLostRecords => "json.lost_records",
+            Self::JsonReconnects => "json.reconnects",
+            Self::JsonRepeatedRecords => "json.repeated_records",
+            Self::SyslogMessages => "syslog.messages",
+            Self::SyslogBytes => "syslog.bytes",
+            Self::SyslogWriteErrors => "syslog.write_errors",
+            Self::SyslogLostMessages => "syslog.lost_messages",
+            Self::SyslogReconnects => "syslog.reconnects",
+            Self::SyslogRepeatedMessages => "syslog.repeated_messages",
         }
     }
 
@@ -163,10 +211,17 @@ impl Counter {
             Self::NetlinkMessages
             | Self::NetlinkLost
             | Self::NetlinkMalformed
-            | Self::NetlinkIgnored => "messages",
+            | Self::NetlinkIgnored
+            | Self::SyslogMessages
+            | Self::SyslogLostMessages
+            | Self::SyslogRepeatedMessages => "messages",
             Self::NetlinkOverruns => "overruns",
             Self::NetlinkDumps | Self::NetlinkDumpErrors => "dumps",
-            Self::EbpfRecords | Self::EbpfMalformed => "records",
+            Self::EbpfRecords
+            | Self::EbpfMalformed
+            | Self::JsonRecords
+            | Self::JsonLostRecords
+            | Self::JsonRepeatedRecords => "records",
             Self::EbpfFaults => "faults",
             Self::EbpfLostNotices => "notices",
             Self::CrosscheckLagMedian | Self::CrosscheckLagP99 | Self::CrosscheckLagMax => {
@@ -186,8 +241,9 @@ impl Counter {
             | Self::FlowsSelected => "events",
             Self::FlowsTableFull | Self::FlowsVanished => "flows",
             Self::LogemuLines | Self::LogemuLostLines => "lines",
-            Self::LogemuBytes => "bytes",
-            Self::LogemuWriteErrors => "errors",
+            Self::LogemuBytes | Self::JsonBytes | Self::SyslogBytes => "bytes",
+            Self::LogemuWriteErrors | Self::JsonWriteErrors | Self::SyslogWriteErrors => "errors",
+            Self::JsonReconnects | Self::SyslogReconnects => "reconnects",
         }
     }
 }
@@ -198,22 +254,34 @@ pub struct Stats(Rc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    counters: [Cell<u64>; Counter::ALL.len()],
+    counters: Counters,
     checks: crosscheck::Checks,
     ebpf: Cell<bool>,
     crosscheck: Cell<bool>,
+    json: Cell<bool>,
+    syslog: Cell<bool>,
+}
+
+/// The value of each counter; arrays as long as this have no default.
+#[derive(Debug)]
+struct Counters([Cell<u64>; Counter::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([const { Cell::new(0) }; Counter::ALL.len()])
+    }
 }
 
 impl Stats {
     /// Adds `n`.
     pub fn add(&self, counter: Counter, n: u64) {
-        let cell = &self.0.counters[counter as usize];
+        let cell = &self.0.counters.0[counter as usize];
         cell.set(cell.get().wrapping_add(n));
     }
 
     /// Sets what is no sum.
     pub fn set(&self, counter: Counter, value: u64) {
-        self.0.counters[counter as usize].set(value);
+        self.0.counters.0[counter as usize].set(value);
     }
 
     /// Adds `n` to what the cross-check counts.
@@ -229,7 +297,7 @@ impl Stats {
 
     /// Its value since the daemon started.
     pub fn get(&self, counter: Counter) -> u64 {
-        self.0.counters[counter as usize].get()
+        self.0.counters.0[counter as usize].get()
     }
 
     /// A source takes its events from eBPF: reports tell `ebpf.*` from now on.
@@ -242,11 +310,23 @@ impl Stats {
         self.0.crosscheck.set(true);
     }
 
+    /// There is a JSON sink: reports tell `json.*` from now on.
+    pub fn use_json(&self) {
+        self.0.json.set(true);
+    }
+
+    /// There is a SYSLOG sink: reports tell `syslog.*` from now on.
+    pub fn use_syslog(&self) {
+        self.0.syslog.set(true);
+    }
+
     /// Whether anything is there that counts it.
     pub fn uses(&self, counter: Counter) -> bool {
         match counter.name().split_once('.') {
             Some(("ebpf", _)) => self.0.ebpf.get(),
             Some(("crosscheck", _)) => self.uses_crosscheck(),
+            Some(("json", _)) => self.0.json.get(),
+            Some(("syslog", _)) => self.0.syslog.get(),
             _ => true,
         }
     }
@@ -288,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn ebpf_is_reported_only_where_it_is_used() {
+    fn parts_are_reported_only_where_they_are_used() {
         let stats = Stats::default();
         assert!(!stats.totals().any(|l| l.starts_with("total ebpf.")));
         stats.add(Counter::EbpfLostDestroy, 3);
@@ -296,6 +376,9 @@ mod tests {
         assert!(stats.totals().any(|l| l == "total ebpf.lost_destroy: 3 events"));
         assert!(!stats.totals().any(|l| l.starts_with("total crosscheck.")));
         stats.use_crosscheck();
+        assert!(!stats.totals().any(|l| l.contains("json.") || l.contains("syslog.")));
+        stats.use_json();
+        stats.use_syslog();
         assert_eq!(stats.totals().count(), Counter::ALL.len() + Check::ALL.len());
     }
 }

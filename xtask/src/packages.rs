@@ -22,9 +22,20 @@ pub(crate) const LAB: &[Program] = &[
 /// What tests and benchmarks need besides [`LAB`].
 pub(crate) const TESTS: &[Program] = &[
     ("ulogd", "ulogd2"),
-    ("strace", "strace"),
+    (ULOGD_JSON, "ulogd2-json"),
+    ("rsyslogd", "rsyslog"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
+    ("strace", "strace"),
+];
+/// No program, but a plugin of one, in the directory that ulogd2 has on each system.
+const ULOGD_JSON: &str = "ulogd_output_JSON.so";
+const PLUGINS: [&str; 5] = [
+    "/usr/lib/x86_64-linux-gnu/ulogd",
+    "/usr/lib/aarch64-linux-gnu/ulogd",
+    "/usr/lib64/ulogd",
+    "/usr/lib/ulogd",
+    "/usr/local/lib/ulogd",
 ];
 /// What makes and runs a guest, and what it gets, besides [`LAB`].
 pub(crate) const GUESTS: &[Program] = &[
@@ -45,6 +56,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
         .chain(system)
+        .chain(PLUGINS.map(PathBuf::from))
         .map(|directory| directory.join(program))
         .find(|file| file.is_file())
 }
@@ -86,12 +98,12 @@ pub(crate) fn by_hand(packages: &[&str]) -> String {
 }
 
 /// Installs packages, as root, without starting their services: ulogd2's would log beside the
-/// tests, that of Prometheus would scrape this host.
+/// tests, rsyslog's beside the host's own, that of Prometheus would scrape this host.
 ///
 /// # Errors
 /// apt fails.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    let services = ["ulogd2", "prometheus"];
+    let services = ["ulogd2", "prometheus", "rsyslog"];
     let _masked: Vec<_> =
         services.into_iter().filter(|name| packages.contains(name)).map(Masked::new).collect();
     apt(&["update"])?;
@@ -131,8 +143,7 @@ impl Drop for Masked {
 fn systemctl(verb: &str, service: &str) {
     if Path::new("/run/systemd/system").exists() {
         let service = format!("{service}.service");
-        // Not fatal: at worst the service runs, ulogd2's on a configuration that logs no
-        // connections.
+        // Not fatal: at worst the service runs, on a configuration that logs no connections.
         let _ = Command::new("systemctl").args([verb, "--runtime", &service]).status();
     }
 }

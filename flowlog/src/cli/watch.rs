@@ -74,7 +74,7 @@ known: snat=, dnat= (what NAT puts in the place of the source, of the destinatio
 at the end packets= and bytes= as SENT/ANSWERED, duration= (if the kernel tells the
 start, or it was shown), cause= with pid= and comm= of the process that deleted the
 flow; netns=INODE(NAME), zone=, mark=, helper=. [LOST] tells events that were lost
-here; other listeners are not affected. Times and durations in JSON are nanoseconds.
+here; other listeners are not affected. In JSON times are RFC 3339, durations nanoseconds.
 
 Several values have commas between them; one of them must match, and every option.
 

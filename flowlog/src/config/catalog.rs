@@ -165,6 +165,22 @@ pub const PLUGINS: &[Plugin] = &[
         provides: &[],
         keys: LOGEMU,
     },
+    Plugin {
+        name: "SYSLOG",
+        role: Role::Sink,
+        summary: "lines to syslog, on this host or another",
+        needs: &["print"],
+        provides: &[],
+        keys: SYSLOG,
+    },
+    Plugin {
+        name: "JSON",
+        role: Role::Sink,
+        summary: "JSON objects to a file or a socket",
+        needs: &[],
+        provides: &[],
+        keys: JSON,
+    },
 ];
 
 const ADDRESS_TEXTS: &[&str] =
@@ -381,14 +397,91 @@ const LOGEMU: &[Key] = &[
     ),
 ];
 
+const SYSLOG: &[Key] = &[
+    key(
+        "facility",
+        "`LOG_DAEMON`, `LOG_KERN`, `LOG_LOCAL0` to `LOG_LOCAL7` or `LOG_USER`",
+        "LOG_KERN",
+        "the facility of messages; LOG_KERN comes out as LOG_DAEMON, as with ulogd2: syslog(3) \
+         keeps the kernel's for the kernel",
+    ),
+    key(
+        "level",
+        "`LOG_EMERG`, `LOG_ALERT`, `LOG_CRIT`, `LOG_ERR`, `LOG_WARNING`, `LOG_NOTICE`, `LOG_INFO` \
+         or `LOG_DEBUG`",
+        "LOG_NOTICE",
+        "the severity of messages",
+    ),
+    key(
+        "server",
+        "`unix:PATH`, `udp://HOST:PORT` or `tcp://HOST:PORT`",
+        "unix:/dev/log",
+        "who takes the messages: a datagram socket of this host, in the form of syslog(3); or a \
+         host, in that of RFC 5424, over TCP with the length of each message before it",
+    ),
+    key("ident", "name", "flowlog", "what messages are said to come from"),
+    key("buffer_max_bytes", "integer, bytes", "67108864", BUFFER_HELP),
+];
+
+const BUFFER_HELP: &str = "kept while nobody takes them or the disk is full; beyond it they are \
+                           lost and counted";
+
+const JSON: &[Key] = &[
+    key(
+        "mode",
+        "`file`, `stdout`, `tcp`, `udp`, `unix` or `unix-dgram`",
+        "file",
+        "where objects go: to a file; to standard output; to `host` and `port`; to the stream or \
+         datagram socket of this host that `file` names",
+    ),
+    key(
+        "file",
+        "path, or `-` for standard output",
+        "/var/log/flowlog.json",
+        "the file that objects are appended to, one a line, or the socket",
+    ),
+    key(
+        "sync",
+        "switch",
+        "0",
+        "1: objects are on disk (fdatasync) before further events are taken; 0: they are in the \
+         file within a second",
+    ),
+    key("host", "name or address", "127.0.0.1", "with mode=tcp and mode=udp: who takes them"),
+    key("port", "integer from 1 to 65535", "12345", "with mode=tcp and mode=udp: the port there"),
+    key("buffer_max_bytes", "integer, bytes", "67108864", BUFFER_HELP),
+    key(
+        "schema",
+        "`ulogd` or `full`",
+        "ulogd",
+        "ulogd: the members that ulogd2 writes; full: all that is known of an event, as \
+         docs/flow.schema.json describes it",
+    ),
+    key(
+        "loss_records",
+        "switch",
+        "1",
+        "1: a loss of events is an object of its own; 0: it is counted and told in the daemon's \
+         own log only",
+    ),
+    key("timestamp", "switch", "1", "with schema=ulogd: 1: objects begin with the local time"),
+    key(
+        "eventv1",
+        "switch",
+        "0",
+        "with schema=ulogd: 1: the time is called `@timestamp`, and `@version` stands before it",
+    ),
+    key("device", "text", "Netfilter", "with schema=ulogd: the value of `dvc`"),
+    key("boolean_label", "switch", "0", "accepted and ignored: packets have labels, flows do not"),
+];
+
 /// Sources of ulogd2 that log packets or sums, not flows.
 pub const FOREIGN_SOURCES: &[&str] = &["NFLOG", "ULOG", "UNIXSOCK", "NFACCT"];
 
 /// Plugins of ulogd2 that flowlog does not have.
 pub const FOREIGN_PLUGINS: &[&str] = &[
-    "BASE", "IFINDEX", "HWHDR", "PWSNIFF", "MARK", "IP2BIN", "IP2HBIN", "PRINTPKT", "SYSLOG",
-    "JSON", "GPRINT", "OPRINT", "XML", "NACCT", "SQLITE3", "MYSQL", "PGSQL", "DBI", "IPFIX",
-    "GRAPHITE", "PCAP",
+    "BASE", "IFINDEX", "HWHDR", "PWSNIFF", "MARK", "IP2BIN", "IP2HBIN", "PRINTPKT", "GPRINT",
+    "OPRINT", "XML", "NACCT", "SQLITE3", "MYSQL", "PGSQL", "DBI", "IPFIX", "GRAPHITE", "PCAP",
 ];
 
 /// The plugin of that name.

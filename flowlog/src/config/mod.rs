@@ -20,7 +20,7 @@ use self::values::Values;
 use crate::capture::crosscheck::Settings as Crosscheck;
 use crate::capture::filter::Filter;
 use crate::event::Kinds;
-use crate::plugin::{logemu, nfct, printflow};
+use crate::plugin::{json, logemu, nfct, printflow, syslog};
 
 mod capture;
 pub mod catalog;
@@ -31,6 +31,7 @@ pub mod grammar;
 mod metrics;
 mod protocols;
 mod sections;
+mod sinks;
 mod stacks;
 pub mod values;
 
@@ -120,6 +121,10 @@ pub enum Stage {
     PrintFlow(printflow::Settings),
     /// Lines to a file.
     LogEmu(logemu::Settings),
+    /// Lines to a syslog daemon.
+    Syslog(syslog::Settings),
+    /// Objects to a file or a socket.
+    Json(json::Settings),
 }
 
 /// What came of reading a configuration.

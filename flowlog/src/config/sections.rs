@@ -50,14 +50,18 @@ pub(super) fn global<'a>(document: &Document<'a>, found: &mut Diagnostics) -> Op
 }
 
 /// The section of an instance; empty where it is missing.
-fn section<'a>(document: &Document<'a>, element: &Element, found: &mut Diagnostics) -> Values<'a> {
+pub(super) fn section<'a>(
+    document: &Document<'a>,
+    element: &Element,
+    found: &mut Diagnostics,
+) -> Values<'a> {
     let Element { id, plugin, line } = element;
     let entries = match document.section(id) {
         Some(section) => return Values::new(section, plugin.keys, found),
         None => Vec::new(),
     };
     // Plugins without keys in ulogd2 have no section there.
-    if matches!(plugin.name, "NFCT" | "LOGEMU") {
+    if matches!(plugin.name, "NFCT" | "LOGEMU" | "JSON") {
         found.note(
             *line,
             format!(
@@ -233,23 +237,5 @@ pub(super) fn printflow(
             .unwrap_or(false),
         loss_lines: values.switch("loss_lines", found).unwrap_or(true),
         extras: values.switch("extras", found).unwrap_or(false),
-    }
-}
-
-pub(super) fn logemu(
-    document: &Document<'_>,
-    element: &Element,
-    found: &mut Diagnostics,
-) -> logemu::Settings {
-    let values = section(document, element, found);
-    let default =
-        element.plugin.keys.iter().find(|key| key.name == "file").map_or("", |key| key.default);
-    let file = values.string("file", found).filter(|file| !file.is_empty()).unwrap_or(default);
-    logemu::Settings {
-        file: file.into(),
-        sync: values.switch("sync", found).unwrap_or(false),
-        buffer_max: values
-            .integer("buffer_max_bytes", 4096..=i64::from(u32::MAX), found)
-            .unwrap_or(64 << 20) as usize,
     }
 }

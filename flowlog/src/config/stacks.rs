@@ -142,7 +142,9 @@ fn stack(
 fn stage(document: &Document<'_>, element: &Element, found: &mut Diagnostics) -> Stage {
     match element.plugin.name {
         "PRINTFLOW" => Stage::PrintFlow(sections::printflow(document, element, found)),
-        "LOGEMU" => Stage::LogEmu(sections::logemu(document, element, found)),
+        "LOGEMU" => Stage::LogEmu(sinks::logemu(document, element, found)),
+        "SYSLOG" => Stage::Syslog(sinks::syslog(document, element, found)),
+        "JSON" => Stage::Json(sinks::json(document, element, found)),
         _ => Stage::Ip2Str,
     }
 }

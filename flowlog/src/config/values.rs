@@ -153,8 +153,28 @@ impl<'a> Values<'a> {
         choices: &[(&str, T)],
         found: &mut Diagnostics,
     ) -> Option<T> {
+        self.chosen(key, choices, |name, text| name == text, found)
+    }
+
+    /// One word out of `choices`, in upper or lower case.
+    pub fn choice_in_any_case<T: Copy>(
+        &self,
+        key: &str,
+        choices: &[(&str, T)],
+        found: &mut Diagnostics,
+    ) -> Option<T> {
+        self.chosen(key, choices, |name, text| name.eq_ignore_ascii_case(text), found)
+    }
+
+    fn chosen<T: Copy>(
+        &self,
+        key: &str,
+        choices: &[(&str, T)],
+        equal: impl Fn(&str, &str) -> bool,
+        found: &mut Diagnostics,
+    ) -> Option<T> {
         let text = self.string(key, found)?;
-        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+        if let Some((_, value)) = choices.iter().find(|(name, _)| equal(name, text)) {
             return Some(*value);
         }
         let names: Vec<String> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();

@@ -6,7 +6,7 @@ use super::{Engine, Source};
 use crate::metrics::family::Family;
 use crate::metrics::page::Page;
 use crate::metrics::{Answer, Question, Topic, counters};
-use crate::plugin::logemu::LogEmu;
+use crate::plugin::output::Output;
 
 /// Seconds since the epoch, with their fraction.
 pub(super) fn now() -> f64 {
@@ -36,7 +36,8 @@ impl Engine {
     }
 
     /// The loop turns, or nobody would answer, and a source that cannot be read
-    /// ends it. What is left is files that cannot be written.
+    /// ends it. What is left is files that cannot be written, and peers that
+    /// cannot be reached.
     fn health(&self) -> Answer {
         let sinks = self.sources.iter().flat_map(|source| source.stacks.each_sink());
         let failing: String =
@@ -45,13 +46,13 @@ impl Engine {
     }
 }
 
-fn stuck(sink: &LogEmu) -> String {
+fn stuck(sink: &Output) -> String {
     let (waiting, limit) = sink.fill();
-    format!(
-        "{} cannot be written: {waiting} of {limit} bytes wait; make room or move the file and \
-         send SIGHUP\n",
-        sink.path().display()
-    )
+    let (what, remedy) = match sink {
+        Output::File(_) => ("written", "make room or move the file and send SIGHUP"),
+        Output::Socket(_) => ("reached", "start what listens there, or name another place"),
+    };
+    format!("{sink} cannot be {what}: {waiting} of {limit} bytes wait; {remedy}\n")
 }
 
 impl Source {
@@ -81,7 +82,7 @@ impl Source {
             page.add(Family::HookRuns, &[id, &cost.hook], cost.runs);
         }
         for (stack, sink) in self.stacks.each_sink() {
-            let labels = [id, &stack.to_string(), &sink.path().to_string_lossy()];
+            let labels = [id, &stack.to_string(), &sink.to_string()];
             let (waiting, limit) = sink.fill();
             page.add(Family::BufferBytes, &labels, waiting);
             page.add(Family::BufferLimitBytes, &labels, limit);

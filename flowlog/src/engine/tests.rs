@@ -68,11 +68,14 @@ impl Capture for Noted {
 
 /// A source whose stack writes to `file`.
 fn source(file: &std::path::Path, due: Option<Instant>) -> (Source, Rc<RefCell<Vec<Call>>>) {
-    let text = format!(
-        "[global]\nstack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n[ct1]\n\
-         hash_enable=0\n[emu1]\nfile=\"{}\"\n",
-        file.display()
-    );
+    let sink = format!("ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n[emu1]\nfile={file:?}");
+    source_with(&sink, due)
+}
+
+/// A source whose stack ends like this, with the section of its sink.
+fn source_with(sink: &str, due: Option<Instant>) -> (Source, Rc<RefCell<Vec<Call>>>) {
+    let (stack, section) = sink.split_once('\n').unwrap();
+    let text = format!("[global]\nstack=ct1:NFCT,{stack}\n[ct1]\nhash_enable=0\n{section}\n");
     let config = config::parse(std::path::Path::new("u.conf"), &text).config.unwrap();
     let stats = Stats::default();
     let calls = Rc::new(RefCell::new(Vec::new()));
@@ -154,7 +157,7 @@ fn a_scrape_shows_the_source_and_what_it_handed_on() {
         "flowlog_events_total{source=\"ct1\",kind=\"destroy\",cause=\"untold\"} 0".to_owned(),
         "flowlog_lost_events_total{source=\"ct1\"} 4".to_owned(),
         "flowlog_loss_reports_total{source=\"ct1\"} 1".to_owned(),
-        format!("flowlog_sink_failing{{source=\"ct1\",stack=\"1\",file=\"{path}\"}} 0"),
+        format!("flowlog_sink_failing{{source=\"ct1\",stack=\"1\",to=\"{path}\"}} 0"),
     ] {
         assert!(page.lines().any(|l| l == line), "no {line} in\n{page}");
     }
@@ -163,16 +166,37 @@ fn a_scrape_shows_the_source_and_what_it_handed_on() {
     assert!(!waiting.ends_with(" 0"), "{waiting}");
 }
 
-#[test]
-fn health_names_the_file_that_cannot_be_written() {
-    let (source, _) = source(std::path::Path::new("/dev/full"), None);
+/// What is wrong once an event has come.
+fn trouble(source: Source) -> String {
     let mut engine = engine(source, Stats::default());
-    assert_eq!(ask(&mut engine, Topic::Health), Answer::Fit("ok\n".to_owned()));
     let Source { nfct, stacks, .. } = &mut engine.sources[0];
     let event = Event { kinds: Kinds::NEW, ..Event::default() };
     nfct.record(Record::Event(&event), stacks);
     stacks.flush();
     let Answer::Unfit(why) = ask(&mut engine, Topic::Health) else { panic!() };
-    assert!(why.starts_with("/dev/full cannot be written: "), "{why}");
     assert_eq!(why.lines().count(), 1, "{why}");
+    why
+}
+
+#[test]
+fn health_names_the_file_that_cannot_be_written() {
+    let (source, _) = source(std::path::Path::new("/dev/full"), None);
+    let mut engine = engine(source, Stats::default());
+    assert_eq!(ask(&mut engine, Topic::Health), Answer::Fit("ok\n".to_owned()));
+    let why = trouble(engine.sources.remove(0));
+    assert!(why.starts_with("/dev/full cannot be written: "), "{why}");
+    assert!(why.ends_with("; make room or move the file and send SIGHUP\n"), "{why}");
+}
+
+#[test]
+fn health_names_the_peer_that_cannot_be_reached() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("peer");
+    let sink = format!("json1:JSON\n[json1]\nmode=unix\nfile={path:?}\nschema=full");
+    let (source, _) = source_with(&sink, None);
+    let (stack, output) = source.stacks.each_sink().next().unwrap();
+    assert_eq!((stack, output.to_string()), (1, path.display().to_string()));
+    let why = trouble(source);
+    assert!(why.starts_with(&format!("{} cannot be reached: ", path.display())), "{why}");
+    assert!(!why.contains(": 0 of ") && why.contains("start what listens there"), "{why}");
 }

@@ -36,10 +36,22 @@ pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
         Counter::FlowsSelected => (Family::SelectedEvents, &[]),
         Counter::FlowsTableFull => (Family::RefusedFlows, &[]),
         Counter::FlowsVanished => (Family::VanishedFlows, &[]),
-        Counter::LogemuLines => (Family::WrittenLines, &[]),
-        Counter::LogemuBytes => (Family::WrittenBytes, &[]),
-        Counter::LogemuWriteErrors => (Family::WriteErrors, &[]),
-        Counter::LogemuLostLines => (Family::LostLines, &[]),
+        Counter::LogemuLines => (Family::WrittenLines, &["logemu"]),
+        Counter::LogemuBytes => (Family::WrittenBytes, &["logemu"]),
+        Counter::LogemuWriteErrors => (Family::WriteErrors, &["logemu"]),
+        Counter::LogemuLostLines => (Family::LostLines, &["logemu"]),
+        Counter::JsonRecords => (Family::WrittenLines, &["json"]),
+        Counter::JsonBytes => (Family::WrittenBytes, &["json"]),
+        Counter::JsonWriteErrors => (Family::WriteErrors, &["json"]),
+        Counter::JsonLostRecords => (Family::LostLines, &["json"]),
+        Counter::JsonReconnects => (Family::Reconnects, &["json"]),
+        Counter::JsonRepeatedRecords => (Family::RepeatedLines, &["json"]),
+        Counter::SyslogMessages => (Family::WrittenLines, &["syslog"]),
+        Counter::SyslogBytes => (Family::WrittenBytes, &["syslog"]),
+        Counter::SyslogWriteErrors => (Family::WriteErrors, &["syslog"]),
+        Counter::SyslogLostMessages => (Family::LostLines, &["syslog"]),
+        Counter::SyslogReconnects => (Family::Reconnects, &["syslog"]),
+        Counter::SyslogRepeatedMessages => (Family::RepeatedLines, &["syslog"]),
     }
 }
 
@@ -95,8 +107,11 @@ mod tests {
         let lost = "flowlog_capture_lost_events_total{capture=";
         assert!(alone.contains(&format!("{lost}\"netlink\",kind=\"unknown\"}} 2\n")), "{alone}");
         assert!(!alone.contains("ebpf") && !alone.contains("crosscheck"), "{alone}");
+        assert!(!alone.contains("json") && !alone.contains("syslog"), "{alone}");
         stats.use_ebpf();
         stats.use_crosscheck();
+        stats.use_json();
+        stats.use_syslog();
         let both = page(&stats);
         for line in [
             format!("{lost}\"ebpf\",kind=\"new\"}} 4\n"),

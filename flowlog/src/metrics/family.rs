@@ -86,6 +86,10 @@ pub enum Family {
     WriteErrors,
     /// Lines lost.
     LostLines,
+    /// Times that a peer was reached again.
+    Reconnects,
+    /// Lines sent once more.
+    RepeatedLines,
     /// Bytes that wait.
     BufferBytes,
     /// Bytes that may wait.
@@ -135,7 +139,7 @@ const fn gauge(
 }
 
 /// All metrics, each at the index of its [`Family`].
-pub const DEFINITIONS: [Definition; 38] = [
+pub const DEFINITIONS: [Definition; 40] = [
     gauge(Family::BuildInfo, "flowlog_build_info", &["version"], "Version of flowlog; always 1."),
     gauge(
         Family::StartTime,
@@ -293,37 +297,59 @@ pub const DEFINITIONS: [Definition; 38] = [
         &[],
         "Flows closed because they had vanished from the kernel's table.",
     ),
-    counter(Family::WrittenLines, "flowlog_written_lines_total", &[], "Lines written to files."),
-    counter(Family::WrittenBytes, "flowlog_written_bytes_total", &[], "Bytes written to files."),
+    counter(
+        Family::WrittenLines,
+        "flowlog_written_lines_total",
+        &["sink"],
+        "Lines, records or messages that a file or a peer took.",
+    ),
+    counter(
+        Family::WrittenBytes,
+        "flowlog_written_bytes_total",
+        &["sink"],
+        "Bytes that a file or a peer took.",
+    ),
     counter(
         Family::WriteErrors,
         "flowlog_write_errors_total",
-        &[],
-        "Writes or syncs that failed and were tried again.",
+        &["sink"],
+        "Writes, syncs or connections that failed and were tried again.",
     ),
     counter(
         Family::LostLines,
         "flowlog_lost_lines_total",
-        &[],
-        "Lines lost because buffer_max_bytes was reached.",
+        &["sink"],
+        "Lines, records or messages lost, most because buffer_max_bytes was reached.",
+    ),
+    counter(
+        Family::Reconnects,
+        "flowlog_reconnects_total",
+        &["sink"],
+        "Times that a peer was reached again.",
+    ),
+    counter(
+        Family::RepeatedLines,
+        "flowlog_repeated_lines_total",
+        &["sink"],
+        "Records or messages sent once more: nobody had confirmed them when a connection broke.",
     ),
     gauge(
         Family::BufferBytes,
         "flowlog_buffer_bytes",
-        &["source", "stack", "file"],
-        "Bytes of lines that wait to be written.",
+        &["source", "stack", "to"],
+        "Bytes that wait to be written, or for a peer to confirm them.",
     ),
     gauge(
         Family::BufferLimitBytes,
         "flowlog_buffer_limit_bytes",
-        &["source", "stack", "file"],
-        "Bytes of lines that may wait while the file cannot be written (buffer_max_bytes).",
+        &["source", "stack", "to"],
+        "Bytes that may wait while the file cannot be written or the peer is away (buffer_max_bytes).",
     ),
     gauge(
         Family::SinkFailing,
         "flowlog_sink_failing",
-        &["source", "stack", "file"],
-        "1 if the last write to the file failed, else 0.",
+        &["source", "stack", "to"],
+        "1 if the last write to the file failed, or the peer cannot be reached, else 0.",
     ),
     counter(
         Family::CrosscheckEvents,

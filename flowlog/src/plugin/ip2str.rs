@@ -3,7 +3,7 @@
 
 use super::line::Line;
 use super::{Body, Item};
-use crate::flow::{Family, Tuple};
+use crate::flow::{Family, Flow, Tuple};
 
 /// The longest text: an IPv6 address that ends in dotted decimal.
 const LONGEST: usize = 45;
@@ -158,8 +158,9 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// Writes both addresses of `tuple`.
     #[inline]
-    fn set(&mut self, tuple: &Tuple) {
+    pub fn set(&mut self, tuple: &Tuple) {
         self.src.set(tuple.family, &tuple.src);
         self.dst.set(tuple.family, &tuple.dst);
     }
@@ -194,10 +195,7 @@ impl Addresses {
     #[inline(never)]
     pub fn set(&mut self, item: &Item<'_>) {
         match item.body {
-            Body::Flow { flow, .. } => {
-                self.orig.set(&flow.orig);
-                self.reply.set_reply(&flow.reply, &flow.orig, &self.orig);
-            }
+            Body::Flow { flow, .. } => self.set_flow(flow),
             Body::Expectation(expectation) => {
                 self.orig.set(&expectation.tuple);
                 self.reply.set(&expectation.tuple.inverse());
@@ -205,6 +203,18 @@ impl Addresses {
             }
             Body::Lost(_) => {}
         }
+    }
+
+    /// Writes the addresses of `flow`.
+    #[inline]
+    pub fn set_flow(&mut self, flow: &Flow) {
+        self.orig.set(&flow.orig);
+        self.reply.set_reply(&flow.reply, &flow.orig, &self.orig);
+    }
+
+    /// Something has been written at all.
+    pub fn are_set(&self) -> bool {
+        self.orig.src.len > 0
     }
 }
 

@@ -4,11 +4,15 @@
 use crate::event::{End, Expectation, Kinds, Lost, Witness};
 use crate::flow::Flow;
 
+pub mod clock;
 pub mod ip2str;
+pub mod json;
 pub mod line;
 pub mod logemu;
 pub mod nfct;
+pub mod output;
 pub mod printflow;
+pub mod syslog;
 
 /// What a source hands down its stacks.
 #[derive(Clone, Copy, Debug)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::{self, Config, Source, Stage};
 use crate::kernel::{self, Finding, State};
+use crate::plugin::output::{Address, Destination};
 
 #[cfg(feature = "ebpf")]
 mod ebpf;
@@ -74,18 +76,44 @@ fn host(config: Option<&Config>) -> Vec<Finding> {
     findings
 }
 
-/// Whether the files that the stacks write can be opened, without opening them.
+/// Whether the files that the stacks write can be opened, without opening them,
+/// and whether somebody may listen at the sockets of this host.
 fn files(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for stage in config.stacks.iter().flat_map(|stack| &stack.stages) {
-        if let Stage::LogEmu(settings) = stage {
-            let finding = file(&settings.file);
-            if !findings.contains(&finding) {
-                findings.push(finding);
-            }
-        }
+        let finding = match stage {
+            Stage::LogEmu(settings) => Some(file(&settings.file)),
+            Stage::Syslog(settings) => destination(&settings.output.destination),
+            Stage::Json(settings) => destination(&settings.output.destination),
+            Stage::Ip2Str | Stage::PrintFlow(_) => None,
+        };
+        findings.extend(finding.filter(|finding| !findings.contains(finding)));
     }
     findings
+}
+
+/// Of other hosts nothing is asked: a check sends nothing.
+fn destination(destination: &Destination) -> Option<Finding> {
+    match destination {
+        Destination::File { path, sync: _ } => Some(file(path)),
+        Destination::Socket(Address::UnixStream(path) | Address::UnixDatagram(path)) => {
+            Some(socket(path))
+        }
+        Destination::Socket(Address::Tcp(..) | Address::Udp(..)) => None,
+    }
+}
+
+fn socket(path: &Path) -> Finding {
+    const NAME: &str = "socket";
+    const REMEDY: &str = "start what listens there; records wait until then, in buffer_max_bytes";
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            Finding::ok(NAME, format!("{shown} is there"))
+        }
+        Ok(_) => Finding::problem(NAME, format!("{shown} is no socket"), "name another one"),
+        Err(error) => Finding::warning(NAME, format!("{shown} is not there: {error}"), REMEDY),
+    }
 }
 
 fn file(path: &Path) -> Finding {
@@ -190,6 +218,18 @@ mod tests {
         assert_eq!(state(Path::new("/dev/null")), State::Ok);
         let found = file(&directory.path().join("missing/flow.log"));
         assert!(found.what.contains("missing: No such file"), "{}", found.what);
+    }
+
+    #[test]
+    fn a_socket_that_is_none_is_found_before_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        assert_eq!(socket(&path).state, State::Warning);
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(socket(&path).state, State::Problem);
+        std::fs::remove_file(&path).unwrap();
+        let _listener = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert_eq!(socket(&path).state, State::Ok);
     }
 
     fn finding(state: State) -> Finding {

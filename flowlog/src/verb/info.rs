@@ -92,17 +92,21 @@ fn details(plugin: &Plugin) -> String {
     text
 }
 
-/// The stack of the examples.
-const STACK: &str = "ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU";
+/// The stacks of the examples; the first that has the plugin is shown.
+const STACKS: [&str; 3] = [
+    "ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU",
+    "ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,sys1:SYSLOG",
+    "ct1:NFCT,ip2str1:IP2STR,json1:JSON",
+];
 
 /// A stack, and the plugin's section.
 fn example(plugin: &Plugin) -> String {
-    let id = STACK
-        .split(',')
-        .filter_map(|element| element.split_once(':'))
-        .find(|(_, name)| *name == plugin.name)
-        .map_or("id1", |(id, _)| id);
-    let mut text = format!("  [global]\n  stack={STACK}\n  [{id}]\n");
+    let id = |stack: &'static str| {
+        let elements = stack.split(',').filter_map(|element| element.split_once(':'));
+        elements.into_iter().find(|(_, name)| *name == plugin.name).map(|(id, _)| (stack, id))
+    };
+    let (stack, id) = STACKS.into_iter().find_map(id).unwrap_or((STACKS[0], "id1"));
+    let mut text = format!("  [global]\n  stack={stack}\n  [{id}]\n");
     for key in plugin.keys.iter().filter(|key| !key.default.is_empty()) {
         let word = key.default.starts_with(|c: char| c.is_ascii_digit());
         let quote = if word { "" } else { "\"" };
@@ -206,6 +210,7 @@ mod tests {
             let text = example(plugin);
             let outcome = crate::config::parse(std::path::Path::new("x"), &text);
             assert!(outcome.config.is_some(), "{text}{:?}", outcome.diagnostics);
+            assert!(text.contains(&format!(":{}", plugin.name)), "{text}");
         }
     }
 }

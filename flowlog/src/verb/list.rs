@@ -75,7 +75,7 @@ pub fn run(format: Format, netns: Option<&Path>) -> anyhow::Result<ExitCode> {
 fn print(out: &mut impl Write, entry: &Entry, format: Format) -> io::Result<()> {
     match format {
         Format::Extended => writeln!(out, "{}", extended::Line { entry, now: now_ns() }),
-        Format::Json => writeln!(out, "{}", json::object(&entry.flow)),
+        Format::Json => writeln!(out, "{}", json::text(&entry.flow)),
     }
 }
 

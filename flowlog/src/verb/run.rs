@@ -108,7 +108,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         source.settle(SETTLE).context("events cannot be read")?;
     }
     if let Some(user) = &user {
-        for source in &mut running.sources {
+        for source in &running.sources {
             source.stacks.give_to(user.uid, user.gid);
         }
         privileges::drop_to(user, &running.capabilities)?;

@@ -6,6 +6,7 @@ mod activate;
 mod differential;
 mod disk_full;
 mod filters;
+mod json;
 mod lifecycle;
 mod list;
 mod masks;
@@ -16,6 +17,7 @@ mod overrun;
 mod preexisting;
 mod signals;
 mod sync;
+mod syslog;
 mod watch;
 
 use anyhow::Result;

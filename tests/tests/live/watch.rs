@@ -121,7 +121,7 @@ fn as_json() -> Result<()> {
     }
     for event in named("destroy") {
         let whole = event["duration"].is_u64() && event["orig"]["packets"].is_u64();
-        ensure!(whole && event["start"].is_u64(), "{event}");
+        ensure!(whole && event["start"].is_string(), "{event}");
     }
     ensure!(named("expect").iter().any(|event| event["helper"] == "ftp"), "{events:#?}");
     Ok(())

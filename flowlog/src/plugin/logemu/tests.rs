@@ -26,11 +26,11 @@ fn lines_reach_the_file_at_the_end_of_a_batch() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let stats = Stats::default();
-    let mut sink = LogEmu::open(settings(path.clone(), 4096), "vm", stats.clone()).unwrap();
+    let mut sink = LogEmu::open(&settings(path.clone(), 4096), "vm", stats.clone()).unwrap();
     sink.push(NOON, b"one \n");
     sink.push(NOON, b"two \n");
     assert_eq!(fs::read_to_string(&path).unwrap(), "");
-    sink.flush();
+    sink.output.flush();
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(text.lines().count(), 2);
     assert!(text.ends_with(" vm two \n"));
@@ -40,18 +40,19 @@ fn lines_reach_the_file_at_the_end_of_a_batch() {
 #[test]
 fn a_full_disk_loses_only_what_does_not_fit_the_buffer_and_counts_it() {
     let stats = Stats::default();
-    let mut sink = LogEmu::open(settings("/dev/full".into(), 4096), "vm", stats.clone()).unwrap();
+    let mut sink = LogEmu::open(&settings("/dev/full".into(), 4096), "vm", stats.clone()).unwrap();
     sink.push(NOON, b"first \n");
-    sink.flush();
-    assert!(sink.failing);
+    sink.output.flush();
+    assert_eq!(stats.get(Counter::LogemuWriteErrors), 1);
     let line = [&[b'x'; 1000][..], b"\n"].concat();
     for _ in 0..9 {
         sink.push(NOON, &line);
     }
-    let kept = lines_in(&sink.buffer);
+    let Output::File(file) = &sink.output else { panic!() };
+    let kept = file.waiting();
     assert_eq!(kept + stats.get(Counter::LogemuLostLines), 10);
     assert_eq!(kept, 4, "as many as 4096 bytes hold");
-    sink.close();
+    sink.output.close();
     assert_eq!(stats.get(Counter::LogemuLostLines), 10);
     assert_eq!(stats.get(Counter::LogemuLines), 0);
 }
@@ -61,9 +62,9 @@ fn a_line_that_was_torn_by_a_crash_is_ended() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     fs::write(&path, "whole\ntorn").unwrap();
-    let mut sink = LogEmu::open(settings(path.clone(), 4096), "vm", Stats::default()).unwrap();
+    let mut sink = LogEmu::open(&settings(path.clone(), 4096), "vm", Stats::default()).unwrap();
     sink.push(NOON, b"next \n");
-    sink.flush();
+    sink.output.flush();
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.starts_with("whole\ntorn\n"), "{text}");
     assert_eq!(text.lines().count(), 3);
@@ -73,17 +74,17 @@ fn a_line_that_was_torn_by_a_crash_is_ended() {
 fn reopening_keeps_the_old_file_when_the_new_one_cannot_be_had() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let mut sink = LogEmu::open(settings(path.clone(), 4096), "vm", Stats::default()).unwrap();
+    let mut sink = LogEmu::open(&settings(path.clone(), 4096), "vm", Stats::default()).unwrap();
     let moved = dir.path().join("log.1");
     fs::rename(&path, &moved).unwrap();
     fs::create_dir(&path).unwrap();
-    sink.reopen();
+    sink.output.reopen();
     sink.push(NOON, b"old \n");
-    sink.flush();
+    sink.output.flush();
     assert_eq!(fs::read_to_string(&moved).unwrap().lines().count(), 1);
     fs::remove_dir(&path).unwrap();
-    sink.reopen();
+    sink.output.reopen();
     sink.push(NOON, b"new \n");
-    sink.flush();
+    sink.output.flush();
     assert!(fs::read_to_string(&path).unwrap().ends_with("new \n"));
 }

@@ -57,7 +57,7 @@ fn lost_event(event: &LostEvent) -> Value {
         "kind": kind.name(),
         "zone": zone,
         "protocol": tuple.proto,
-        "orig": direction(tuple, None),
+        "orig": direction(tuple),
     })
 }
 

@@ -4,8 +4,9 @@
 use std::fmt::Write as _;
 
 use crate::capture::crosscheck::{Due, Lag, LostEvent, Report};
+use crate::flow::names::protocol;
 use crate::stats::{Check, CheckKind};
-use crate::verb::list::extended::{address, protocol};
+use crate::verb::list::extended::address;
 
 /// Lost events that are shown; `--json` has more of them.
 const SHOWN: usize = 10;

@@ -4,75 +4,9 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::entry::Entry;
+use crate::flow::names::{family, protocol, state};
 use crate::flow::{Counters, Family, Status, Tuple, proto};
 use crate::plugin::ip2str::Text;
-
-/// `enum tcp_conntrack`
-const TCP: &[&str] = &[
-    "NONE",
-    "SYN_SENT",
-    "SYN_RECV",
-    "ESTABLISHED",
-    "FIN_WAIT",
-    "CLOSE_WAIT",
-    "LAST_ACK",
-    "TIME_WAIT",
-    "CLOSE",
-    "SYN_SENT2",
-];
-/// `enum sctp_conntrack`
-const SCTP: &[&str] = &[
-    "NONE",
-    "CLOSED",
-    "COOKIE_WAIT",
-    "COOKIE_ECHOED",
-    "ESTABLISHED",
-    "SHUTDOWN_SENT",
-    "SHUTDOWN_RECD",
-    "SHUTDOWN_ACK_SENT",
-    "HEARTBEAT_SENT",
-    "HEARTBEAT_ACKED",
-];
-/// `enum ct_dccp_states`
-const DCCP: &[&str] = &[
-    "NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT", "IGNORE",
-    "INVALID",
-];
-
-/// Name of a protocol that conntrack knows more of than its number.
-pub(in crate::verb) fn protocol(number: u8) -> Option<&'static str> {
-    Some(match number {
-        proto::ICMP => "icmp",
-        proto::TCP => "tcp",
-        proto::UDP => "udp",
-        proto::DCCP => "dccp",
-        proto::GRE => "gre",
-        proto::ICMPV6 => "icmpv6",
-        proto::SCTP => "sctp",
-        proto::UDPLITE => "udplite",
-        _ => return None,
-    })
-}
-
-/// Name of the family.
-pub(in crate::verb) fn family(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ipv4",
-        Family::V6 => "ipv6",
-    }
-}
-
-/// Name of a protocol's state; absent for protocols without states.
-pub(in crate::verb) fn state(protocol: u8, state: u8) -> Option<&'static str> {
-    let names = match protocol {
-        proto::TCP => TCP,
-        proto::SCTP => SCTP,
-        proto::DCCP => DCCP,
-        _ => return None,
-    };
-    // As libnetfilter_conntrack does it.
-    Some(names.get(usize::from(state)).unwrap_or(&names[0]))
-}
 
 /// The line of an entry, without line feed.
 pub(in crate::verb) struct Line<'a> {

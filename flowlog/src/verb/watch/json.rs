@@ -7,21 +7,22 @@ use super::line::{action_name, deleted_by, tag_names};
 use super::names::Named;
 use super::view::Shown;
 use crate::event::{End, Expectation, Kinds, Lost, Witness};
+use crate::flow::Flow;
+use crate::plugin::clock::rfc3339;
 use crate::verb::list::json as list;
 
 /// The object of an event.
 pub(super) fn event(shown: &Shown<'_>) -> Value {
     let Shown { tag, event, start, netns } = shown;
     let mut object = front(*tag, event.at);
-    if let Value::Object(flow) = list::object(&event.flow) {
+    // The start may be known better, and the namespace by its name.
+    let flow = Flow { start: *start, netns: None, ..event.flow.clone() };
+    if let Value::Object(flow) = list::object(&flow) {
         object.extend(flow);
     }
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
-    if let Some(start) = start {
-        put("start", json!(start));
-    }
     if let Some(stop) = event.flow.stop {
-        put("stop", json!(stop));
+        put("stop", time(stop));
     }
     if let Some(duration) = shown.duration() {
         put("duration", json!(duration));
@@ -53,8 +54,8 @@ pub(super) fn expectation(expectation: &Expectation, at: u64, netns: Option<&Nam
     let mut object = front(Kinds::EXPECT, at);
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
     put("action", json!(action_name(*action)));
-    put("expected", list::direction(tuple, None));
-    put("master", list::direction(master, None));
+    put("expected", list::direction(tuple));
+    put("master", list::direction(master));
     put("zone", json!(zone));
     if let Some(helper) = helper {
         put("helper", json!(String::from_utf8_lossy(helper.as_bytes())));
@@ -66,14 +67,21 @@ pub(super) fn expectation(expectation: &Expectation, at: u64, netns: Option<&Nam
 /// The object of a loss.
 pub(super) fn loss(lost: Lost) -> Value {
     let Lost { source, events, at } = lost;
-    json!({ "event": "lost", "time": at, "events": events, "source": source })
+    json!({ "event": "lost", "time": time(at), "events": events, "source": source })
 }
 
 fn front(tag: Kinds, at: u64) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("event".to_owned(), json!(tag_names(tag).to_ascii_lowercase()));
-    object.insert("time".to_owned(), json!(at));
+    object.insert("time".to_owned(), time(at));
     object
+}
+
+/// As in records of the sink JSON.
+fn time(nanoseconds: u64) -> Value {
+    let mut text = Vec::new();
+    rfc3339(nanoseconds, 9, &mut text);
+    json!(String::from_utf8_lossy(&text))
 }
 
 fn place(object: &mut Map<String, Value>, netns: Option<&Named>) {
@@ -99,12 +107,12 @@ mod tests {
         assert_eq!(
             super::event(&shown).to_string(),
             concat!(
-                r#"{"event":"destroy|gc","time":1700000000123456789,"family":"ipv4","#,
+                r#"{"event":"destroy|gc","time":"2023-11-14T22:13:20.123456789Z","family":"ipv4","#,
                 r#""protocol":{"name":"tcp","number":6},"state":"CLOSE","orig":{"#,
                 r#""src":"10.77.1.2","dst":"10.77.1.1","sport":40003,"dport":8080,"packets":6,"#,
                 r#""bytes":420},"reply":{"src":"10.77.2.2","dst":"10.77.2.1","sport":9000,"#,
                 r#""dport":40003,"packets":4,"bytes":416},"status":["seen_reply","assured"],"#,
-                r#""mark":0,"zone":0,"start":1699999938623456789,"duration":61500000000,"#,
+                r#""mark":0,"zone":0,"start":"2023-11-14T22:12:18.623456789Z","duration":61500000000,"#,
                 r#""cause":"deleted","portid":99,"pid":1712,"comm":"my tool","healed":true,"#,
                 r#""netns":4026532210,"netns_name":"blue"}"#
             )
@@ -118,7 +126,7 @@ mod tests {
         assert_eq!(
             super::event(&shown).to_string(),
             concat!(
-                r#"{"event":"update","time":1700000000123456789,"family":"ipv6","#,
+                r#"{"event":"update","time":"2023-11-14T22:13:20.123456789Z","family":"ipv6","#,
                 r#""protocol":{"name":"udp","number":17},"timeout":30,"orig":{"#,
                 r#""src":"fd77:1::2","dst":"fd77:2::2","sport":40006,"dport":9053},"reply":{"#,
                 r#""src":"fd77:2::2","dst":"fd77:1::2","sport":9053,"dport":40006},"#,
@@ -133,7 +141,7 @@ mod tests {
         assert_eq!(
             expectation(&expected, AT, Some(&named())).to_string(),
             concat!(
-                r#"{"event":"expect","time":1700000000123456789,"action":"new","expected":{"#,
+                r#"{"event":"expect","time":"2023-11-14T22:13:20.123456789Z","action":"new","expected":{"#,
                 r#""src":"10.77.1.2","dst":"10.77.2.2","sport":0,"dport":33033},"master":{"#,
                 r#""src":"10.77.1.2","dst":"10.77.2.2","sport":40010,"dport":21},"zone":0,"#,
                 r#""helper":"ftp","netns":4026532210,"netns_name":"blue"}"#
@@ -142,7 +150,7 @@ mod tests {
         let lost = Lost { source: "ebpf", events: 5, at: AT };
         assert_eq!(
             loss(lost).to_string(),
-            r#"{"event":"lost","time":1700000000123456789,"events":5,"source":"ebpf"}"#
+            r#"{"event":"lost","time":"2023-11-14T22:13:20.123456789Z","events":5,"source":"ebpf"}"#
         );
     }
 }

@@ -10,8 +10,9 @@ use super::filter::has_ports;
 use super::names::Named;
 use super::view::Shown;
 use crate::event::{Cause, End, ExpectAction, Expectation, Kinds, Lost, Process, Witness};
+use crate::flow::names::{protocol, state};
 use crate::flow::{Counters, Family, Flow, Status, Tuple, proto};
-use crate::verb::list::extended::{address, protocol, state};
+use crate::verb::list::extended::address;
 
 /// How lines are made.
 #[derive(Clone, Debug)]

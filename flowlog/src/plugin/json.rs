@@ -1,0 +1,218 @@
+//! JSON: one object for each event, to a file or a socket: that of ulogd2, or
+//! with `schema=full` all that is known.
+
+use std::io;
+
+use jiff::tz::TimeZone;
+
+use self::text::Text;
+use super::clock::{self, PerSecond};
+use super::ip2str::{self, Addresses};
+use super::output::{self, Output, SocketTally, Tally};
+use super::{Body, Item, Scratch};
+use crate::flow::{Flow, Tuple};
+use crate::stats::{Counter, Stats};
+
+mod full;
+mod text;
+mod ulogd;
+
+/// Which members a record has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// Those of ulogd2.
+    Ulogd,
+    /// All that there are, see docs/flow.schema.json.
+    Full,
+}
+
+/// How JSON is to write.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to.
+    pub output: output::Settings,
+    /// Which members.
+    pub schema: Schema,
+    /// ulogd2's record begins with a time.
+    pub timestamp: bool,
+    /// That time is called `@timestamp`, and `@version` stands before it.
+    pub eventv1: bool,
+    /// The value of `dvc` in ulogd2's record.
+    pub device: String,
+    /// Losses are records of their own.
+    pub loss_records: bool,
+}
+
+const TALLY: SocketTally = SocketTally {
+    tally: Tally {
+        noun: "records",
+        records: Counter::JsonRecords,
+        bytes: Counter::JsonBytes,
+        errors: Counter::JsonWriteErrors,
+        lost: Counter::JsonLostRecords,
+    },
+    reconnects: Counter::JsonReconnects,
+    repeated: Counter::JsonRepeatedRecords,
+};
+
+/// The sink.
+pub struct Json {
+    schema: Schema,
+    loss_records: bool,
+    header: Header,
+    text: Text,
+    /// Where IP2STR does not stand before.
+    addresses: Addresses,
+    output: Output,
+}
+
+impl Json {
+    /// Opens the file, or begins to connect.
+    ///
+    /// # Errors
+    /// As [`Output::open`].
+    pub fn open(settings: &Settings, stats: Stats) -> io::Result<Self> {
+        let Settings { output, schema, timestamp, eventv1, device, loss_records } = settings;
+        stats.use_json();
+        let text = match schema {
+            Schema::Ulogd => Text::spaced(),
+            Schema::Full => Text::compact(),
+        };
+        Ok(Self {
+            schema: *schema,
+            loss_records: *loss_records,
+            header: Header::new(*timestamp, *eventv1, device),
+            text,
+            addresses: Addresses::default(),
+            output: Output::open(output, TALLY, stats)?,
+        })
+    }
+
+    /// Takes an item, with what the plugins before have made of it. Not inlined,
+    /// as [`Addresses::set`] is not.
+    #[inline(never)]
+    pub fn push(&mut self, item: &Item<'_>, scratch: &Scratch) {
+        if matches!(item.body, Body::Lost(_)) && !self.loss_records {
+            return;
+        }
+        let text = &mut self.text;
+        match self.schema {
+            Schema::Ulogd => {
+                text.begin_with(self.header.at(item.at));
+                ulogd::members(item, &scratch.addresses, text);
+            }
+            Schema::Full => {
+                let addresses = if scratch.addresses.are_set() {
+                    &scratch.addresses
+                } else {
+                    self.addresses.set(item);
+                    &self.addresses
+                };
+                text.clear();
+                text.open();
+                full::members(item, addresses, text);
+            }
+        }
+        if !scratch.print.is_empty() {
+            text.string("print", scratch.print.as_bytes());
+        }
+        text.close();
+        self.output.push(text.as_bytes(), b"\n");
+    }
+
+    /// Where it writes.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// Where it writes, to be written to.
+    pub fn output_mut(&mut self) -> &mut Output {
+        &mut self.output
+    }
+}
+
+/// An entry of the table as an object, with the members that its events have.
+pub fn entry(flow: &Flow, out: &mut Vec<u8>) {
+    let mut addresses = Addresses::default();
+    addresses.set_flow(flow);
+    let mut text = Text::compact();
+    text.open();
+    full::flow(flow, &addresses, flow.start, &mut text);
+    text.close();
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// A tuple as the object that it is in records with `schema=full`.
+pub fn direction(tuple: &Tuple, out: &mut Vec<u8>) {
+    let mut texts = ip2str::Pair::default();
+    texts.set(tuple);
+    let mut text = Text::compact();
+    text.open();
+    full::tuple(tuple, &texts, &mut text);
+    text.close();
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// How each record of ulogd2 begins: time and device, the same for a second.
+struct Header {
+    style: Style,
+    text: PerSecond,
+}
+
+struct Style {
+    /// Up to the time, the whole of it where there is none.
+    front: Vec<u8>,
+    /// What follows the time, where there is one.
+    rest: Option<Vec<u8>>,
+    zone: TimeZone,
+}
+
+impl Header {
+    fn new(timestamp: bool, eventv1: bool, device: &str) -> Self {
+        let style = Style::new(timestamp, eventv1, device);
+        let mut text = Vec::new();
+        style.write(0, &mut text);
+        Self { style, text: PerSecond::new(text) }
+    }
+
+    fn at(&mut self, nanoseconds: u64) -> &[u8] {
+        let Self { style, text } = self;
+        text.at(nanoseconds, |second, out| style.write(second, out))
+    }
+}
+
+impl Style {
+    fn new(timestamp: bool, eventv1: bool, device: &str) -> Self {
+        let mut text = Text::spaced();
+        text.open();
+        if eventv1 {
+            text.number("@version", 1_u8);
+        }
+        let name = if eventv1 { "@timestamp" } else { "timestamp" };
+        let mut rest = None;
+        if timestamp {
+            text.string(name, b"");
+            // Without the quote behind the time, which is the first of the rest.
+            let front = text.as_bytes().len() - 1;
+            text.string("dvc", device.as_bytes());
+            rest = Some(text.as_bytes()[front..].to_vec());
+            text.truncate(front);
+        } else {
+            text.string("dvc", device.as_bytes());
+        }
+        Self { front: text.as_bytes().to_vec(), rest, zone: TimeZone::system() }
+    }
+
+    #[cold]
+    fn write(&self, second: u64, out: &mut Vec<u8>) {
+        let Self { front, rest, zone } = self;
+        out.extend_from_slice(front);
+        if let Some(rest) = rest {
+            clock::ulogd(zone, second, out);
+            out.extend_from_slice(rest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,379 @@
+//! Records to a peer who may be away or slow. The loop never waits for him:
+//! records do, up to a bound. They are kept until they have arrived, as far as
+//! the kernel tells, so that what was under way when a connection broke is sent
+//! again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::backlog::Backlog;
+use super::peer::{Address, Connected, Connection, Sent};
+use super::{CHUNK, SocketTally};
+use crate::ratelimit::RateLimit;
+use crate::stats::Stats;
+
+/// From a break to the first attempt to connect again; each that fails doubles
+/// it.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How soon it is tried again with a peer who is slow, or not yet there.
+const SOON: Duration = Duration::from_millis(20);
+/// How soon it is asked again whether the last records have arrived.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// How long an exit waits for a peer.
+const GRACE: Duration = Duration::from_secs(1);
+
+enum State {
+    /// Away; not tried before then.
+    Down(Instant),
+    /// Connecting, since then.
+    Connecting(Connection, Instant),
+    Up(Connection),
+}
+
+/// A peer, and the records for him.
+pub struct SocketOutput {
+    address: Address,
+    /// For TCP and UDP: where his name leads.
+    found: Vec<SocketAddr>,
+    /// Which of them is tried next.
+    next: usize,
+    state: State,
+    pause: Duration,
+    /// He was away: that he is back is worth telling.
+    broken: bool,
+    /// He took no more: records wait.
+    full: bool,
+    backlog: Backlog,
+    buffer_max: usize,
+    /// Bytes that may gather until the next attempt.
+    limit: usize,
+    /// While there is no room at all: no attempt with each record.
+    crowded: Option<Instant>,
+    complaints: RateLimit,
+    tally: SocketTally,
+    stats: Stats,
+}
+
+impl SocketOutput {
+    /// Looks the peer up and begins to connect.
+    ///
+    /// # Errors
+    /// His name cannot be looked up.
+    pub fn open(
+        address: Address,
+        buffer_max: usize,
+        tally: SocketTally,
+        stats: Stats,
+    ) -> io::Result<Self> {
+        let mut output = Self {
+            found: address.resolve()?,
+            address,
+            next: 0,
+            state: State::Down(Instant::now()),
+            pause: FIRST_PAUSE,
+            broken: false,
+            full: false,
+            backlog: Backlog::new(),
+            buffer_max,
+            limit: CHUNK.min(buffer_max),
+            crowded: None,
+            complaints: RateLimit::per_second(),
+            tally,
+            stats,
+        };
+        output.establish();
+        Ok(output)
+    }
+
+    /// Takes a record in two parts.
+    #[inline]
+    pub fn push(&mut self, front: &[u8], rest: &[u8]) {
+        let length = front.len() + rest.len();
+        if self.backlog.len() + length > self.limit && !self.make_room(length) {
+            self.lost();
+            return;
+        }
+        self.backlog.push(front, rest);
+    }
+
+    /// Makes room for `length` bytes, if it can be had.
+    #[cold]
+    fn make_room(&mut self, length: usize) -> bool {
+        if self.crowded.is_none_or(|since| since.elapsed() > SOON) {
+            self.write();
+            self.crowded = None;
+        }
+        self.limit = (self.backlog.len() + CHUNK).min(self.buffer_max);
+        // A record longer than the buffer is taken too.
+        let room = self.backlog.is_empty() || self.backlog.len() + length <= self.limit;
+        if !room && self.crowded.is_none() {
+            self.crowded = Some(Instant::now());
+        }
+        room
+    }
+
+    #[cold]
+    fn lost(&mut self) {
+        let (noun, lost) = (self.tally.tally.noun, self.tally.tally.lost);
+        self.stats.add(lost, 1);
+        if self.complaints.allow() {
+            let (waiting, lost) = (self.backlog.len(), self.stats.get(lost));
+            warn!(
+                "{} is away or slow: {waiting} bytes wait, {lost} {noun} lost so far. See what \
+                 keeps it, or raise buffer_max_bytes",
+                self.address
+            );
+        }
+    }
+
+    /// Ends a batch: what has gathered is sent, as far as it can be.
+    pub fn flush(&mut self) {
+        if !self.backlog.is_empty() {
+            self.write();
+        }
+    }
+
+    /// See [`super::Output::retry_in`].
+    pub fn retry_in(&self) -> Option<Duration> {
+        if self.backlog.is_empty() {
+            return None;
+        }
+        Some(match self.state {
+            State::Down(until) => until.saturating_duration_since(Instant::now()),
+            State::Connecting(..) => SOON,
+            State::Up(_) if self.full => SOON,
+            State::Up(_) => CONFIRM,
+        })
+    }
+
+    /// Where he is.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// See [`super::Output::fill`].
+    pub fn fill(&self) -> (usize, usize) {
+        (self.backlog.len(), self.buffer_max)
+    }
+
+    /// He could not be reached, and has not been since.
+    pub fn is_failing(&self) -> bool {
+        self.broken
+    }
+
+    /// See [`super::Output::close`].
+    pub fn close(&mut self) {
+        let end = Instant::now() + GRACE;
+        self.hurry();
+        while !self.backlog.is_empty() {
+            self.write();
+            if self.backlog.unsent().is_empty() || Instant::now() > end {
+                break;
+            }
+            std::thread::sleep(SOON / 4);
+        }
+        if let State::Up(connection) = &self.state
+            && connection.error().is_ok()
+        {
+            // The kernel goes on with what it has taken.
+            self.arrived(self.backlog.in_flight());
+        }
+        let records = self.backlog.records();
+        if records > 0 {
+            let tally = self.tally.tally;
+            self.stats.add(tally.lost, records);
+            warn!("{records} {} for {} are lost at exit", tally.noun, self.address);
+            self.backlog = Backlog::new();
+        }
+    }
+
+    /// Looks the name up again, and tries at once if the peer is away.
+    pub fn reopen(&mut self) {
+        match self.address.resolve() {
+            Ok(found) => self.found = found,
+            Err(error) => {
+                warn!("{} cannot be looked up, its old address is kept: {error}", self.address);
+            }
+        }
+        self.hurry();
+        self.flush();
+    }
+
+    fn hurry(&mut self) {
+        self.pause = FIRST_PAUSE;
+        if let State::Down(until) = &mut self.state {
+            *until = Instant::now();
+        }
+    }
+
+    /// Has a connection, if one can be had now.
+    fn establish(&mut self) {
+        // A name may have several addresses: all are tried, then there is a pause.
+        let mut left = self.found.len().max(1);
+        loop {
+            let now = Instant::now();
+            let result = match std::mem::replace(&mut self.state, State::Down(now)) {
+                State::Down(until) if until <= now => self.connect(),
+                State::Connecting(connection, since) => match connection.is_up(since) {
+                    Ok(true) => Ok(Connected::Yes(connection)),
+                    Ok(false) => Ok(Connected::Soon(connection, since)),
+                    Err(error) => Err(error),
+                },
+                unchanged => {
+                    self.state = unchanged;
+                    return;
+                }
+            };
+            match result {
+                Ok(Connected::Yes(connection)) => {
+                    self.state = State::Up(connection);
+                    // Nobody need be there to connect a datagram socket to.
+                    if !self.address.is_datagram() {
+                        self.reached();
+                    }
+                    return;
+                }
+                Ok(Connected::Soon(connection, since)) => {
+                    self.state = State::Connecting(connection, since);
+                    return;
+                }
+                Err(error) => {
+                    left -= 1;
+                    if left == 0 {
+                        self.break_off(&error);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self) -> io::Result<Connected> {
+        let to = self.found.get(self.next % self.found.len().max(1)).copied();
+        self.next = self.next.wrapping_add(1);
+        Connection::open(&self.address, to)
+    }
+
+    fn write(&mut self) {
+        self.establish();
+        let result = self.confirm().and_then(|()| {
+            if self.address.is_datagram() { self.send_records() } else { self.send_bytes() }
+        });
+        if let Err(error) = result {
+            self.break_off(&error);
+        }
+    }
+
+    /// Forgets what has arrived; fails if the connection is broken.
+    fn confirm(&mut self) -> io::Result<()> {
+        let State::Up(connection) = &self.state else { return Ok(()) };
+        let sent = self.backlog.in_flight();
+        if sent > 0 && connection.is_refusable() {
+            connection.error()?;
+        }
+        let (arrived, open) = connection.arrived(sent);
+        self.arrived(arrived);
+        open
+    }
+
+    fn send_bytes(&mut self) -> io::Result<()> {
+        let State::Up(connection) = &self.state else { return Ok(()) };
+        self.full = false;
+        while !self.backlog.unsent().is_empty() {
+            match connection.send(self.backlog.unsent()) {
+                Ok(Sent::Bytes(count)) => self.backlog.advance(count),
+                Ok(Sent::Full | Sent::TooLong) => {
+                    self.full = true;
+                    break;
+                }
+                Err(error) => {
+                    let (arrived, _) = connection.arrived(self.backlog.in_flight());
+                    self.arrived(arrived);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_records(&mut self) -> io::Result<()> {
+        self.full = false;
+        loop {
+            let State::Up(connection) = &self.state else { return Ok(()) };
+            let Some(record) = self.backlog.next_record() else { return Ok(()) };
+            let length = record.len();
+            match connection.send(record)? {
+                Sent::Bytes(_) => {
+                    let refusable = connection.is_refusable();
+                    // Had the one before been refused, this would have failed.
+                    self.arrived(self.backlog.in_flight());
+                    self.backlog.advance(length);
+                    if !refusable {
+                        self.arrived(length);
+                    }
+                }
+                Sent::Full => {
+                    self.full = true;
+                    return Ok(());
+                }
+                Sent::TooLong => {
+                    self.arrived(self.backlog.in_flight());
+                    self.backlog.drop_next();
+                    self.stats.add(self.tally.tally.errors, 1);
+                    self.lost();
+                }
+            }
+        }
+    }
+
+    /// The first `bytes` have arrived.
+    fn arrived(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let (records, bytes) = self.backlog.release(bytes);
+        self.stats.add(self.tally.tally.records, records);
+        self.stats.add(self.tally.tally.bytes, bytes);
+        self.limit = (self.backlog.len() + CHUNK).min(self.buffer_max);
+        if self.address.is_datagram() {
+            self.reached();
+        }
+    }
+
+    /// The peer is there.
+    fn reached(&mut self) {
+        self.pause = FIRST_PAUSE;
+        if self.broken {
+            self.broken = false;
+            self.stats.add(self.tally.reconnects, 1);
+            info!("{} is reached again", self.address);
+        }
+    }
+
+    #[cold]
+    fn break_off(&mut self, error: &io::Error) {
+        let SocketTally { tally, repeated, reconnects: _ } = self.tally;
+        self.stats.add(tally.errors, 1);
+        self.stats.add(repeated, self.backlog.rewind());
+        self.state = State::Down(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.broken = true;
+        self.full = false;
+        if self.complaints.allow() {
+            let (waiting, lost) = (self.backlog.len(), self.stats.get(tally.lost));
+            warn!(
+                "{} cannot be reached: {error}; {waiting} bytes wait, {lost} {} lost so far. \
+                 Start what listens there, or name another place",
+                self.address, tally.noun
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
