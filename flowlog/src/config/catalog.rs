@@ -26,6 +26,13 @@ const fn key(
     Key { name, kind, default, repeats: false, help }
 }
 
+impl Key {
+    /// It is there for configurations of ulogd2, and changes nothing.
+    pub fn is_ignored(&self) -> bool {
+        self.help.starts_with("accepted and ignored")
+    }
+}
+
 /// Where in a stack a plugin stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::lines::{Reading, Readings};
+
 /// How grave a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -46,12 +48,14 @@ pub struct Diagnostics {
     file: PathBuf,
     /// The findings so far.
     pub list: Vec<Diagnostic>,
+    /// What the lines that were read are.
+    pub readings: Readings,
 }
 
 impl Diagnostics {
     /// No findings yet.
     pub fn new(file: &Path) -> Self {
-        Self { file: file.to_owned(), list: Vec::new() }
+        Self { file: file.to_owned(), list: Vec::new(), readings: Readings::new() }
     }
 
     /// Adds a finding.
@@ -72,6 +76,11 @@ impl Diagnostics {
     /// Adds a note.
     pub fn note(&mut self, line: impl Into<Option<usize>>, message: String) {
         self.add(Severity::Note, line, message);
+    }
+
+    /// Notes what a line is.
+    pub fn read(&mut self, line: usize, reading: Reading) {
+        self.readings.insert(line, reading);
     }
 
     /// Whether the daemon must not start.

@@ -101,6 +101,14 @@ impl<'a> Document<'a> {
         })
     }
 
+    /// Lines that say something: number, first word, all of it.
+    pub fn said(&self) -> impl Iterator<Item = (usize, &'a str, &'a str)> {
+        self.numbered().filter_map(|(line, text)| {
+            let (word, _) = word(text, IN_SECTION)?;
+            Some((line, word.text, text)).filter(|_| !word.text.starts_with(';'))
+        })
+    }
+
     /// Lines that are not comments, numbered from 1. ulogd2 knows a comment
     /// only by `#` in the first column; blanks before it are forgiven here.
     fn numbered(&self) -> impl Iterator<Item = (usize, &'a str)> {

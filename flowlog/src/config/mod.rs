@@ -14,6 +14,7 @@ pub use self::command_line::Wanted;
 pub use self::crosscheck::{MAX_PENDING, MAX_PENDING_BOUNDS, WINDOW_MS, WINDOW_MS_BOUNDS};
 use self::diagnostic::{Diagnostic, Diagnostics, Severity, nearest};
 use self::grammar::{Document, Value};
+use self::lines::{Line, Reading};
 pub use self::protocols::number as protocol;
 pub use self::sections::{BUFFER_LIMIT, default_buffers};
 use self::values::Values;
@@ -28,6 +29,7 @@ mod command_line;
 mod crosscheck;
 pub mod diagnostic;
 pub mod grammar;
+pub mod lines;
 mod metrics;
 mod protocols;
 mod sections;
@@ -134,6 +136,8 @@ pub struct Outcome {
     pub config: Option<Config>,
     /// Everything that is to be said about it.
     pub diagnostics: Vec<Diagnostic>,
+    /// Every line that says something, with what it is to flowlog.
+    pub lines: Vec<Line>,
 }
 
 /// Reads the configuration in `file`.
@@ -146,7 +150,7 @@ pub fn load(file: &Path) -> Outcome {
                 None,
                 format!("cannot be read: {error}; name another file with -c, or make it readable"),
             );
-            Outcome { config: None, diagnostics: found.list }
+            Outcome { config: None, diagnostics: found.list, lines: Vec::new() }
         }
     }
 }
@@ -159,7 +163,8 @@ pub fn parse(file: &Path, text: &str) -> Outcome {
         .map(|global| stacks::build(&document, global, &mut found));
     found.list.sort_by_key(|d| d.line);
     let config = config.filter(|_| !found.has_errors());
-    Outcome { config, diagnostics: found.list }
+    let lines = lines::lines(&document, &found.readings);
+    Outcome { config, diagnostics: found.list, lines }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `stack=` lines → stacks: which plugin stands where, whether what each needs
 //! is provided before it, and which sections nobody reads.
 
+use super::grammar::Header;
 use super::sections::Global;
 use super::*;
 
@@ -54,8 +55,6 @@ pub(super) fn build<'a>(
             "no stack is left to run; add a stack that begins with ID:NFCT".to_owned(),
         );
     }
-    let disabled = document.disabled_stacks().flat_map(ids_in).map(str::to_owned);
-    ids.extend(disabled);
     sections_nobody_reads(document, &ids, found);
     config
 }
@@ -191,26 +190,37 @@ fn check_order(elements: &[Element], line: usize, found: &mut Diagnostics) -> bo
 }
 
 fn sections_nobody_reads(document: &Document<'_>, ids: &[String], found: &mut Diagnostics) {
-    for header in document.headers() {
-        if let Some(first) = header.first {
+    let headers = document.headers();
+    let disabled: Vec<&str> = document.disabled_stacks().flat_map(ids_in).collect();
+    // A name in a stack without a section, and a section without a stack, may be
+    // one name with a mistake in it.
+    let homeless: Vec<&str> =
+        ids.iter().map(String::as_str).filter(|id| !has(&headers, id)).collect();
+    for header in &headers {
+        let Header { line, name, first } = *header;
+        if let Some(first) = first {
             found.note(
-                header.line,
+                line,
                 format!(
-                    "[{}] stands here for the second time; only the first one, in line {first}, \
-                     is read. Move its keys there",
-                    header.name
+                    "[{name}] stands here for the second time; only the first one, in line \
+                     {first}, is read. Move its keys there"
                 ),
             );
-        } else if !ids.iter().any(|id| id == header.name) {
-            found.add(
-                Severity::Unknown,
-                header.line,
-                format!(
-                    "no stack names [{}], so it is not read{}",
-                    header.name,
-                    nearest(header.name, ids)
-                ),
-            );
+        } else if ids.iter().any(|id| id == name) {
+            if !found.readings.contains_key(&line) {
+                found.read(line, Reading::Unread("the stack that names it is not flowlog's"));
+            }
+        } else if disabled.contains(&name) {
+            found.read(line, Reading::Unread("the stack that names it is commented out"));
+        } else {
+            let nearest = nearest(name, &homeless);
+            let severity = if nearest.is_empty() { Severity::Note } else { Severity::Unknown };
+            let what = format!("no stack names [{name}], so it is not read{nearest}");
+            found.add(severity, line, what);
         }
     }
+}
+
+fn has(headers: &[Header<'_>], id: &str) -> bool {
+    headers.iter().any(|header| header.name == id)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::catalog::Key;
 use super::diagnostic::{Diagnostics, Severity, nearest};
 use super::grammar::{Entry, Section, Value};
+use super::lines::Reading;
 
 /// A section whose keys have been checked against those that are known.
 pub struct Values<'a> {
@@ -16,13 +17,18 @@ pub struct Values<'a> {
 
 impl<'a> Values<'a> {
     /// Checks the keys of `section`: unknown and repeated ones are found here.
-    pub fn new(section: Section<'a>, known: &[Key], found: &mut Diagnostics) -> Self {
+    pub fn new(section: Section<'a>, known: &'static [Key], found: &mut Diagnostics) -> Self {
         let mut entries: Vec<Entry<'a>> = Vec::new();
+        // Of a section that is missing the line is another's.
+        if !section.name.is_empty() {
+            found.read(section.line, Reading::Section);
+        }
         for entry in section.entries {
             let Some(key) = known.iter().find(|key| key.name == entry.key) else {
                 unknown(section.name, &entry, known, found);
                 continue;
             };
+            found.read(entry.line, Reading::Key(key));
             let first = entries.iter().find(|e| e.key == entry.key).map(|e| e.line);
             if let (Some(first), false) = (first, key.repeats) {
                 found.error(

@@ -16,8 +16,11 @@ use crate::config::{self, Config, Source, Stage};
 use crate::kernel::{self, Finding, State};
 use crate::plugin::output::{Address, Destination};
 
+use self::lines::Judged;
+
 #[cfg(feature = "ebpf")]
 mod ebpf;
+mod lines;
 
 /// Exit code when the host stands in the way.
 const PROBLEM: u8 = 1;
@@ -39,10 +42,11 @@ pub fn run(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     #[cfg(feature = "ebpf")]
     host.extend(ebpf::findings(outcome.config.as_ref()));
     let exit = exit_code(&outcome.diagnostics, &host);
+    let lines = lines::judge(&outcome);
     let text = if json {
-        format!("{}\n", as_json(&outcome.diagnostics, &host, exit))
+        format!("{}\n", as_json(&outcome.diagnostics, &lines, &host, exit))
     } else {
-        as_lines(file, &outcome.diagnostics, &host)
+        as_text(file, &outcome.diagnostics, &lines, &host)
     };
     print(&text).context("standard output cannot be written to")?;
     Ok(ExitCode::from(exit))
@@ -141,7 +145,7 @@ fn file(path: &Path) -> Finding {
 }
 
 fn exit_code(diagnostics: &[Diagnostic], host: &[Finding]) -> u8 {
-    if diagnostics.iter().any(|d| d.severity != Severity::Note) {
+    if configuration_state(diagnostics) == State::Problem {
         CONFIGURATION
     } else if host.iter().any(|finding| finding.state == State::Problem) {
         PROBLEM
@@ -150,13 +154,21 @@ fn exit_code(diagnostics: &[Diagnostic], host: &[Finding]) -> u8 {
     }
 }
 
-fn as_lines(file: &Path, diagnostics: &[Diagnostic], host: &[Finding]) -> String {
+/// What concerns the file as a whole, its lines, and the host.
+fn as_text(file: &Path, diagnostics: &[Diagnostic], lines: &[Judged], host: &[Finding]) -> String {
     let mut text = String::new();
-    for diagnostic in diagnostics {
+    for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.line.is_none()) {
         text.push_str(&format!("{diagnostic}\n"));
     }
-    if diagnostics.is_empty() {
-        text.push_str(&line(State::Ok, "configuration", &file.display().to_string(), None));
+    let shown = file.display();
+    for Judged { number, text: said, verdict, what } in lines {
+        let colon = if what.is_empty() { "" } else { ": " };
+        text.push_str(&format!("{shown}:{number}: {:<7}  {said}{colon}{what}\n", verdict.name()));
+    }
+    if !lines.is_empty() {
+        let state = configuration_state(diagnostics);
+        let what = format!("{shown} has {}", lines::counts(lines));
+        text.push_str(&line(state, "configuration", &what, None));
     }
     for Finding { name, state, what, remedy } in host {
         text.push_str(&line(*state, name, what, remedy.as_deref()));
@@ -164,12 +176,22 @@ fn as_lines(file: &Path, diagnostics: &[Diagnostic], host: &[Finding]) -> String
     text
 }
 
+fn configuration_state(diagnostics: &[Diagnostic]) -> State {
+    if diagnostics.iter().any(|d| d.severity != Severity::Note) {
+        State::Problem
+    } else if diagnostics.is_empty() {
+        State::Ok
+    } else {
+        State::Warning
+    }
+}
+
 fn line(state: State, name: &str, what: &str, remedy: Option<&str>) -> String {
     let remedy = remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
     format!("{:<7}  {name}: {what}{remedy}\n", state.name())
 }
 
-fn as_json(diagnostics: &[Diagnostic], host: &[Finding], exit: u8) -> Value {
+fn as_json(diagnostics: &[Diagnostic], lines: &[Judged], host: &[Finding], exit: u8) -> Value {
     let configuration: Vec<Value> = diagnostics
         .iter()
         .map(|Diagnostic { severity, file, line, message }| {
@@ -186,17 +208,24 @@ fn as_json(diagnostics: &[Diagnostic], host: &[Finding], exit: u8) -> Value {
             })
         })
         .collect();
+    let lines: Vec<Value> = lines
+        .iter()
+        .map(|Judged { number, text, verdict, what }| {
+            json!({ "line": number, "text": text, "verdict": verdict.name(), "what": what })
+        })
+        .collect();
     let host: Vec<Value> = host
         .iter()
         .map(|Finding { name, state, what, remedy }| {
             json!({ "name": name, "state": state.name(), "what": what, "remedy": remedy })
         })
         .collect();
-    json!({ "configuration": configuration, "host": host, "exit": exit })
+    json!({ "configuration": configuration, "lines": lines, "host": host, "exit": exit })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::lines::Verdict;
     use super::*;
 
     fn diagnostic(severity: Severity) -> Diagnostic {
@@ -245,28 +274,41 @@ mod tests {
         assert_eq!(exit_code(&[], &[finding(State::Warning)]), 0);
     }
 
+    fn judged(verdict: Verdict, what: &str) -> Judged {
+        Judged { number: 3, text: "sync=1".to_owned(), verdict, what: what.to_owned() }
+    }
+
     #[test]
     fn lines_name_state_thing_and_remedy() {
-        let text = as_lines(
+        let text = as_text(
             Path::new("f.conf"),
             &[diagnostic(Severity::Note)],
+            &[judged(Verdict::Note, "what; do this"), judged(Verdict::Taken, "")],
             &[finding(State::Warning), finding(State::Ok)],
         );
         assert_eq!(
             text,
-            "f.conf:3: what; do this\nwarning  events: off; on\nok       events: off; on\n"
+            "f.conf:3: note     sync=1: what; do this\n\
+             f.conf:3: taken    sync=1\n\
+             warning  configuration: f.conf has 1 taken, 1 note\n\
+             warning  events: off; on\nok       events: off; on\n"
         );
-        let text = as_lines(Path::new("f.conf"), &[], &[]);
-        assert_eq!(text, "ok       configuration: f.conf\n");
+        let nowhere = Diagnostic { line: None, ..diagnostic(Severity::Error) };
+        let text = as_text(Path::new("f.conf"), &[nowhere], &[], &[]);
+        assert_eq!(text, "f.conf: what; do this\n");
     }
 
     #[test]
     fn json_is_one_object() {
-        let value =
-            as_json(&[diagnostic(Severity::Unknown)], &[finding(State::Problem)], 2).to_string();
+        let value = as_json(
+            &[diagnostic(Severity::Unknown)],
+            &[judged(Verdict::Unknown, "what")],
+            &[finding(State::Problem)],
+            2,
+        );
         assert_eq!(
-            value,
-            r#"{"configuration":[{"file":"f.conf","line":3,"severity":"unknown","message":"what; do this"}],"host":[{"name":"events","state":"problem","what":"off","remedy":"on"}],"exit":2}"#
+            value.to_string(),
+            r#"{"configuration":[{"file":"f.conf","line":3,"severity":"unknown","message":"what; do this"}],"lines":[{"line":3,"text":"sync=1","verdict":"unknown","what":"what"}],"host":[{"name":"events","state":"problem","what":"off","remedy":"on"}],"exit":2}"#
         );
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Output;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::burst::udp_burst;
 use tests::daemon::{Finished, Launch, Program, config};
@@ -193,6 +193,37 @@ fn check_tells_what_is_missing() -> Result<()> {
         ensure!(json.status.code() == Some(code), "--json: {}, not {code}", json.status);
         serde_json::from_slice::<serde_json::Value>(&json.stdout)?;
     }
+    Ok(())
+}
+
+/// Debian's own file with one of its stacks switched on: every line is judged, none is refused,
+/// and what belongs to databases is not shown.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn check_judges_ulogd_conf_line_by_line() -> Result<()> {
+    const STACK: &str = "stack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU";
+    let text = fs::read_to_string("/etc/ulogd.conf")?;
+    let number = text.lines().position(|line| line == format!("#{STACK}"));
+    let number = number.context("/etc/ulogd.conf is not Debian's")? + 1;
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(&file, text.replacen(&format!("#{STACK}"), STACK, 1))?;
+    let single = SingleNs::new()?;
+    let mut command = single.namespace().command(Program::Flowlog.path()?);
+    let output = command.args(["check", "-c"]).arg(file.path()).output()?;
+    let said = String::from_utf8(output.stdout)?;
+    ensure!(output.status.code() != Some(2), "{}\n{said}", output.status);
+    let shown = file.path().display();
+    for line in [
+        format!("{shown}:{number}: taken    {STACK}: events (new, destroy), a flow's beginning"),
+        "unread   [mysql1]: the stack that names it is commented out\n".to_owned(),
+        "unread   pass\n".to_owned(),
+    ] {
+        ensure!(said.contains(&line), "no {line:?} in\n{said}");
+    }
+    ensure!(text.contains("changeme") && !said.contains("changeme"), "{said}");
+    let judged = said.lines().filter(|line| line.starts_with(&*shown.to_string())).count();
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    ensure!(judged == lines.count() + 1, "{judged} lines are judged\n{said}");
     Ok(())
 }
 
