@@ -25,6 +25,7 @@ mod preexisting;
 mod privileges;
 mod refusals;
 mod silent;
+mod verbs;
 mod watch;
 
 use std::io::Write;
