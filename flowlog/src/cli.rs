@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::values::parse_duration;
 use crate::config::{
@@ -232,6 +232,11 @@ enum Format {
     Json,
 }
 
+/// The definition of the command line, for manual pages and completions.
+pub fn command() -> Command {
+    Cli::command()
+}
+
 /// Does what the command line asks for.
 ///
 /// # Errors
@@ -273,13 +278,11 @@ pub fn main() -> anyhow::Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use self::rest::Rest;
 use crate::capture::{Capture, Drained, DumpKind, Progress, RecordSink};
+use crate::daemon::watchdog::Watchdog;
 use crate::event::{Event, Record};
 use crate::kernel::TableFill;
 use crate::log::{self, notice};
@@ -144,6 +145,8 @@ pub struct Engine {
     stats: Stats,
     /// What scrapers ask; absent where metrics are not served.
     questions: Option<Questions>,
+    /// Absent where nobody watches.
+    watchdog: Option<Watchdog>,
     /// When, seconds since the epoch.
     started: f64,
 }
@@ -180,6 +183,7 @@ impl Engine {
             complaints: RateLimit::per_second(),
             stats,
             questions,
+            watchdog: Watchdog::of_environment(),
             started: report::now(),
         })
     }
@@ -197,6 +201,10 @@ impl Engine {
                 Wake::Signal(_) | Wake::Readable | Wake::Timer => {}
             }
             more = self.turn()?;
+            // Behind it: a turn that does not end is what the watchdog is for.
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.tick(Instant::now());
+            }
         }
         self.shut_down()
     }
@@ -239,7 +247,8 @@ impl Engine {
         let ticks = self.sources.iter().filter_map(Source::deadline).min();
         let retry = self.sources.iter().filter_map(|source| source.stacks.retry_in()).min();
         let retry = retry.map(|soon| Instant::now() + soon);
-        [ticks, retry].into_iter().flatten().min()
+        let watchdog = self.watchdog.as_ref().map(Watchdog::due);
+        [ticks, retry, watchdog].into_iter().flatten().min()
     }
 
     /// Handles a signal; returns whether it ends the daemon.

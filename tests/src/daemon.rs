@@ -3,9 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::lines::{self, Line};
 use crate::namespace::Namespace;
+use crate::notify::{self, Notify};
 use crate::poll;
 use crate::process::Guarded;
 
@@ -201,11 +200,9 @@ impl<'n> Launch<'n> {
     /// It ends at once, or never listens; with its log.
     pub fn start(self) -> Result<Daemon> {
         let notify_path = self.dir.path().join("notify");
-        let notify = UnixDatagram::bind(&notify_path)?;
-        fs::set_permissions(&notify_path, Permissions::from_mode(0o666))?;
-        notify.set_nonblocking(true)?;
-        let process = Guarded::spawn(self.command()?.env("NOTIFY_SOCKET", &notify_path))?;
-        let mut daemon = Daemon { process, dir: self.dir };
+        let notify = Notify::bind(&notify_path)?;
+        let process = Guarded::spawn(self.command()?.env(notify::VARIABLE, &notify_path))?;
+        let mut daemon = Daemon { process, notify, dir: self.dir };
         let namespace = self.namespace;
         poll::until("the logger to listen", || {
             if let Some(code) = daemon.process.ended()? {
@@ -216,7 +213,7 @@ impl<'n> Launch<'n> {
                     let sockets = daemon.process.netlink_sockets(namespace)?;
                     sockets.iter().any(|socket| socket.groups != 0)
                 }
-                _ => is_ready(&notify)?,
+                _ => daemon.notify.has("READY=1")?,
             };
             Ok(ready.then_some(()))
         })
@@ -225,21 +222,13 @@ impl<'n> Launch<'n> {
     }
 }
 
-/// Whether `READY=1` has come, see sd_notify(3).
-fn is_ready(notify: &UnixDatagram) -> Result<bool> {
-    let mut message = [0; 4096];
-    match notify.recv(&mut message) {
-        Ok(length) => Ok(message[..length].split(|&byte| byte == b'\n').any(|m| m == b"READY=1")),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// A logger that listens. Dropped, it is killed and its files vanish.
 #[derive(Debug)]
 pub struct Daemon {
     /// Its process, to be signalled or looked at.
     pub process: Guarded,
+    /// What it tells as a service.
+    pub notify: Notify,
     dir: TempDir,
 }
 

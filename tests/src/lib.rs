@@ -20,16 +20,22 @@
 //! | [`tags`] | which flows of the mix have lines with which tag |
 //! | [`lines`] | a log file as lines, their multiset, and the difference of two |
 //! | [`watch`] | `flowlog watch` in a namespace, and what it shows |
+//! | [`notify`] | what a service tells its manager |
+//! | [`debian`] | a Debian to install the package in |
+//! | [`booted`] | systemd as init of that Debian |
 //! | [`poll`] | waiting for a condition instead of sleeping |
 
+pub mod booted;
 pub mod burst;
 pub mod daemon;
+pub mod debian;
 pub mod filters;
 pub mod lab;
 pub mod lines;
 pub mod mass;
 pub mod metrics;
 pub mod namespace;
+pub mod notify;
 pub mod packet;
 pub mod poll;
 pub mod process;

@@ -30,6 +30,16 @@ pub(crate) fn workspace() -> &'static Path {
     own.parent().unwrap_or(own)
 }
 
+/// The target directory: this program is `<target>/<profile>/xtask`.
+///
+/// # Errors
+/// It is somewhere else.
+pub(crate) fn target() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(2).context("xtask is not where cargo builds it")?;
+    Ok(target.to_owned())
+}
+
 /// A cargo command in the workspace.
 pub(crate) fn cargo(words: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

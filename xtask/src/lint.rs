@@ -3,12 +3,11 @@
 //! them.
 
 use std::env::consts::ARCH;
-use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use crate::cargo::{cargo, workspace};
+use crate::cargo::{cargo, target, workspace};
 use crate::packages::{self, find};
 use crate::privilege::is_root;
 use crate::say::say;
@@ -62,15 +61,14 @@ pub(crate) fn run() -> Result<ExitCode> {
 /// clippy for the eBPF programs.
 fn ebpf(toolchain: &Toolchain) -> Result<Command> {
     let linker = toolchain::linker().context("bpf-linker is gone")?;
-    let own = std::env::current_exe()?;
-    // <target>/<profile>/xtask; the build script of flowlog has its things in the same directory.
-    let target = own.ancestors().nth(2).unwrap_or(Path::new("target"));
     // Asked for clippy, cargo would take another's, the first that it finds.
     let mut command = toolchain.command("cargo-clippy", &linker, ARCH);
     command.current_dir(workspace());
     command.args(["clippy", "--release", "--locked", "-Z", "build-std=core"]);
     command.args(["--target", "bpfel-unknown-none", "--package", EBPF, "--lib", "--bins"]);
-    command.args(["--all-features", "--target-dir"]).arg(target.join("ebpf"));
+    command.args(["--all-features", "--target-dir"]);
+    // The build script of flowlog has its things there too.
+    command.arg(target()?.join("ebpf"));
     command.args(["--", "-D", "warnings"]);
     Ok(command)
 }

@@ -1,14 +1,18 @@
 //! Development tasks, run as `cargo xtask VERB`. Each verb is a module; what several of them need
 //! stands beside: [`cargo`] builds, [`packages`] and [`setup`] install what is missing,
+//! [`mirror`] knows where apt has it from, [`debian`] makes a system to install in,
 //! [`privilege`] becomes root, [`interrupt`] hears Ctrl-C, [`leftovers`] removes namespaces whose
 //! maker was killed.
 
 mod bench;
 mod cargo;
+mod debian;
 mod demo;
+mod dist;
 mod interrupt;
 mod leftovers;
 mod lint;
+mod mirror;
 mod packages;
 mod privilege;
 mod run;
@@ -43,6 +47,8 @@ enum Verb {
     Lint,
     /// Compare flowlog with ulogd2 and conntrack on the same traffic
     Bench(bench::Args),
+    /// Make the Debian package and the static archive, in target/dist
+    Dist,
     /// Run a command on another kernel, in a virtual machine
     Vm(vm::Args),
 }
@@ -54,6 +60,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Verb::Setup => setup::run(),
         Verb::Lint => lint::run(),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Dist => dist::run(),
         Verb::Vm(args) => vm::run(&args),
     }
 }

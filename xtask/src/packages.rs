@@ -50,6 +50,23 @@ pub(crate) const GUESTS: &[Program] = &[
     ("xz", "xz-utils"),
 ];
 
+/// What packs, besides cargo's own tools.
+pub(crate) const DIST: &[Program] = &[
+    ("dpkg-parsechangelog", "dpkg-dev"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("gzip", "gzip"),
+    ("objdump", "binutils"),
+    ("tar", "tar"),
+];
+/// What makes a Debian to install a package in, and judges the package.
+pub(crate) const DEBIAN: &[Program] = &[
+    ("debootstrap", "debootstrap"),
+    ("lintian", "lintian"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+];
+
 /// Where a program is. The PATH of a user often lacks the directories of system programs.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

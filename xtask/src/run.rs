@@ -15,6 +15,9 @@ use crate::cargo::{self, workspace};
 use crate::say::say;
 use crate::{demo, interrupt, packages, privilege, setup};
 
+/// Where the sample configuration has its log.
+const LOGS: &str = "/var/log/flowlog";
+
 /// What `cargo xtask run` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -62,6 +65,8 @@ fn host(flowlog: &Path, flags: &[String]) -> Result<ExitCode> {
         let text = fs::read_to_string(&own).with_context(|| own.display().to_string())?;
         let text = with_terminal(&text)
             .with_context(|| format!("{} has no stack that ends in LOGEMU", own.display()))?;
+        // The package makes it.
+        fs::create_dir_all(LOGS).with_context(|| format!("cannot make {LOGS}"))?;
         let config = directory.path().join("flowlog.conf");
         fs::write(&config, text)?;
         say!("flowlog runs on {} with its lines here too; Ctrl-C ends it", own.display());

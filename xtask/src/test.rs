@@ -1,15 +1,17 @@
 //! `cargo xtask test`: all tests, with the programs they need. Those on this host's kernel need
 //! root; without it they are counted as ignored and the last line says so. Those on other kernels
-//! run in guests, see [`guests`].
+//! run in guests, see [`guests`]; what is installed is tested in a Debian of its own, see
+//! [`package`].
 
 mod guests;
+mod package;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use crate::cargo::{self, cargo};
-use crate::packages::{GUESTS, LAB, TESTS};
+use crate::packages::{DEBIAN, GUESTS, LAB, TESTS};
 use crate::privilege::{by_hand, is_root};
 use crate::say::say;
 use crate::step::Steps;
@@ -27,6 +29,9 @@ pub(crate) struct Args {
     /// Only the tests on other kernels
     #[arg(long, conflicts_with = "full")]
     guests_only: bool,
+    /// Only the tests of the package and the archive
+    #[arg(long, conflicts_with_all = ["full", "guests_only", "kernels"])]
+    package_only: bool,
     /// Run the guest tests on this kernel only, such as 6.12; may be given several times
     #[arg(long = "kernel", value_name = "SERIES", value_parser = vm::series)]
     kernels: Vec<String>,
@@ -40,7 +45,7 @@ pub(crate) struct Args {
 /// # Errors
 /// What the tests need cannot be had.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if !packages::provide(&[LAB, TESTS, GUESTS])? || !setup::provide()? {
+    if !packages::provide(&[LAB, TESTS, GUESTS, DEBIAN])? || !setup::provide()? {
         return Ok(ExitCode::FAILURE);
     }
     // Ctrl-C ends the step that runs; what it leaves behind is then removed here.
@@ -67,12 +72,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
+    if args.package_only {
+        return package::run(root, steps, &args.args);
+    }
     if std::env::var_os(cargo::FLOWLOG).is_none() {
         steps.run("release build", &mut cargo(&["build", "--release", "--package", "flowlog"]))?;
         interrupt::check()?;
     }
     if !args.guests_only {
         host(args, root, steps)?;
+        package::run(root, steps, &args.args)?;
     }
     guests::run(steps, &args.kernels, &args.args)
 }

@@ -387,7 +387,7 @@ const PRINTFLOW: &[Key] = &[
 ];
 
 const LOGEMU: &[Key] = &[
-    key("file", "path", "/var/log/flowlog.log", "the file that lines are appended to"),
+    key("file", "path", "/var/log/flowlog/flowlog.log", "the file that lines are appended to"),
     key(
         "sync",
         "switch",
@@ -444,7 +444,7 @@ const JSON: &[Key] = &[
     key(
         "file",
         "path, or `-` for standard output",
-        "/var/log/flowlog.json",
+        "/var/log/flowlog/flowlog.json",
         "the file that objects are appended to, one a line, or the socket",
     ),
     key(

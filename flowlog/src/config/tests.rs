@@ -125,7 +125,7 @@ fn traps_of_ulogd2_do_what_was_meant_and_say_so() {
     assert!(empty[0].starts_with("u.conf:5: `file` has no value"), "{}", empty[0]);
     let config = good(&format!("[global]\n{STACK}[ct1]\n[emu1]\nfile="));
     let Some(Stage::LogEmu(emu)) = config.stacks[0].stages.last() else { panic!() };
-    assert_eq!(emu.file.to_str(), Some("/var/log/flowlog.log"));
+    assert_eq!(emu.file.to_str(), Some("/var/log/flowlog/flowlog.log"));
     let blanks = "[global]\nstack=ct1:NFCT, ip2str1:IP2STR, print1:PRINTFLOW, emu1:LOGEMU\n";
     good(&format!("{blanks}[ct1]\n[emu1]\n"));
     assert!(messages(&format!("[global]\n{STACK}[emu1]\n"))[0].contains("no section [ct1]"));

@@ -99,6 +99,7 @@ fn engine(source: Source, stats: Stats) -> Engine {
         complaints: RateLimit::per_second(),
         stats,
         questions: None,
+        watchdog: None,
         started: 1.5,
     }
 }

@@ -19,6 +19,7 @@ mod signals;
 mod sync;
 mod syslog;
 mod watch;
+mod watchdog;
 
 use anyhow::Result;
 use tests::burst::burst_lines;

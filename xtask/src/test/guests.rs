@@ -120,13 +120,25 @@ fn one(kernel: Kernel, place: &Path, command: &[String]) -> Outcome {
 
 fn record(steps: &mut Steps, outcome: Outcome) {
     let Outcome { series, output, ending, time } = outcome;
-    let mut output = String::from_utf8_lossy(&output).into_owned();
-    match &ending {
-        Ok(ending) => output.extend(ending.words(LIMIT)),
+    add(steps, &name(&series), &output, &ending, LIMIT, time);
+}
+
+/// Adds what was run in a guest that had so long for it.
+pub(super) fn add(
+    steps: &mut Steps,
+    name: &str,
+    output: &[u8],
+    ending: &Result<Ending>,
+    limit: Duration,
+    time: Duration,
+) {
+    let mut output = String::from_utf8_lossy(output).into_owned();
+    match ending {
+        Ok(ending) => output.extend(ending.words(limit)),
         Err(error) => output += &format!("{error:#}"),
     }
     let ok = matches!(ending, Ok(Ending::Exit(0)));
-    steps.add(&name(&series), ok, output.trim_end(), time);
+    steps.add(name, ok, output.trim_end(), time);
 }
 
 fn name(series: &str) -> String {

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::vmlinux;
 use crate::cargo::workspace;
 use crate::interrupt;
+use crate::mirror::Mirrors;
 use crate::say::note;
 
 /// The suites that have a series. Any other is looked for in sid, whose kernel moves.
@@ -140,17 +141,10 @@ impl<'d> Apt<'d> {
         for name in ["lists/partial", "cache/archives/partial", "packages"] {
             fs::create_dir_all(directory.join(name))?;
         }
-        let known = Command::new("apt-get")
-            .args(["indextargets", "--no-release-info", "--format"])
-            .arg("$(REPO_URI) $(RELEASE) $(COMPONENT)")
-            .stderr(Stdio::inherit())
-            .output()
-            .context("cannot run apt-get; kernels are fetched by Debian's apt")?;
-        let known = String::from_utf8_lossy(&known.stdout);
+        let mirrors = Mirrors::of_apt()?;
         let mut sources = String::new();
         for suite in suites {
-            let mirror = mirror(&known, suite.ends_with("-security"))
-                .with_context(|| format!("the sources of apt name no mirror that has {suite}"))?;
+            let mirror = mirrors.of(suite)?;
             let keys =
                 if Path::new(KEYS).exists() { format!(" signed-by={KEYS}") } else { String::new() };
             sources += &format!("deb [arch=amd64{keys}] {mirror} {suite} main\n");
@@ -203,22 +197,6 @@ impl<'d> Apt<'d> {
     }
 }
 
-/// Where Debian's packages come from, among lines `URI SUITE COMPONENT`: security updates have an
-/// archive of their own.
-fn mirror(known: &str, security: bool) -> Option<&str> {
-    known.lines().find_map(|line| {
-        let mut words = line.split(' ');
-        let (uri, suite, component) = (words.next()?, words.next()?, words.next()?);
-        let fits = if security {
-            suite.ends_with("-security")
-        } else {
-            // Other archives have suites and components of the same names, but not this path.
-            uri.trim_end_matches('/').ends_with("/debian")
-        };
-        (fits && component == "main").then_some(uri)
-    })
-}
-
 /// The numbers in a package's name, by which versions are ordered.
 fn numbers(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
@@ -239,18 +217,7 @@ fn ok(command: &mut Command) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{mirror, numbers, suites};
-
-    #[test]
-    fn the_mirrors_are_those_of_debian() {
-        let known = "https://cloud.example/apt cloud main\n\
-                     https://docker.example/linux/debian/ bookworm stable\n\
-                     http://mirror.example/debian-security/ bookworm-security main\n\
-                     http://mirror.example/debian/ bookworm main\n";
-        assert_eq!(mirror(known, false), Some("http://mirror.example/debian/"));
-        assert_eq!(mirror(known, true), Some("http://mirror.example/debian-security/"));
-        assert_eq!(mirror("", false), None);
-    }
+    use super::{numbers, suites};
 
     #[test]
     fn versions_are_ordered_by_their_numbers() {

@@ -217,7 +217,8 @@ impl Batch {
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 BATCH as libc::c_uint,
-                libc::MSG_DONTWAIT,
+                // The type of flags depends on the C library.
+                libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
         };
