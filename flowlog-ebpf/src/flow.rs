@@ -92,11 +92,11 @@ fn try_report(address: u64, what: What) -> Result<(), Fault> {
 }
 
 /// Where the entry is.
-struct Place {
-    address: u64,
-    net: u64,
-    cookie: u64,
-    inum: u32,
+pub(crate) struct Place {
+    pub(crate) address: u64,
+    pub(crate) net: u64,
+    pub(crate) cookie: u64,
+    pub(crate) inum: u32,
 }
 
 /// The extensions at `ext`, as an entry has it.
@@ -130,8 +130,9 @@ pub(crate) fn extensions(ext: u64) -> Result<Extensions, Fault> {
     })
 }
 
+/// Fills all of a record; `record` points to room for it in the ring.
 #[inline(always)]
-fn fill(
+pub(crate) fn fill(
     record: *mut RawFlow,
     entry: &Entry,
     place: &Place,
@@ -229,8 +230,11 @@ unsafe fn fill_times(record: *mut RawFlow, extensions: &Extensions) -> u8 {
 }
 
 /// Sets words to zero. Volatile, lest it becomes a loop over bytes.
+///
+/// # Safety
+/// There is room for so many words.
 #[inline(always)]
-unsafe fn clear(words: *mut u64, count: usize) {
+pub(crate) unsafe fn clear(words: *mut u64, count: usize) {
     let mut index = 0;
     while index < count {
         // SAFETY: the caller has room for so many words.
@@ -240,8 +244,11 @@ unsafe fn clear(words: *mut u64, count: usize) {
 }
 
 /// Fills what there is, and tells which.
+///
+/// # Safety
+/// `details` points to room for them in the ring.
 #[inline(always)]
-unsafe fn fill_details(
+pub(crate) unsafe fn fill_details(
     details: *mut RawDetails,
     extensions: &Extensions,
     master: u64,

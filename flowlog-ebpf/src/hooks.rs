@@ -18,8 +18,9 @@ use crate::{expect, flow, notice};
 
 /// `NF_ACCEPT` (include/uapi/linux/netfilter.h, 6.12).
 const NF_ACCEPT: u32 = 1;
-/// `IPS_CONFIRMED`, `IPS_NAT_CLASH`, `IPS_TEMPLATE`.
-const CONFIRMED: u64 = 1 << 3;
+/// `IPS_CONFIRMED`, `IPS_NAT_CLASH`
+/// (include/uapi/linux/netfilter/nf_conntrack_common.h, 6.12).
+pub(crate) const CONFIRMED: u64 = 1 << 3;
 const NAT_CLASH: u64 = 1 << 12;
 /// The lower bits of `sk_buff._nfct`: how the packet belongs to the entry. From
 /// 3 on it is a reply, for which nothing is inserted.
@@ -27,7 +28,7 @@ const CTINFO: u64 = 7;
 const REPLY: u64 = 3;
 /// Bits of `enum ip_conntrack_events` that make a netlink message about a new
 /// connection or its end, and so no update.
-const NEW_RELATED_DESTROY: u32 = 0b111;
+pub(crate) const NEW_RELATED_DESTROY: u32 = 0b111;
 
 #[inline(always)]
 fn inserted(entry: u64) {
@@ -122,7 +123,7 @@ fn deleting(context: &impl EbpfContext, message: u64) {
 }
 
 #[inline(always)]
-fn arg(context: &ProbeContext, index: usize) -> u64 {
+pub(crate) fn arg(context: &ProbeContext, index: usize) -> u64 {
     context.arg(index).unwrap_or(0)
 }
 

@@ -8,8 +8,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
+pub use self::traced::{RawContext, RawTrace, RawTraceExpect, STACK, refusal};
+
+mod traced;
+
 /// Version of everything here; each record carries it.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Bytes of a `struct nf_conntrack_tuple`, and its fields, the same in every
 /// kernel from 5.4 to 7.2; the daemon compares them with BTF before it starts.
@@ -49,8 +53,13 @@ pub mod kind {
     pub const EXPECT_DESTROY: u8 = 5;
     /// A netlink message is due: see [`super::RawNotice`].
     pub const NOTICE: u8 = 6;
+    /// A connection that was allocated goes, and was never in the table: see
+    /// [`super::RawTrace`].
+    pub const REFUSED: u8 = 7;
+    /// None could be allocated: see [`super::RawTrace`].
+    pub const UNALLOCATED: u8 = 8;
     /// How many numbers there are, 0 included.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 9;
 }
 
 /// Why a connection left the table; the value of [`RawFlow::cause`].
@@ -437,5 +446,5 @@ const _: () = {
     assert!(size_of::<RawLedger>() == 32);
     assert!(size_of::<Layout>() == 36 * 4);
     assert!(size_of::<Settings>() == size_of::<Layout>() + 13 * 4);
-    assert!(size_of::<RawCounts>() == 13 * 8);
+    assert!(size_of::<RawCounts>() == 15 * 8);
 };

@@ -10,6 +10,8 @@
 //! | `pending` | a call that is under way, for hooks at the end of a function |
 //! | `filter` | what is not wanted |
 //! | `notice` | a netlink message that is due → a record, and a count of it |
+//! | `trace` | what a connection lives through, and where → a record |
+//! | `trace_hooks` | as `hooks`, for programs that only a trace attaches |
 //! | `emit` | records into the ring, and what is counted |
 //! | `kernel` | the only reads of the kernel's memory |
 #![no_std]
@@ -25,6 +27,8 @@ mod hooks;
 mod kernel;
 mod notice;
 mod pending;
+mod trace;
+mod trace_hooks;
 
 use flowlog_ebpf::{Layout, Settings};
 

@@ -31,27 +31,39 @@ static CALLS_UNDER_WAY: HashMap<u64, Call> = HashMap::with_max_entries(CALLS, 0)
 /// Remembers a call that begins.
 #[inline(always)]
 pub(crate) fn begin(call: Call) {
-    let outer = task();
-    // SAFETY: only whether it is there is asked.
-    let inner = unsafe { CALLS_UNDER_WAY.get(outer) }.is_some();
-    let key = if inner { outer | INNER } else { outer };
-    if CALLS_UNDER_WAY.insert(key, call, 0).is_err() {
-        count(|counts| counts.faults += 1);
-    }
+    begin_in(&CALLS_UNDER_WAY, call);
 }
 
 /// The call that ends now.
 #[inline(always)]
 pub(crate) fn end() -> Option<Call> {
+    end_in(&CALLS_UNDER_WAY)
+}
+
+/// As [`begin`], of another function, whose calls have a map of their own.
+#[inline(always)]
+pub(crate) fn begin_in<T: Copy>(calls: &HashMap<u64, T>, call: T) {
+    let outer = task();
+    // SAFETY: only whether it is there is asked.
+    let inner = unsafe { calls.get(outer) }.is_some();
+    let key = if inner { outer | INNER } else { outer };
+    if calls.insert(key, call, 0).is_err() {
+        count(|counts| counts.faults += 1);
+    }
+}
+
+/// As [`end`], of another function.
+#[inline(always)]
+pub(crate) fn end_in<T: Copy>(calls: &HashMap<u64, T>) -> Option<T> {
     let outer = task();
     let inner = outer | INNER;
-    take(inner).or_else(|| take(outer))
+    take(calls, inner).or_else(|| take(calls, outer))
 }
 
 #[inline(always)]
-fn take(key: u64) -> Option<Call> {
+fn take<T: Copy>(calls: &HashMap<u64, T>, key: u64) -> Option<T> {
     // SAFETY: the value is copied at once.
-    let call = unsafe { CALLS_UNDER_WAY.get(key) }.copied()?;
-    let _ = CALLS_UNDER_WAY.remove(key);
+    let call = unsafe { calls.get(key) }.copied()?;
+    let _ = calls.remove(key);
     Some(call)
 }

@@ -15,6 +15,8 @@ use crate::config::{
 };
 use crate::verb::{self, audit, list, run};
 
+mod flows;
+mod trace;
 mod watch;
 
 /// Logs every connection that this host tracks, and counts whatever is lost.
@@ -59,6 +61,8 @@ enum Verb {
     /// Show events live, of all network namespaces; logs no flow
     // Boxed, as it has more to say than the others.
     Watch(Box<watch::Watch>),
+    /// Follow connections through the kernel, and those that it refuses; logs no flow
+    Trace(Box<trace::Trace>),
     /// Compare what eBPF and netlink tell for a while; logs no flow
     Audit(Audit),
     /// Tell plugins, their keys, defaults and meaning
@@ -268,6 +272,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
             list::run(format, netns.as_deref())
         }
         Verb::Watch(args) => verb::watch::run(&(*args).into()),
+        Verb::Trace(args) => verb::trace::run(&(*args).into()),
         Verb::Audit(args) => audit::run(&args.into()),
         Verb::Info { plugin } => verb::info::run(plugin.as_deref()),
         #[cfg(feature = "ebpf")]

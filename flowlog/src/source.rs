@@ -155,6 +155,7 @@ fn ebpf_settings(source: &config::Source) -> Result<crate::capture::ebpf::Settin
         netns: (source.netns != NetnsScope::All).then_some(own),
         own_netns: own,
         all_updates: false,
+        traced: None,
     })
 }
 

@@ -1,8 +1,9 @@
-//! `flowlog watch` in a namespace: started, waited for until it really listens, and what it shows.
+//! `flowlog watch` or `flowlog trace` in a namespace: started, waited for until it really listens,
+//! and what it shows.
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -38,9 +39,23 @@ impl Watch {
     /// # Errors
     /// It ends at once; with what it said.
     pub fn start(namespace: &Namespace, args: &str) -> Result<Self> {
+        let (dir, stdout) = Self::directory()?;
+        Self::start_to(&[], namespace, ("watch", args), stdout, dir)
+    }
+
+    /// Starts a trace, by a program that runs it if there are words for one.
+    ///
+    /// # Errors
+    /// As [`Watch::start`].
+    pub fn trace(wrapper: &[&str], namespace: &Namespace, args: &str) -> Result<Self> {
+        let (dir, stdout) = Self::directory()?;
+        Self::start_to(wrapper, namespace, ("trace", args), stdout, dir)
+    }
+
+    fn directory() -> Result<(TempDir, Stdio)> {
         let dir = tempfile::tempdir()?;
         let stdout = File::create(dir.path().join("stdout"))?;
-        Self::start_to(namespace, args, stdout.into(), dir)
+        Ok((dir, stdout.into()))
     }
 
     /// The same, with something else than a file to show events on.
@@ -48,12 +63,18 @@ impl Watch {
     /// # Errors
     /// As [`Watch::start`].
     pub fn start_on(namespace: &Namespace, args: &str, stdout: Stdio) -> Result<Self> {
-        Self::start_to(namespace, args, stdout, tempfile::tempdir()?)
+        Self::start_to(&[], namespace, ("watch", args), stdout, tempfile::tempdir()?)
     }
 
-    fn start_to(namespace: &Namespace, args: &str, stdout: Stdio, dir: TempDir) -> Result<Self> {
-        let mut command = namespace.command(Program::Flowlog.path()?);
-        command.arg("watch").args(args.split_whitespace()).stdout(stdout);
+    fn start_to(
+        wrapper: &[&str],
+        namespace: &Namespace,
+        (verb, args): (&str, &str),
+        stdout: Stdio,
+        dir: TempDir,
+    ) -> Result<Self> {
+        let mut command = command(wrapper, namespace)?;
+        command.arg(verb).args(args.split_whitespace()).stdout(stdout);
         command.stderr(File::create(dir.path().join("stderr"))?);
         let process = Guarded::spawn(&mut command)?;
         let mut watch = Self { process, dir };
@@ -62,7 +83,8 @@ impl Watch {
             if let Some(code) = watch.process.ended()? {
                 bail!("the watch ended with {code:?}\n{stderr}");
             }
-            Ok(stderr.contains("flowlog watches ").then_some(()))
+            let listens = ["flowlog watches ", "flowlog traces "];
+            Ok(listens.iter().any(|words| stderr.contains(words)).then_some(()))
         })?;
         Ok(watch)
     }
@@ -144,6 +166,20 @@ impl Watched {
         };
         self.lines.iter().filter_map(|line| count(line)).sum()
     }
+}
+
+/// flowlog in a namespace, run by what these words run.
+///
+/// # Errors
+/// There is no flowlog.
+pub fn command(wrapper: &[&str], namespace: &Namespace) -> Result<Command> {
+    let flowlog = Program::Flowlog.path()?;
+    let Some((program, args)) = wrapper.split_first() else {
+        return Ok(namespace.command(flowlog));
+    };
+    let mut command = namespace.command(program);
+    command.args(args).arg(flowlog);
+    Ok(command)
 }
 
 fn text(dir: &Path, name: &str) -> Result<String> {

@@ -1,14 +1,12 @@
 //! The arguments of `flowlog watch`.
 
-use std::time::Duration;
-
 use clap::{Args, ValueEnum};
 
-use super::{AttachKind, CaptureKind, lasting, netns, within};
-use crate::capture::filter::Network;
-use crate::config::{self, Attach, BUFFER_LIMIT, CaptureChoice, NetnsScope, RING, RING_BOUNDS};
+use super::flows::{Flows, Live};
+use super::{CaptureKind, within};
+use crate::config::{self, Attach, BUFFER_LIMIT, CaptureChoice};
 use crate::event::{Cause, Kinds};
-use crate::verb::watch::{Format, Options, Selection, When};
+use crate::verb::watch::{Format, Options, Selection};
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -20,49 +18,19 @@ pub(super) struct Watch {
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = kind)]
     #[arg(default_value = "new,update,destroy,expect")]
     event: Vec<Kinds>,
-    /// Protocols, by name or number
-    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', value_parser = config::protocol)]
-    proto: Vec<u8>,
-    /// Networks or addresses of the source, before NAT
-    #[arg(long, value_name = "NET", value_delimiter = ',', value_parser = network)]
-    src: Vec<Network>,
-    /// Networks or addresses of the destination, before NAT
-    #[arg(long, value_name = "NET", value_delimiter = ',', value_parser = network)]
-    dst: Vec<Network>,
-    /// Ports of either end, before or after NAT
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    port: Vec<u16>,
+    #[command(flatten)]
+    flows: Flows,
     /// Ends with one of these causes, and nothing else; by eBPF only
     #[arg(long, value_name = "CAUSE", value_delimiter = ',', value_parser = cause)]
     cause: Vec<Cause>,
-    /// Network namespaces: `all`, `self`, a name of `ip netns`, or a path [default: all by eBPF,
-    /// self over netlink]
-    #[arg(long, value_name = "NETNS", value_parser = netns)]
-    netns: Option<NetnsScope>,
-    /// End after this time: a number with ms, s, m, h or d; without one of them, of seconds
-    #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
-    lasting: Option<Duration>,
-    /// End after so many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    count: Option<u64>,
-    /// When to use colours
-    #[arg(long, value_enum, default_value_t = Color::Auto)]
-    color: Color,
-    /// Say nothing on standard error but errors
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    live: Live,
     /// Where events come from
     #[arg(long, value_enum, default_value_t = CaptureKind::Auto)]
     capture: CaptureKind,
-    /// How eBPF is attached to the kernel's functions
-    #[arg(long, value_enum, default_value_t = AttachKind::Auto)]
-    attach: AttachKind,
     /// Make the kernel track connections meanwhile
     #[arg(long)]
     activate: bool,
-    /// Room for eBPF events that wait to be read
-    #[arg(long, value_name = "BYTES", default_value_t = RING, value_parser = within(RING_BOUNDS))]
-    ring_buffer_size: u32,
     /// Receive buffer of netlink [default: as netlink_socket_buffer_size]
     #[arg(long, value_name = "BYTES", value_parser = within(1..=BUFFER_LIMIT))]
     netlink_buffer_size: Option<u32>,
@@ -100,25 +68,18 @@ impl From<Watch> for Options {
             },
             selection: Selection {
                 kinds: args.event.into_iter().collect(),
-                protocols: args.proto,
-                sources: args.src,
-                destinations: args.dst,
-                ports: args.port,
                 causes: args.cause,
+                ..args.flows.into()
             },
-            color: match args.color {
-                Color::Auto => When::Auto,
-                Color::Always => When::Always,
-                Color::Never => When::Never,
-            },
-            netns: args.netns,
+            color: args.live.color(),
+            netns: args.live.netns,
             capture: CaptureChoice::from(args.capture),
-            attach: Attach::from(args.attach),
-            lasting: args.lasting,
-            count: args.count,
-            quiet: args.quiet,
+            attach: Attach::from(args.live.attach),
+            lasting: args.live.lasting,
+            count: args.live.count,
+            quiet: args.live.quiet,
             activate: args.activate,
-            ring_buffer: config::ring_size(args.ring_buffer_size),
+            ring_buffer: config::ring_size(args.live.ring_buffer_size),
             netlink_buffer: args
                 .netlink_buffer_size
                 .map_or_else(config::default_buffers, |bytes| (bytes as usize, bytes as usize)),
@@ -136,16 +97,6 @@ enum Output {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Color {
-    /// On a terminal, unless NO_COLOR is set
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
-}
-
 fn kind(text: &str) -> Result<Kinds, String> {
     Kinds::from_name(&text.to_ascii_uppercase())
         .filter(|_| text.chars().all(|c| c.is_ascii_lowercase()))
@@ -161,18 +112,17 @@ fn cause(text: &str) -> Result<Cause, String> {
     })
 }
 
-/// A network, or an address alone.
-fn network(text: &str) -> Result<Network, String> {
-    let length = if text.contains(':') { 128 } else { 32 };
-    if text.contains('/') { text.parse() } else { format!("{text}/{length}").parse() }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser as _;
 
     use super::super::{Cli, Verb};
     use super::*;
+    use crate::capture::filter::Network;
+    use crate::config::{NetnsScope, RING};
+    use crate::verb::watch::When;
 
     fn watch(line: &str) -> Result<Options, String> {
         let cli = Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;

@@ -105,6 +105,7 @@ fn open_here(options: &Options, stats: &Stats) -> anyhow::Result<Box<dyn Auditab
             netns: Some(own),
             own_netns: own,
             all_updates: true,
+            traced: None,
         },
         netlink: netlink::Settings {
             groups: Vec::new(),

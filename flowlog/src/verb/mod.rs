@@ -7,6 +7,8 @@ mod interrupt;
 #[cfg(feature = "ebpf")]
 pub mod layout;
 pub mod list;
+mod live;
 pub mod replay;
 pub mod run;
+pub mod trace;
 pub mod watch;

@@ -6,48 +6,33 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
 
 pub use self::colour::When;
 pub use self::filter::Selection;
-use self::output::Output;
 pub use self::view::Format;
 use self::view::View;
 use super::interrupt::Interrupt;
-use crate::capture::live::{self, BUDGET};
-use crate::capture::{Capture, Drained};
+use super::live::output::Output;
+use super::live::{self, AT_EXIT, End, LOGLEVEL, Lines, Live, QUIET};
+use crate::capture::live::{BUDGET, wait};
+use crate::capture::{Capture, Progress};
 use crate::config::{Attach, CaptureChoice, LogTarget, NetnsScope, Source, Wanted};
-use crate::engine::rest::Rest;
 use crate::log::{self, notice};
 use crate::source::{self, Opened};
-use crate::stats::{Counter, Stats};
+use crate::stats::Stats;
 
-mod colour;
+pub(in crate::verb) mod colour;
 mod extended;
-mod filter;
-mod json;
-mod line;
-mod names;
-mod output;
+pub(in crate::verb) mod filter;
+pub(in crate::verb) mod json;
+pub(in crate::verb) mod line;
+pub(in crate::verb) mod names;
 mod starts;
 mod view;
-
-/// How long a step waits at most: as often signals, the time and the reader of
-/// the output are looked at.
-const STEP: Duration = Duration::from_millis(100);
-/// How long the end goes on reading what has happened, and then writing it.
-const AT_EXIT: Duration = Duration::from_secs(2);
-/// Messages shown on standard error: notices, warnings and graver ones.
-const LOGLEVEL: u8 = 5;
-/// The same with `--quiet`: errors.
-const QUIET: u8 = 7;
-/// Events that the programs refuse in the kernel.
-const REFUSED: [Counter; 3] =
-    [Counter::EbpfFilteredNetns, Counter::EbpfFilteredFlows, Counter::EbpfFilteredKinds];
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -76,18 +61,6 @@ pub struct Options {
     pub ring_buffer: u32,
     /// The receive buffer of netlink, bytes: at start and at most.
     pub netlink_buffer: (usize, usize),
-}
-
-/// Why a watch ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// The time is over, or a signal has come: what has happened before is
-    /// shown.
-    Asked,
-    /// As many events as were asked for have been shown.
-    Enough,
-    /// Nobody reads the output any more.
-    Unread,
 }
 
 /// Shows events on standard output until it is told to end.
@@ -127,26 +100,17 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     // Who does not want to wait for the rest may signal again.
     drop(interrupt);
     if end == End::Unread {
-        return view.output.failed().map_or(Ok(ExitCode::SUCCESS), unwritable);
+        live::written(&view.lines.output)?;
+        return Ok(ExitCode::SUCCESS);
     }
     finish(capture.as_mut(), &mut view, end).context("the last events cannot be read")?;
-    view.close(AT_EXIT);
-    if let Some(error) = view.output.failed() {
-        return unwritable(error);
-    }
+    view.lines.close(AT_EXIT);
+    live::written(&view.lines.output)?;
     if !options.quiet {
         // Nobody may be there to read it.
         let _ = writeln!(io::stderr(), "{}", summary(&view, &stats));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whoever has closed the pipe has read enough.
-fn unwritable(error: io::Error) -> anyhow::Result<ExitCode> {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        return Ok(ExitCode::SUCCESS);
-    }
-    Err(error).context("standard output cannot be written to")
 }
 
 /// The source that has what is to be shown.
@@ -177,9 +141,39 @@ fn source_of(options: &Options) -> Result<Source, String> {
     })
 }
 
-/// Shows what happens until there is a reason to end. While the output is
-/// behind nothing is read, so that what is too much is lost in the queue of the
-/// capture, which the kernel counts.
+/// A capture, and what is shown of it.
+struct Watched<'a> {
+    capture: &'a mut dyn Capture,
+    view: &'a mut View,
+}
+
+impl Live for Watched<'_> {
+    fn wait(&mut self, limit: Duration) -> io::Result<()> {
+        wait(self.capture, limit)
+    }
+
+    fn drain(&mut self) -> io::Result<Progress> {
+        self.capture.drain(BUDGET, self.view)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.capture.finish(self.view)
+    }
+
+    fn queue_events(&self) -> usize {
+        self.capture.queue_events()
+    }
+
+    fn flush(&mut self) {
+        self.view.flush();
+    }
+
+    fn lines(&self) -> &Lines {
+        &self.view.lines
+    }
+}
+
+/// Shows what happens until there is a reason to end.
 fn watch(
     capture: &mut dyn Capture,
     view: &mut View,
@@ -187,72 +181,17 @@ fn watch(
     lasting: Option<Duration>,
     interrupt: &Interrupt,
 ) -> io::Result<End> {
-    let start = Instant::now();
-    let mut rest = Rest::default();
-    loop {
-        let left = lasting.map_or(STEP, |lasting| lasting.saturating_sub(start.elapsed()));
-        if interrupt.has_come()? || left.is_zero() {
-            return Ok(End::Asked);
-        }
-        if view.output.has_failed() || is_unread(stdout)? {
-            return Ok(End::Unread);
-        }
-        let wait = STEP.min(left);
-        if view.output.is_behind() {
-            view.output.wait_for_room(wait);
-            continue;
-        }
-        live::wait(capture, wait)?;
-        let progress = capture.drain(BUDGET, view)?;
-        view.flush();
-        if view.has_enough() {
-            return Ok(End::Enough);
-        }
-        if progress.drained == Drained::Dry {
-            rest.after(progress.messages, capture.queue_events());
-        }
-    }
+    live::show(&mut Watched { capture, view }, stdout, lasting, interrupt)
 }
 
 /// Takes what has happened before the end, unless nobody wants it.
 fn finish(capture: &mut dyn Capture, view: &mut View, end: End) -> io::Result<()> {
-    let wanted = end == End::Asked;
-    let start = Instant::now();
-    let mut more = wanted;
-    while more && start.elapsed() < AT_EXIT && !view.output.has_failed() {
-        if view.output.is_behind() {
-            view.output.wait_for_room(STEP);
-        } else {
-            more = capture.drain(BUDGET, view)?.drained == Drained::More && !view.has_enough();
-            view.flush();
-        }
-    }
-    // What nobody will see in time is counted all the same.
-    let start = Instant::now();
-    while more && start.elapsed() < AT_EXIT {
-        more = capture.drain(BUDGET, view)?.drained == Drained::More;
-    }
-    capture.finish(view)?;
-    view.flush();
-    Ok(())
-}
-
-/// Whether the other end of a pipe, a socket or a terminal has gone: an idle
-/// host would not show it by a write that fails.
-fn is_unread(stdout: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut polled = [PollFd::new(stdout, PollFlags::empty())];
-    match poll(&mut polled, PollTimeout::ZERO) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(polled[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLERR)))
+    live::finish(&mut Watched { capture, view }, end)
 }
 
 fn summary(view: &View, stats: &Stats) -> String {
-    let refused: u64 = REFUSED.iter().map(|counter| stats.get(*counter)).sum();
-    let (shown, filtered, lost) = (view.shown(), view.filtered() + refused, view.lost());
-    format!("flowlog: {shown} events have been shown, {filtered} filtered, {lost} lost.")
+    live::summary(&view.lines, stats)
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::verb) mod tests;

@@ -22,7 +22,7 @@ use super::kernel::Sysctl;
 use super::{by_ebpf, extra, lines_of, lines_so_far, start, stop};
 
 /// Longer than the collector takes from one scan to the next.
-const COLLECTION: Duration = Duration::from_secs(100);
+pub(crate) const COLLECTION: Duration = Duration::from_secs(100);
 /// Flows of each kind.
 const FLOWS: usize = 20;
 /// Entries that the table may hold when flows shall be dropped early.
@@ -188,7 +188,7 @@ fn reopened(observed: &Observed, single: &SingleNs) -> Result<()> {
     observed.wait_ends("tcp_reopened", 4006, 1).map(drop)
 }
 
-fn connect(from: u16, to: u16) -> std::io::Result<Socket> {
+pub(crate) fn connect(from: u16, to: u16) -> std::io::Result<Socket> {
     let local = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).into();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;

@@ -18,7 +18,7 @@ const ENDS: &str =
     "__nf_ct_delete_from_lists,nf_ct_delete_from_lists,nf_ct_destroy,destroy_conntrack";
 
 /// Root without the capabilities that eBPF needs. Netlink needs the one that is left.
-const INCAPABLE: [&str; 2] = ["setpriv", "--bounding-set=-all,+net_admin"];
+pub(crate) const INCAPABLE: [&str; 2] = ["setpriv", "--bounding-set=-all,+net_admin"];
 
 /// Hides the kernel's description of its types, of all modules or of all.
 const WITHOUT_BTF: [&str; 6] =

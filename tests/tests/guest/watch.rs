@@ -23,7 +23,7 @@ fn ends(lines: &[String], words: &str) -> usize {
 }
 
 /// Runs `conntrack` in a namespace, and tells which process that was.
-fn conntrack(namespace: &Namespace, args: &[&str]) -> Result<i32> {
+pub(crate) fn conntrack(namespace: &Namespace, args: &[&str]) -> Result<i32> {
     let mut command = namespace.command("conntrack");
     let mut process =
         Guarded::spawn(command.args(args).stdout(Stdio::null()).stderr(Stdio::null()))?;

@@ -44,7 +44,9 @@ impl Budget {
     }
 
     pub(super) fn ebpf_lost(&mut self, losses: Losses) {
-        let Losses { new, update, destroy, expect, notices, missed, faults, malformed } = losses;
+        // Refusals are told to traces only.
+        let Losses { new, update, destroy, expect, refused: _, notices, missed, faults, malformed } =
+            losses;
         for (kind, lost) in CheckKind::ALL.into_iter().zip([new, update, destroy, expect]) {
             self.ebpf[kind as usize] += lost;
             self.total += lost;

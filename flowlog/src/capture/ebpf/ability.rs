@@ -42,6 +42,7 @@ fn attempt(method: Method) -> Result<Vec<&'static str>, Unable> {
         netns: None,
         own_netns: 0,
         all_updates: false,
+        traced: None,
     };
     let for_programs = everything.for_programs(layout(&btf)?);
     let mut probes = Probes::new(method, &for_programs, everything.sizes())?;

@@ -88,6 +88,7 @@ impl From<&RawCounts> for Losses {
             update: lost(kind::UPDATE),
             destroy: lost(kind::DESTROY),
             expect: lost(kind::EXPECT_NEW) + lost(kind::EXPECT_DESTROY),
+            refused: lost(kind::REFUSED) + lost(kind::UNALLOCATED),
             notices: lost(kind::NOTICE),
             faults: counts.faults,
             // Not counted by the programs.
@@ -133,6 +134,7 @@ mod tests {
         let losses = Losses::from(&counts);
         assert_eq!((losses.new, losses.update, losses.destroy, losses.expect), (2, 4, 8, 16 + 32));
         assert_eq!((losses.notices, losses.faults), (64, 5));
-        assert_eq!(losses.events(), 2 + 4 + 8 + 16 + 32);
+        assert_eq!(losses.refused, 128 + 256);
+        assert_eq!(losses.events(), 2 + 4 + 8 + 16 + 32 + 128 + 256);
     }
 }

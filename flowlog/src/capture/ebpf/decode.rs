@@ -111,8 +111,12 @@ impl Decoder {
         }
     }
 
+    /// The same for a connection event that has been looked at.
+    ///
+    /// # Errors
+    /// It makes no sense.
     #[inline]
-    fn flow(
+    pub(super) fn flow(
         &self,
         raw: &RawFlow,
         details: Option<&RawDetails>,
@@ -220,6 +224,8 @@ fn kinds(raw: &RawFlow) -> Result<(Kinds, Kinds), Malformed> {
             }
             Ok((Kinds::UPDATE, begun))
         }
+        // Neither is an event: there is no flow yet.
+        kind::REFUSED | kind::UNALLOCATED => Ok((Kinds::empty(), Kinds::empty())),
         other => Err(Malformed::Number("the kind", other.into())),
     }
 }

@@ -8,6 +8,8 @@
 
 use super::probes::Method;
 
+pub mod traced;
+
 /// When a program is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
@@ -280,7 +282,8 @@ pub const ACTIVITIES: [Hook; 5] = [
 /// Whether the program of this name, with its method, tells events. The others
 /// tell causes and messages.
 pub fn tells_events(program: &str) -> bool {
-    [REMOVED, INSERTED, EXPECTED, CHANGED].iter().any(|hook| hook.has(program))
+    let hooks = [REMOVED, INSERTED, EXPECTED, CHANGED].into_iter().chain(traced::ALL);
+    hooks.into_iter().any(|hook| hook.has(program))
 }
 
 /// Whether the program of this name, with its method, tells of netlink messages.
@@ -315,7 +318,8 @@ mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = Hook> {
-        [REMOVED, INSERTED, EXPECTED, CHANGED, MESSAGES].into_iter().chain(ACTIVITIES)
+        let alone = [REMOVED, INSERTED, EXPECTED, CHANGED, MESSAGES];
+        alone.into_iter().chain(traced::ALL).chain(ACTIVITIES)
     }
 
     #[test]
@@ -335,6 +339,7 @@ mod tests {
             assert!(tells_messages(&program) && !tells_events(&program), "{program}");
         }
         assert!(!tells_messages("kprobe_flow_changed"));
+        assert!(tells_events("kprobe_trace_alloc_ends") && !tells_messages("kprobe_trace_begun"));
     }
 
     #[test]
@@ -348,8 +353,7 @@ mod tests {
 
     #[test]
     fn what_messages_are_built_by_takes_an_integer_first() {
-        let attachments = [CHANGED, MESSAGES].iter().flat_map(|hook| hook.ways);
-        for attachment in attachments.flat_map(|way| way.attachments) {
+        for attachment in all().flat_map(|hook| hook.ways).flat_map(|way| way.attachments) {
             let events = attachment.function == "ctnetlink_conntrack_event";
             assert_eq!(attachment.integer_first, events, "{}", attachment.program);
         }

@@ -7,6 +7,7 @@
 //! | [`btf`] | the kernel's own description of its types and functions |
 //! | [`layout`] | where things are in this kernel |
 //! | [`hooks`] | which function tells what, and what stands in for it |
+//! | `attach` | the programs that the settings need |
 //! | [`probes`] | the programs: loaded, attached, gone |
 //! | `bpf` | the calls of bpf(2) that aya does not make |
 //! | `decode` | bytes of the ring → events |
@@ -17,6 +18,8 @@
 //! | `dumps` | dumps and queries over netlink, as flows of one namespace |
 //! | `selfcheck` | do the hooks see all? |
 //! | [`witness`] | the same for a cross-check: events with their origin, and due messages |
+//! | [`trace`] | the same for a trace: events, refusals, and where each happened |
+//! | [`symbols`] | addresses of the kernel's functions → names |
 //! | `ledger` | how many messages were due in each namespace |
 //! | `spoil` | events dropped or altered on purpose, for tests |
 //! | [`unable`] | why it cannot be had here |
@@ -26,26 +29,27 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Map, MapData, RingBuf, lpm_trie};
-use flowlog_ebpf::{NetworkKey, filter, kind};
-use tracing::{debug, warn};
+use aya::maps::{MapData, RingBuf};
+use flowlog_ebpf::{filter, kind};
+use tracing::warn;
 
 pub use self::ability::{Ability, abilities};
+use self::attach::Attached;
 use self::btf::KernelBtf;
 use self::clock::Clock;
 use self::counts::Counts;
 use self::decode::Decoder;
 use self::dumps::Dumps;
-use self::hooks::Hook;
 use self::ledger::Ledger;
 pub use self::probes::Method;
-use self::probes::{ProbeError, Probes, Sizes};
+use self::probes::{Probes, Sizes};
 use self::reader::Reader;
 use self::selfcheck::SelfCheck;
 use self::spoil::Spoil;
+use self::trace::{Functions, Refusals};
 pub use self::unable::Unable;
 use self::witness::{Losses, Passed};
-use super::filter::{Filter, Network};
+use super::filter::Filter;
 use super::{Capture, Drained, DumpKind, FlowKey, HookCost, Progress, RecordSink};
 use crate::config::Attach;
 use crate::event::{Kinds, Lost, Record};
@@ -55,6 +59,7 @@ use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Stats};
 
 mod ability;
+mod attach;
 mod bpf;
 pub mod btf;
 mod clock;
@@ -71,17 +76,21 @@ mod reader;
 pub mod replay;
 mod selfcheck;
 mod spoil;
+pub mod symbols;
+pub mod trace;
 pub mod unable;
 pub mod witness;
 
 /// Bytes of the ring that an event takes, with the header of its record.
 const RECORD: usize = size_of::<flowlog_ebpf::RawFlow>() + 8;
+/// The same while connections are traced.
+const TRACED_RECORD: usize = size_of::<flowlog_ebpf::RawTrace>() + 8;
 /// Between two looks at what the programs count, while events come.
 const COUNTS: Duration = Duration::from_secs(1);
 /// Namespaces whose messages are counted.
 const NAMESPACES: u32 = 4096;
-/// Prefix lengths count from the family, which stands before the address.
-const FAMILY_BITS: u32 = 8;
+/// Allocations that are under way at one time while they are traced.
+const ALLOCATIONS: u32 = 4096;
 
 /// What is to be captured.
 #[derive(Clone, Debug)]
@@ -104,6 +113,9 @@ pub struct Settings {
     /// The events are compared with netlink's, which tells all updates if it
     /// tells any: all are wanted, and messages can be counted by namespace.
     pub all_updates: bool,
+    /// The programs shall tell where each thing happened, and of refusals too,
+    /// and whoever drains does so by [`EbpfCapture::drain_trace`].
+    pub traced: Option<Refusals>,
 }
 
 impl Settings {
@@ -125,6 +137,11 @@ impl Settings {
         decode::updates(self.mask) != 0
     }
 
+    /// Bytes of the ring that an event takes.
+    fn record(&self) -> usize {
+        if self.traced.is_some() { TRACED_RECORD } else { RECORD }
+    }
+
     /// Which changes make an update.
     fn updates(&self) -> u32 {
         if self.all_updates && self.wants_updates() {
@@ -134,8 +151,12 @@ impl Settings {
     }
 
     fn sizes(&self) -> Sizes {
-        // The programs' own size takes some memory of each processor.
-        Sizes { ring: self.ring, namespaces: if self.all_updates { NAMESPACES } else { 1 } }
+        // The programs' own sizes take some memory, the first of each processor.
+        Sizes {
+            ring: self.ring,
+            namespaces: if self.all_updates { NAMESPACES } else { 1 },
+            allocations: if self.traced.is_some() { ALLOCATIONS } else { 1 },
+        }
     }
 
     fn wants_expectations(&self) -> bool {
@@ -207,6 +228,7 @@ pub struct EbpfCapture {
     own_netns: u32,
     dumps: Dumps,
     selfcheck: Option<SelfCheck>,
+    functions: Functions,
     room: usize,
     complaints: RateLimit,
     stats: Stats,
@@ -223,7 +245,8 @@ impl EbpfCapture {
         let dumps = Dumps::open(settings.own_netns, stats.clone())?;
         let btf = KernelBtf::open(btf::DIRECTORY.as_ref())?;
         let layout = layout::layout(&btf)?;
-        let (mut probes, selfcheck) = attach(settings, &settings.for_programs(layout), &btf)?;
+        let Attached { mut probes, selfcheck, functions } =
+            attach::attach(settings, &settings.for_programs(layout), &btf)?;
         let counts = Counts::new(probes.take_map("COUNTS")?, stats.clone())?;
         let ring = RingBuf::try_from(probes.take_map("RECORDS")?)?;
         let ledger = Ledger::new(probes.take_map("LEDGER")?, probes.take_map("MESSAGES")?)?;
@@ -242,7 +265,8 @@ impl EbpfCapture {
             own_netns: settings.own_netns,
             dumps,
             selfcheck,
-            room: settings.ring as usize / RECORD,
+            functions,
+            room: settings.ring as usize / settings.record(),
             complaints: RateLimit::per_second(),
             stats,
         };
@@ -386,109 +410,4 @@ impl Capture for EbpfCapture {
             selfcheck.compare(now, count, new, destroyed);
         }
     }
-}
-
-/// Attaches what the settings need, ends first: an end without a beginning can
-/// be logged, a beginning without an end would be kept for ever.
-fn attach(
-    settings: &Settings,
-    for_programs: &flowlog_ebpf::Settings,
-    btf: &KernelBtf,
-) -> Result<(Probes, Option<SelfCheck>), Unable> {
-    let with = |method| -> Result<_, Unable> {
-        unable::preconditions(method)?;
-        let mut probes = Probes::new(method, for_programs, settings.sizes())?;
-        fill_filters(&mut probes, &settings.filter)?;
-        let mut amiss = Vec::new();
-        let selfcheck = attach_all(settings, &mut probes, btf, &mut amiss)?;
-        // Said only now: if this method is not used, it does not matter.
-        for text in amiss {
-            warn!("{text}");
-        }
-        Ok((probes, selfcheck))
-    };
-    match settings.attach {
-        Attach::Kprobe => with(Method::Kprobe),
-        Attach::Fentry => with(Method::Fentry),
-        Attach::Auto => with(Method::Fentry).or_else(|error| {
-            debug!("fentry cannot be had: {error}");
-            with(Method::Kprobe)
-        }),
-    }
-}
-
-/// Attaches all that the settings need; `amiss` gets what is less than it could
-/// be.
-fn attach_all(
-    settings: &Settings,
-    probes: &mut Probes,
-    btf: &KernelBtf,
-    amiss: &mut Vec<String>,
-) -> Result<Option<SelfCheck>, ProbeError> {
-    let mut hooked = |hook: &Hook, amiss: &mut Vec<String>| -> Result<_, ProbeError> {
-        let way = probes.attach(hook, btf)?;
-        let function = way.attachments[0].function;
-        debug!("{} by {function}: {}", hook.tells, way.why);
-        if let Some(lost) = way.lost {
-            amiss.push(format!(
-                "{} are told by {function}, in place of a better hook: {lost}",
-                hook.tells
-            ));
-        }
-        Ok(function)
-    };
-    let mut removed = None;
-    let mut inserted = None;
-    // Before the hooks, so that the numbers of entries seen are at least those
-    // of the kernel's.
-    let count = kernel::conntrack_count();
-    if settings.wants_ends() {
-        removed = Some(hooked(&hooks::REMOVED, amiss)?);
-        for hook in &hooks::ACTIVITIES {
-            if let Err(error) = hooked(hook, amiss) {
-                amiss.push(format!("{} will not be told: {error}", hook.tells));
-            }
-        }
-    }
-    if settings.wants_new() {
-        inserted = Some(hooked(&hooks::INSERTED, amiss)?);
-    }
-    if settings.wants_expectations() {
-        hooked(&hooks::EXPECTED, amiss)?;
-    }
-    if settings.wants_updates() {
-        hooked(&hooks::CHANGED, amiss)?;
-    }
-    Ok(match (count, inserted, removed) {
-        (Some(count), Some(inserted), Some(removed)) => {
-            Some(SelfCheck::new(Instant::now(), count, inserted, removed))
-        }
-        _ => None,
-    })
-}
-
-/// Puts the networks of the filters into the programs' maps.
-fn fill_filters(probes: &mut Probes, filter: &Filter) -> Result<(), Unable> {
-    for (name, networks) in [("SOURCES", &filter.sources), ("DESTINATIONS", &filter.destinations)] {
-        if !networks.is_empty() {
-            fill(probes.map_mut(name)?, networks)?;
-        }
-    }
-    Ok(())
-}
-
-fn fill(map: &mut Map, networks: &[Network]) -> Result<(), Unable> {
-    let mut trie: lpm_trie::LpmTrie<_, NetworkKey, u8> = lpm_trie::LpmTrie::try_from(map)?;
-    for network in networks {
-        let mut key: NetworkKey = [0; size_of::<NetworkKey>()];
-        let (family, bytes) = match network.address() {
-            std::net::IpAddr::V4(v4) => (crate::flow::Family::V4, v4.octets().to_vec()),
-            std::net::IpAddr::V6(v6) => (crate::flow::Family::V6, v6.octets().to_vec()),
-        };
-        key[0] = family as u8;
-        key[1..=bytes.len()].copy_from_slice(&bytes);
-        let length = FAMILY_BITS + u32::from(network.length());
-        trie.insert(&lpm_trie::Key::new(length, key), 1, 0)?;
-    }
-    Ok(())
 }

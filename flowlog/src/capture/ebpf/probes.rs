@@ -94,6 +94,8 @@ pub struct Sizes {
     pub ring: u32,
     /// Namespaces whose messages can be counted.
     pub namespaces: u32,
+    /// Allocations that can be under way while they are traced.
+    pub allocations: u32,
 }
 
 /// Programs at work.
@@ -130,6 +132,7 @@ impl Probes {
             .override_global("SETTINGS", bytemuck::bytes_of(settings), true)
             .map_max_entries("RECORDS", sizes.ring)
             .map_max_entries("LEDGER", sizes.namespaces)
+            .map_max_entries("ALLOCATIONS", sizes.allocations)
             .load(OBJECT)
             .map_err(|error| refused(&error))?;
         let tracing = match method {

@@ -99,7 +99,12 @@ impl Reader {
         std::mem::take(&mut self.malformed)
     }
 
-    fn malformed(&mut self, error: Malformed) {
+    /// What decodes, and an event to decode into: there is one between two calls.
+    pub(super) fn decoder(&mut self) -> (Decoder, &mut Event) {
+        (self.decoder, &mut self.events[0])
+    }
+
+    pub(super) fn malformed(&mut self, error: Malformed) {
         self.malformed += 1;
         self.stats.add(Counter::EbpfMalformed, 1);
         if self.complaints.allow() {

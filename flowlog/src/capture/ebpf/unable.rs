@@ -103,6 +103,18 @@ impl From<ProbeError> for Unable {
 }
 
 impl Unable {
+    /// What to do about it where netlink will not do.
+    pub fn remedy_without_netlink(&self) -> &'static str {
+        let remedy = self.remedy();
+        let shorter = [", or use capture=netlink", ", or capture=netlink"]
+            .into_iter()
+            .find_map(|netlink| remedy.strip_suffix(netlink));
+        match self {
+            Self::Layout(_) => "see `flowlog layout`",
+            _ => shorter.unwrap_or(remedy),
+        }
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -176,4 +188,27 @@ pub(super) fn preconditions(method: Method) -> Result<(), Unable> {
 fn confidential() -> bool {
     let state = std::fs::read_to_string(LOCKDOWN).unwrap_or_default();
     state.contains("[confidentiality]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn netlink_is_no_remedy_where_it_will_not_do() {
+        let refused = || ProbeError::Object("it is refused".to_owned());
+        let field = "nf_conn.status";
+        for unable in [
+            Unable::NoKprobes,
+            Unable::Btf(BtfError::NotLoaded),
+            Unable::Layout(LayoutError::Missing { field }),
+            Unable::Probe { cause: refused(), barrier: Barrier::Unknown },
+            Unable::Probe { cause: refused(), barrier: Barrier::Lockdown },
+            Unable::Probe { cause: refused(), barrier: Barrier::ModuleBtf },
+            Unable::Capability(vec![Capability::CAP_BPF]),
+        ] {
+            let remedy = unable.remedy_without_netlink();
+            assert!(!remedy.is_empty() && !remedy.contains("netlink"), "{unable}: {remedy}");
+        }
+    }
 }

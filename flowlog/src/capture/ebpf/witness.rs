@@ -56,6 +56,8 @@ pub struct Losses {
     pub destroy: u64,
     /// Events of expectations.
     pub expect: u64,
+    /// Refused connections, while they are traced.
+    pub refused: u64,
     /// Notices, those included for which the kernel passed a program over.
     pub notices: u64,
     /// Events of unknown kind: the kernel passed a program over.
@@ -69,9 +71,19 @@ pub struct Losses {
 impl Losses {
     /// Events that are certainly lost, of all kinds.
     pub fn events(&self) -> u64 {
-        let Self { new, update, destroy, expect, missed, notices: _, faults: _, malformed: _ } =
-            self;
-        new + update + destroy + expect + missed
+        // Taken apart, so that nobody forgets a new field.
+        let Self {
+            new,
+            update,
+            destroy,
+            expect,
+            refused,
+            missed,
+            notices: _,
+            faults: _,
+            malformed: _,
+        } = self;
+        new + update + destroy + expect + refused + missed
     }
 
     /// Each number of one with that of another.
@@ -81,6 +93,7 @@ impl Losses {
             update: both(self.update, other.update),
             destroy: both(self.destroy, other.destroy),
             expect: both(self.expect, other.expect),
+            refused: both(self.refused, other.refused),
             notices: both(self.notices, other.notices),
             missed: both(self.missed, other.missed),
             faults: both(self.faults, other.faults),

@@ -22,7 +22,7 @@ pub enum When {
 
 impl When {
     /// Whether what is written to `output` gets colours.
-    pub(super) fn paints(self, output: &impl IsTerminal) -> Paint {
+    pub(in crate::verb) fn paints(self, output: &impl IsTerminal) -> Paint {
         // As https://no-color.org has it.
         let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Paint(match self {
@@ -35,16 +35,16 @@ impl When {
 
 /// Whether there are colours.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Paint(pub(super) bool);
+pub(in crate::verb) struct Paint(pub(in crate::verb) bool);
 
 impl Paint {
     /// The text in the colour of what it tells of.
-    pub(super) fn tag(self, tag: Kinds, text: impl Display) -> String {
+    pub(in crate::verb) fn tag(self, tag: Kinds, text: impl Display) -> String {
         self.apply(colour(tag).on_default(), text)
     }
 
     /// The text of a loss.
-    pub(super) fn loss(self, text: impl Display) -> String {
+    pub(in crate::verb) fn loss(self, text: impl Display) -> String {
         self.apply(AnsiColor::Red.on_default().bold(), text)
     }
 
@@ -60,6 +60,9 @@ fn colour(tag: Kinds) -> AnsiColor {
         AnsiColor::Red
     } else if tag.contains(Kinds::EXPECT) {
         AnsiColor::Cyan
+    } else if tag.is_empty() {
+        // There is no flow that it could be an event of.
+        AnsiColor::Magenta
     } else {
         AnsiColor::Yellow
     }
@@ -77,6 +80,7 @@ mod tests {
         assert_eq!(paint.tag(Kinds::ASSURED, "x"), "\x1b[33mx\x1b[0m");
         assert_eq!(paint.tag(Kinds::DESTROY | Kinds::GC, "x"), "\x1b[31mx\x1b[0m");
         assert_eq!(paint.tag(Kinds::EXPECT, "x"), "\x1b[36mx\x1b[0m");
+        assert_eq!(paint.tag(Kinds::empty(), "x"), "\x1b[35mx\x1b[0m");
         assert_eq!(paint.loss("x"), "\x1b[1m\x1b[31mx\x1b[0m");
         assert_eq!(Paint(false).loss("x"), "x");
     }

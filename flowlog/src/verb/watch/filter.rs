@@ -50,7 +50,7 @@ impl Selection {
     /// What the kernel can refuse. There a list that names one family lets the
     /// other pass, so each names both here, the other by an address that no
     /// packet has.
-    pub(super) fn pushed_down(&self) -> Filter {
+    pub(in crate::verb) fn pushed_down(&self) -> Filter {
         Filter {
             sources: both_families(&self.sources, "255.255.255.255/32"),
             destinations: both_families(&self.destinations, "0.0.0.0/32"),
@@ -71,13 +71,14 @@ impl Selection {
     }
 
     /// Whether an expectation is shown.
-    pub(super) fn shows(&self, expectation: &Expectation) -> bool {
+    pub(in crate::verb) fn shows(&self, expectation: &Expectation) -> bool {
         self.mask().contains(Kinds::EXPECT)
             && self.has(&expectation.tuple)
             && self.has_port([&expectation.tuple, &expectation.master])
     }
 
-    fn has(&self, orig: &Tuple) -> bool {
+    /// Whether addresses and protocol are selected.
+    pub(in crate::verb) fn has(&self, orig: &Tuple) -> bool {
         let within = |networks: &[Network], address| {
             networks.is_empty() || networks.iter().any(|n| n.contains(orig.family, address))
         };
@@ -86,7 +87,8 @@ impl Selection {
             && (self.protocols.is_empty() || self.protocols.contains(&orig.proto))
     }
 
-    fn has_port(&self, tuples: [&Tuple; 2]) -> bool {
+    /// Whether a port of one of these is selected.
+    pub(in crate::verb) fn has_port(&self, tuples: [&Tuple; 2]) -> bool {
         let among = |tuple: &Tuple| {
             has_ports(tuple.proto)
                 && [tuple.src_l4, tuple.dst_l4].iter().any(|port| self.ports.contains(port))

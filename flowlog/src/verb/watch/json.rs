@@ -49,7 +49,11 @@ pub(super) fn event(shown: &Shown<'_>) -> Value {
 }
 
 /// The object of an expectation.
-pub(super) fn expectation(expectation: &Expectation, at: u64, netns: Option<&Named>) -> Value {
+pub(in crate::verb) fn expectation(
+    expectation: &Expectation,
+    at: u64,
+    netns: Option<&Named>,
+) -> Value {
     let Expectation { action, tuple, master, zone, helper, netns: _ } = expectation;
     let mut object = front(Kinds::EXPECT, at);
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
@@ -65,7 +69,7 @@ pub(super) fn expectation(expectation: &Expectation, at: u64, netns: Option<&Nam
 }
 
 /// The object of a loss.
-pub(super) fn loss(lost: Lost) -> Value {
+pub(in crate::verb) fn loss(lost: Lost) -> Value {
     let Lost { source, events, at } = lost;
     json!({ "event": "lost", "time": time(at), "events": events, "source": source })
 }
@@ -78,13 +82,13 @@ fn front(tag: Kinds, at: u64) -> Map<String, Value> {
 }
 
 /// As in records of the sink JSON.
-fn time(nanoseconds: u64) -> Value {
+pub(in crate::verb) fn time(nanoseconds: u64) -> Value {
     let mut text = Vec::new();
     rfc3339(nanoseconds, 9, &mut text);
     json!(String::from_utf8_lossy(&text))
 }
 
-fn place(object: &mut Map<String, Value>, netns: Option<&Named>) {
+pub(in crate::verb) fn place(object: &mut Map<String, Value>, netns: Option<&Named>) {
     let Some(Named { inum, name }) = netns else { return };
     object.insert("netns".to_owned(), json!(inum));
     if let Some(name) = name {

@@ -16,11 +16,11 @@ use crate::verb::list::extended::address;
 
 /// How lines are made.
 #[derive(Clone, Debug)]
-pub(super) struct Style {
+pub(in crate::verb) struct Style {
     /// Colours.
-    pub(super) paint: Paint,
+    pub(in crate::verb) paint: Paint,
     /// Whose time is told.
-    pub(super) zone: TimeZone,
+    pub(in crate::verb) zone: TimeZone,
 }
 
 impl Style {
@@ -68,7 +68,7 @@ impl Style {
     }
 
     /// The line of an expectation: what is expected, by which flow.
-    pub(super) fn expectation(
+    pub(in crate::verb) fn expectation(
         &self,
         expectation: &Expectation,
         at: u64,
@@ -96,7 +96,7 @@ impl Style {
     }
 
     /// The line of a loss.
-    pub(super) fn loss(&self, lost: Lost) -> String {
+    pub(in crate::verb) fn loss(&self, lost: Lost) -> String {
         let Lost { source, events, at } = lost;
         let text = format!("{:<9} {events} events lost by {source}", "[LOST]");
         format!("{} {}", self.time(at), self.paint.loss(text))
@@ -107,26 +107,27 @@ impl Style {
         format!("{} {}", self.time(at), self.paint.tag(kinds, format_args!("{tag:<9}")))
     }
 
-    fn time(&self, at: u64) -> String {
+    /// Time of day.
+    pub(in crate::verb) fn time(&self, at: u64) -> String {
         let time = Timestamp::from_nanosecond(at.into()).unwrap_or_default();
         time.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f").to_string()
     }
 }
 
 /// `[NEW]`, `[DESTROY|GC]`
-pub(super) fn tag(kinds: Kinds) -> String {
+pub(in crate::verb) fn tag(kinds: Kinds) -> String {
     format!("[{}]", tag_names(kinds))
 }
 
 /// The same without brackets.
-pub(super) fn tag_names(kinds: Kinds) -> String {
+pub(in crate::verb) fn tag_names(kinds: Kinds) -> String {
     let names =
         Kinds::NAMES.iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(_, name)| *name);
     names.collect::<Vec<_>>().join("|")
 }
 
 /// What happened to an expectation.
-pub(super) fn action_name(action: ExpectAction) -> &'static str {
+pub(in crate::verb) fn action_name(action: ExpectAction) -> &'static str {
     match action {
         ExpectAction::New => "new",
         ExpectAction::Update => "update",
@@ -135,7 +136,7 @@ pub(super) fn action_name(action: ExpectAction) -> &'static str {
 }
 
 /// Of protocols without a state how far the flow has come.
-fn state_of(flow: &Flow) -> &'static str {
+pub(in crate::verb) fn state_of(flow: &Flow) -> &'static str {
     let told = flow.l4_state.and_then(|value| state(flow.orig.proto, value));
     told.unwrap_or(if flow.status.contains(Status::ASSURED) {
         "ASSURED"
@@ -147,7 +148,9 @@ fn state_of(flow: &Flow) -> &'static str {
 }
 
 /// What NAT has put in the place of the source and of the destination.
-fn translation(flow: &Flow) -> impl Iterator<Item = (&'static str, Endpoint<'_>)> {
+pub(in crate::verb) fn translation(
+    flow: &Flow,
+) -> impl Iterator<Item = (&'static str, Endpoint<'_>)> {
     let Flow { orig, reply, .. } = flow;
     let ends = [
         ("snat", Endpoint::src(orig), Endpoint::dst(reply)),
@@ -157,7 +160,7 @@ fn translation(flow: &Flow) -> impl Iterator<Item = (&'static str, Endpoint<'_>)
 }
 
 /// `tcp  10.77.1.2:40003 → 10.77.2.2:9001`, or what the protocol has for ports.
-struct Direction<'a>(&'a Tuple);
+pub(in crate::verb) struct Direction<'a>(pub(in crate::verb) &'a Tuple);
 
 impl Display for Direction<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -180,14 +183,14 @@ impl Display for Direction<'_> {
 
 /// An address, and its port where there are ports; one that may be any is `*`.
 #[derive(Debug, PartialEq, Eq)]
-struct Endpoint<'a>(Family, &'a [u8; 16], Option<u16>);
+pub(in crate::verb) struct Endpoint<'a>(Family, &'a [u8; 16], Option<u16>);
 
 impl<'a> Endpoint<'a> {
-    fn src(tuple: &'a Tuple) -> Self {
+    pub(in crate::verb) fn src(tuple: &'a Tuple) -> Self {
         Self(tuple.family, &tuple.src, has_ports(tuple.proto).then_some(tuple.src_l4))
     }
 
-    fn dst(tuple: &'a Tuple) -> Self {
+    pub(in crate::verb) fn dst(tuple: &'a Tuple) -> Self {
         Self(tuple.family, &tuple.dst, has_ports(tuple.proto).then_some(tuple.dst_l4))
     }
 }
@@ -207,7 +210,7 @@ impl Display for Endpoint<'_> {
 }
 
 /// Nanoseconds as seconds, to the millisecond.
-pub(super) struct Seconds(pub(super) u64);
+pub(in crate::verb) struct Seconds(pub(in crate::verb) u64);
 
 impl Display for Seconds {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -217,7 +220,7 @@ impl Display for Seconds {
 }
 
 /// Why a flow has ended, and who has ended it.
-pub(super) struct Why<'a>(pub(super) &'a End);
+pub(in crate::verb) struct Why<'a>(pub(in crate::verb) &'a End);
 
 impl Display for Why<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -232,14 +235,14 @@ impl Display for Why<'_> {
 }
 
 /// The process that has deleted a flow, if one has.
-pub(super) fn deleted_by(end: &End) -> Option<&Process> {
+pub(in crate::verb) fn deleted_by(end: &End) -> Option<&Process> {
     let asked_for = matches!(end.cause, Cause::Deleted | Cause::Flushed);
     end.process.as_ref().filter(|_| asked_for)
 }
 
 /// A name that anybody may have chosen: whatever is not printable, and what
 /// would end the field, is written as `\xNN`.
-pub(super) fn escaped(name: &[u8]) -> String {
+pub(in crate::verb) fn escaped(name: &[u8]) -> String {
     let mut text = String::new();
     for byte in name {
         if byte.is_ascii_graphic() && *byte != b'\\' {

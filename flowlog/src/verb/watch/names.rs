@@ -17,7 +17,7 @@ const MOST: usize = 4096;
 
 /// Names that were found. The cookie in the key is never used again, so a name
 /// stays right, also for what is told of a namespace when it goes.
-pub(super) struct Names {
+pub(in crate::verb) struct Names {
     found: HashMap<Netns, String>,
     /// All there were at the last look.
     listed: BTreeMap<u32, String>,
@@ -26,17 +26,17 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn new() -> Self {
+    pub(in crate::verb) fn new() -> Self {
         Self::of(netns::names)
     }
 
     /// As others list them.
-    pub(super) fn of(list: fn() -> BTreeMap<u32, String>) -> Self {
+    pub(in crate::verb) fn of(list: fn() -> BTreeMap<u32, String>) -> Self {
         Self { found: HashMap::new(), listed: BTreeMap::new(), looked: None, list }
     }
 
     /// The namespace with its name, if it has one.
-    pub(super) fn named(&mut self, netns: Netns) -> Named {
+    pub(in crate::verb) fn named(&mut self, netns: Netns) -> Named {
         self.named_at(netns, Instant::now())
     }
 
@@ -62,11 +62,11 @@ impl Names {
 
 /// A namespace as it is shown: `4026532210(blue)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
+pub(in crate::verb) struct Named {
     /// Its inode number.
-    pub(super) inum: u32,
+    pub(in crate::verb) inum: u32,
     /// Its name in /run/netns.
-    pub(super) name: Option<String>,
+    pub(in crate::verb) name: Option<String>,
 }
 
 impl Display for Named {

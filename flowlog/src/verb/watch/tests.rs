@@ -12,15 +12,15 @@ use super::colour::Paint;
 use super::names::Named;
 use super::view::Shown;
 use super::*;
-use crate::capture::{Progress, RecordSink};
+use crate::capture::{Drained, RecordSink};
 use crate::event::{Cause, Comm, Event, ExpectAction, Expectation, Kinds, Lost, Process, Record};
 use crate::flow::{Counters, Family, Flow, HelperName, Netns, Status, Tuple, proto};
 
 /// 2023-11-14 22:13:20.123456789 UTC.
-pub(super) const AT: u64 = 1_700_000_000_123_456_789;
+pub(in crate::verb) const AT: u64 = 1_700_000_000_123_456_789;
 const NETNS: Netns = Netns { cookie: Some(1), inum: 4_026_532_210 };
 
-pub(super) fn named() -> Named {
+pub(in crate::verb) fn named() -> Named {
     Named { inum: NETNS.inum, name: Some("blue".to_owned()) }
 }
 
@@ -44,7 +44,7 @@ fn tuple(protocol: u8, src: (&str, u16), dst: (&str, u16)) -> Tuple {
 }
 
 /// Of a connection that is translated at both ends.
-pub(super) fn tcp(kinds: Kinds) -> Event {
+pub(in crate::verb) fn tcp(kinds: Kinds) -> Event {
     let flow = Flow {
         orig: tuple(proto::TCP, ("10.77.1.2", 40003), ("10.77.1.1", 8080)),
         reply: tuple(proto::TCP, ("10.77.2.2", 9000), ("10.77.2.1", 40003)),
@@ -57,7 +57,7 @@ pub(super) fn tcp(kinds: Kinds) -> Event {
 }
 
 /// Its end, after a minute.
-pub(super) fn ended(cause: Cause) -> Event {
+pub(in crate::verb) fn ended(cause: Cause) -> Event {
     let mut event = tcp(Kinds::DESTROY);
     event.flow.timeout = None;
     event.flow.l4_state = Some(8);
@@ -75,7 +75,7 @@ pub(super) fn ended(cause: Cause) -> Event {
 }
 
 /// Of an answered question.
-pub(super) fn udp6(kinds: Kinds) -> Event {
+pub(in crate::verb) fn udp6(kinds: Kinds) -> Event {
     let orig = tuple(proto::UDP, ("fd77:1::2", 40006), ("fd77:2::2", 9053));
     let flow = Flow {
         orig,
@@ -89,7 +89,7 @@ pub(super) fn udp6(kinds: Kinds) -> Event {
 }
 
 /// A data connection of FTP.
-pub(super) fn expectation() -> Expectation {
+pub(in crate::verb) fn expectation() -> Expectation {
     Expectation {
         action: ExpectAction::New,
         tuple: tuple(proto::TCP, ("10.77.1.2", 0), ("10.77.2.2", 33033)),
@@ -196,7 +196,7 @@ fn watched(options: &Options, capture: &mut Scripted) -> (End, Vec<String>, Stri
     let end = watch(capture, &mut view, stdout.as_fd(), options.lasting, &interrupt).unwrap();
     drop(interrupt);
     finish(capture, &mut view, end).unwrap();
-    view.close(AT_EXIT);
+    view.lines.close(AT_EXIT);
     let summary = summary(&view, &Stats::default());
     drop((view, stdout));
     let mut text = String::new();
@@ -257,9 +257,9 @@ fn a_reader_that_is_slow_makes_nothing_grow() {
     let mut capture = Scripted::new(&[4096; 64], || panic!("read dry"));
     let lasting = Some(Duration::from_millis(300));
     let end = watch(&mut capture, &mut view, stdout.as_fd(), lasting, &interrupt).unwrap();
-    assert!(end == End::Asked && view.output.is_behind());
+    assert!(end == End::Asked && view.lines.output.is_behind());
     assert!(capture.drains.len() > 60, "{} drains are left", capture.drains.len());
-    view.close(Duration::ZERO);
+    view.lines.close(Duration::ZERO);
     let events = (64 - capture.drains.len() as u64) * 4097;
-    assert_eq!((view.shown(), view.lost()), (0, events + 3 * events / 4097));
+    assert_eq!((view.lines.shown(), view.lines.lost), (0, events + 3 * events / 4097));
 }

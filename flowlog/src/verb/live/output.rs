@@ -1,6 +1,6 @@
 //! Standard output behind a buffer with bounds. A terminal that stands still or
 //! a pipe that nobody reads blocks whoever writes; that is a thread of its own,
-//! so that the watch still sees signals and the time.
+//! so that the verb still sees signals and the time.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 const BEHIND: usize = 256 << 10;
 
 /// The end of it where text is put in.
-pub(super) struct Output(Arc<Shared>);
+pub(in crate::verb) struct Output(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -52,7 +52,7 @@ impl Output {
     ///
     /// # Errors
     /// There can be no other thread.
-    pub(super) fn new(writer: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(in crate::verb) fn new(writer: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         thread::Builder::new().name("output".to_owned()).spawn(move || write(&theirs, writer))?;
@@ -60,7 +60,7 @@ impl Output {
     }
 
     /// Puts in text that shows so many events.
-    pub(super) fn put(&self, text: &str, events: u64) {
+    pub(in crate::verb) fn put(&self, text: &str, events: u64) {
         let mut state = self.0.lock();
         state.waiting.extend_from_slice(text.as_bytes());
         state.events[0] += events;
@@ -68,29 +68,29 @@ impl Output {
     }
 
     /// So much waits that no more should be put in.
-    pub(super) fn is_behind(&self) -> bool {
+    pub(in crate::verb) fn is_behind(&self) -> bool {
         self.0.lock().waiting.len() >= BEHIND
     }
 
     /// Waits until it is no more behind or has failed, and at most so long.
-    pub(super) fn wait_for_room(&self, limit: Duration) {
+    pub(in crate::verb) fn wait_for_room(&self, limit: Duration) {
         let waits = |state: &mut State| state.waiting.len() >= BEHIND && state.failed.is_none();
         drop(self.0.wait(self.0.lock(), limit, waits));
     }
 
     /// Something could not be written; nothing more will be.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(in crate::verb) fn has_failed(&self) -> bool {
         self.0.lock().failed.is_some()
     }
 
     /// Why, once.
-    pub(super) fn failed(&self) -> Option<io::Error> {
+    pub(in crate::verb) fn failed(&self) -> Option<io::Error> {
         self.0.lock().failed.take()
     }
 
     /// Waits until all is written, and at most so long; returns how many events
     /// are not.
-    pub(super) fn close(&self, limit: Duration) -> u64 {
+    pub(in crate::verb) fn close(&self, limit: Duration) -> u64 {
         let mut state = self.0.lock();
         state.ended = true;
         self.0.changed.notify_all();

@@ -1,0 +1,149 @@
+//! Which programs the settings need: attached by the method that can be had, with
+//! their filters filled. Whatever is less than it could be is said.
+
+use std::time::Instant;
+
+use aya::maps::{Map, lpm_trie};
+use flowlog_ebpf::NetworkKey;
+use tracing::{debug, warn};
+
+use super::Settings;
+use super::btf::KernelBtf;
+use super::hooks::{self, Hook};
+use super::probes::{Method, ProbeError, Probes};
+use super::selfcheck::SelfCheck;
+use super::trace::{self, Functions};
+use super::unable::{self, Unable};
+use crate::capture::filter::{Filter, Network};
+use crate::config::Attach;
+use crate::kernel;
+
+/// Prefix lengths count from the family, which stands before the address.
+const FAMILY_BITS: u32 = 8;
+
+/// Programs at work.
+pub(super) struct Attached {
+    pub(super) probes: Probes,
+    pub(super) selfcheck: Option<SelfCheck>,
+    /// By kind of record, where a trace asks for them.
+    pub(super) functions: Functions,
+}
+
+/// Attaches what the settings need, ends first: an end without a beginning can
+/// be logged, a beginning without an end would be kept for ever.
+pub(super) fn attach(
+    settings: &Settings,
+    for_programs: &flowlog_ebpf::Settings,
+    btf: &KernelBtf,
+) -> Result<Attached, Unable> {
+    let with = |method| -> Result<_, Unable> {
+        unable::preconditions(method)?;
+        let mut probes = Probes::new(method, for_programs, settings.sizes())?;
+        fill_filters(&mut probes, &settings.filter)?;
+        let mut hooks = Hooks { probes: &mut probes, btf, amiss: Vec::new() };
+        let (selfcheck, functions) = match &settings.traced {
+            Some(refusals) => (None, trace::attach_all(settings, *refusals, &mut hooks)?),
+            None => (attach_all(settings, &mut hooks)?, Functions::default()),
+        };
+        // Said only now: if this method is not used, it does not matter.
+        for text in hooks.amiss {
+            warn!("{text}");
+        }
+        Ok(Attached { probes, selfcheck, functions })
+    };
+    match settings.attach {
+        Attach::Kprobe => with(Method::Kprobe),
+        Attach::Fentry => with(Method::Fentry),
+        Attach::Auto => with(Method::Fentry).or_else(|error| {
+            debug!("fentry cannot be had: {error}");
+            with(Method::Kprobe)
+        }),
+    }
+}
+
+/// Programs that are being attached.
+pub(super) struct Hooks<'a> {
+    probes: &'a mut Probes,
+    btf: &'a KernelBtf,
+    /// What is less than it could be.
+    pub(super) amiss: Vec<String>,
+}
+
+impl Hooks<'_> {
+    /// Attaches what tells something, and returns the function it is told by.
+    pub(super) fn attach(&mut self, hook: &Hook) -> Result<&'static str, ProbeError> {
+        let way = self.probes.attach(hook, self.btf)?;
+        let function = way.attachments[0].function;
+        debug!("{} by {function}: {}", hook.tells, way.why);
+        if let Some(lost) = way.lost {
+            self.amiss.push(format!(
+                "{} are told by {function}, in place of a better hook: {lost}",
+                hook.tells
+            ));
+        }
+        Ok(function)
+    }
+
+    /// Attaches what tells why flows end, as far as it can be had.
+    pub(super) fn attach_activities(&mut self) {
+        for hook in &hooks::ACTIVITIES {
+            if let Err(error) = self.attach(hook) {
+                self.amiss.push(format!("{} will not be told: {error}", hook.tells));
+            }
+        }
+    }
+}
+
+/// Attaches all that the settings need.
+fn attach_all(settings: &Settings, hooks: &mut Hooks<'_>) -> Result<Option<SelfCheck>, ProbeError> {
+    let mut removed = None;
+    let mut inserted = None;
+    // Before the hooks, so that the numbers of entries seen are at least those
+    // of the kernel's.
+    let count = kernel::conntrack_count();
+    if settings.wants_ends() {
+        removed = Some(hooks.attach(&hooks::REMOVED)?);
+        hooks.attach_activities();
+    }
+    if settings.wants_new() {
+        inserted = Some(hooks.attach(&hooks::INSERTED)?);
+    }
+    if settings.wants_expectations() {
+        hooks.attach(&hooks::EXPECTED)?;
+    }
+    if settings.wants_updates() {
+        hooks.attach(&hooks::CHANGED)?;
+    }
+    Ok(match (count, inserted, removed) {
+        (Some(count), Some(inserted), Some(removed)) => {
+            Some(SelfCheck::new(Instant::now(), count, inserted, removed))
+        }
+        _ => None,
+    })
+}
+
+/// Puts the networks of the filters into the programs' maps.
+fn fill_filters(probes: &mut Probes, filter: &Filter) -> Result<(), Unable> {
+    for (name, networks) in [("SOURCES", &filter.sources), ("DESTINATIONS", &filter.destinations)] {
+        if !networks.is_empty() {
+            fill(probes.map_mut(name)?, networks)?;
+        }
+    }
+    Ok(())
+}
+
+fn fill(map: &mut Map, networks: &[Network]) -> Result<(), Unable> {
+    let mut trie: lpm_trie::LpmTrie<_, NetworkKey, u8> = lpm_trie::LpmTrie::try_from(map)?;
+    for network in networks {
+        let mut key: NetworkKey = [0; size_of::<NetworkKey>()];
+        let (family, bytes) = match network.address() {
+            std::net::IpAddr::V4(v4) => (crate::flow::Family::V4, v4.octets().to_vec()),
+            std::net::IpAddr::V6(v6) => (crate::flow::Family::V6, v6.octets().to_vec()),
+        };
+        key[0] = family as u8;
+        key[1..=bytes.len()].copy_from_slice(&bytes);
+        let length = FAMILY_BITS + u32::from(network.length());
+        trie.insert(&lpm_trie::Key::new(length, key), 1, 0)?;
+    }
+    Ok(())
+}
