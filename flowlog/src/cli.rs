@@ -16,6 +16,8 @@ use crate::config::{
 use crate::verb::{self, audit, list, run};
 
 mod flows;
+mod selection;
+mod top;
 mod trace;
 mod watch;
 
@@ -63,6 +65,8 @@ enum Verb {
     Watch(Box<watch::Watch>),
     /// Follow connections through the kernel, and those that it refuses; logs no flow
     Trace(Box<trace::Trace>),
+    /// Show rates, causes and who has most of the events, as a screen; logs no flow
+    Top(Box<top::Top>),
     /// Compare what eBPF and netlink tell for a while; logs no flow
     Audit(Audit),
     /// Tell plugins, their keys, defaults and meaning
@@ -273,6 +277,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         }
         Verb::Watch(args) => verb::watch::run(&(*args).into()),
         Verb::Trace(args) => verb::trace::run(&(*args).into()),
+        Verb::Top(args) => verb::top::run(&(*args).into()),
         Verb::Audit(args) => audit::run(&args.into()),
         Verb::Info { plugin } => verb::info::run(plugin.as_deref()),
         #[cfg(feature = "ebpf")]

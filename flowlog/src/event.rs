@@ -138,7 +138,7 @@ impl Cause {
 pub type Comm = Name;
 
 /// A process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
     /// Its id, in the initial PID namespace.
     pub pid: u32,

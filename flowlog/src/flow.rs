@@ -138,7 +138,7 @@ bitflags! {
 
 /// A short name that the kernel gives: at most 15 bytes and a NUL there, any
 /// bytes but NUL.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Name {
     bytes: [u8; 16],
     len: u8,

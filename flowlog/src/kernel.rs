@@ -72,7 +72,7 @@ pub fn conntrack_max() -> Option<u64> {
 
 /// The fill of a network namespace's conntrack table. The files belong to the
 /// namespace in which they are opened, and need no rights when they are read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TableFill {
     count: Option<File>,
     max: Option<File>,

@@ -26,6 +26,8 @@ macro_rules! notice {
 }
 pub(crate) use notice;
 
+/// Messages that wait at most.
+const MOST_HELD: usize = 100;
 /// What syslog shows before each message.
 const IDENT: &CStr = c"flowlog";
 
@@ -38,6 +40,8 @@ struct Output {
     level: u8,
     /// Copy messages to standard error.
     verbose: bool,
+    /// Messages that wait, while they would spoil a screen.
+    held: Option<Vec<(u8, String)>>,
 }
 
 enum Target {
@@ -71,7 +75,7 @@ pub fn start(target: &LogTarget, level: u8, verbose: bool) -> anyhow::Result<()>
             })?,
         ),
     };
-    let output = Mutex::new(Output { target, level, verbose });
+    let output = Mutex::new(Output { target, level, verbose, held: None });
     if OUTPUT.set(output).is_ok() {
         let subscriber = tracing_subscriber::registry().with(Messages);
         // A second subscriber exists only in tests, which then keep theirs.
@@ -104,6 +108,31 @@ pub fn reopen() {
 
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// While it lives messages wait; they are written when it goes.
+#[derive(Debug)]
+pub(crate) struct Held(());
+
+/// Keeps messages from a terminal on which there is a screen.
+pub(crate) fn hold() -> Held {
+    with_output(|output| output.held = Some(Vec::new()));
+    Held(())
+}
+
+/// The last message that waits.
+pub(crate) fn last_held() -> Option<String> {
+    with_output(|output| output.held.as_ref()?.last().map(|(_, text)| text.clone()))?
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        with_output(|output| {
+            for (level, text) in output.held.take().unwrap_or_default() {
+                output.write(level, &text);
+            }
+        });
+    }
 }
 
 fn with_output<T>(f: impl FnOnce(&mut Output) -> T) -> Option<T> {
@@ -142,6 +171,14 @@ fn level(event: &Event<'_>) -> u8 {
 impl Output {
     fn write(&mut self, level: u8, text: &str) {
         if level < self.level {
+            return;
+        }
+        if let Some(held) = &mut self.held {
+            // The oldest go where nobody will ever look.
+            if held.len() >= MOST_HELD {
+                held.remove(0);
+            }
+            held.push((level, text.to_owned()));
             return;
         }
         let line = || format!("{} <{level}> {text}\n", Zoned::now().strftime("%a %b %e %T %Y"));

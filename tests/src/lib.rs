@@ -19,6 +19,8 @@
 //! | [`metrics`] | a scrape of what flowlog serves to Prometheus |
 //! | [`tags`] | which flows of the mix have lines with which tag |
 //! | [`lines`] | a log file as lines, their multiset, and the difference of two |
+//! | [`terminal`] | a program in a pseudo-terminal: its screen, and keys for it |
+//! | [`top`] | `flowlog top` on a terminal or as text, and its numbers |
 //! | [`watch`] | `flowlog watch` in a namespace, and what it shows |
 //! | [`notify`] | what a service tells its manager |
 //! | [`debian`] | a Debian to install the package in |
@@ -41,5 +43,7 @@ pub mod poll;
 pub mod process;
 pub mod sources;
 pub mod tags;
+pub mod terminal;
+pub mod top;
 pub mod traffic;
 pub mod watch;

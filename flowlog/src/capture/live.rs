@@ -2,7 +2,7 @@
 //! it waits, and looks at its signals and its time between two steps.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -19,11 +19,23 @@ pub(crate) const BUDGET: usize = 4096;
 /// # Errors
 /// The descriptors of the capture cannot be waited for.
 pub(crate) fn wait(capture: &mut dyn Capture, wait: Duration) -> io::Result<()> {
+    wait_for(capture, None, wait)
+}
+
+/// The same, and another descriptor that can be read ends the wait too.
+///
+/// # Errors
+/// As [`wait`].
+pub(crate) fn wait_for(
+    capture: &mut dyn Capture,
+    other: Option<BorrowedFd<'_>>,
+    wait: Duration,
+) -> io::Result<()> {
     let now = Instant::now();
     let due = capture.check_due().map_or(wait, |due| due.saturating_duration_since(now));
     let descriptors = capture.descriptors()?;
     let mut polled: Vec<_> =
-        descriptors.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+        descriptors.iter().map(|fd| fd.as_fd()).chain(other).map(readable).collect();
     let timeout = PollTimeout::try_from(wait.min(due)).unwrap_or(PollTimeout::MAX);
     match poll(&mut polled, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
@@ -34,4 +46,8 @@ pub(crate) fn wait(capture: &mut dyn Capture, wait: Duration) -> io::Result<()> 
         capture.check(now);
     }
     Ok(())
+}
+
+fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::new(fd, PollFlags::POLLIN)
 }

@@ -1,5 +1,5 @@
-//! What `flowlog watch` and `flowlog trace` both take: which flows, where, how
-//! long, and how they are shown.
+//! What verbs that show events live take alike: which flows, where, how long, and
+//! how they are shown.
 
 use std::time::Duration;
 
@@ -27,13 +27,24 @@ pub(super) struct Flows {
     port: Vec<u16>,
 }
 
-/// Where, how long, and how.
+/// Where, and how events get here.
 #[derive(Debug, Args)]
-pub(super) struct Live {
+pub(super) struct Place {
     /// Network namespaces: `all`, `self`, a name of `ip netns`, or a path [default: all by eBPF,
     /// self over netlink]
     #[arg(long, value_name = "NETNS", value_parser = netns)]
     pub(super) netns: Option<NetnsScope>,
+    /// How eBPF is attached to the kernel's functions
+    #[arg(long, value_enum, default_value_t = AttachKind::Auto)]
+    pub(super) attach: AttachKind,
+    /// Room for eBPF events that wait to be read
+    #[arg(long, value_name = "BYTES", default_value_t = RING, value_parser = within(RING_BOUNDS))]
+    pub(super) ring_buffer_size: u32,
+}
+
+/// How long lines are shown, and how.
+#[derive(Debug, Args)]
+pub(super) struct Showing {
     /// End after this time: a number with ms, s, m, h or d; without one of them, of seconds
     #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
     pub(super) lasting: Option<Duration>,
@@ -42,16 +53,10 @@ pub(super) struct Live {
     pub(super) count: Option<u64>,
     /// When to use colours
     #[arg(long, value_enum, default_value_t = Color::Auto)]
-    color: Color,
+    pub(super) color: Color,
     /// Say nothing on standard error but errors
     #[arg(short, long)]
     pub(super) quiet: bool,
-    /// How eBPF is attached to the kernel's functions
-    #[arg(long, value_enum, default_value_t = AttachKind::Auto)]
-    pub(super) attach: AttachKind,
-    /// Room for eBPF events that wait to be read
-    #[arg(long, value_name = "BYTES", default_value_t = RING, value_parser = within(RING_BOUNDS))]
-    pub(super) ring_buffer_size: u32,
 }
 
 impl From<Flows> for Selection {
@@ -66,24 +71,24 @@ impl From<Flows> for Selection {
     }
 }
 
-impl Live {
-    pub(super) fn color(&self) -> When {
-        match self.color {
-            Color::Auto => When::Auto,
-            Color::Always => When::Always,
-            Color::Never => When::Never,
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Color {
+pub(super) enum Color {
     /// On a terminal, unless NO_COLOR is set
     Auto,
     /// Always
     Always,
     /// Never
     Never,
+}
+
+impl From<Color> for When {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::Always,
+            Color::Never => Self::Never,
+        }
+    }
 }
 
 /// A network, or an address alone.

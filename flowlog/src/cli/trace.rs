@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::flows::{Flows, Live};
+use super::flows::{Flows, Place, Showing};
 use crate::config::{self, Attach, NetnsScope};
 use crate::verb::trace::{Format, Kind, Options, Reason, Selection};
 
@@ -30,7 +30,9 @@ pub(super) struct Trace {
     #[arg(long)]
     summary: bool,
     #[command(flatten)]
-    live: Live,
+    place: Place,
+    #[command(flatten)]
+    showing: Showing,
 }
 
 const HELP: &str = "\
@@ -76,13 +78,13 @@ impl From<Trace> for Options {
             },
             callers: args.stack.0,
             summary: args.summary,
-            color: args.live.color(),
-            netns: args.live.netns.unwrap_or(NetnsScope::All),
-            attach: Attach::from(args.live.attach),
-            lasting: args.live.lasting,
-            count: args.live.count,
-            quiet: args.live.quiet,
-            ring_buffer: config::ring_size(args.live.ring_buffer_size),
+            color: args.showing.color.into(),
+            netns: args.place.netns.unwrap_or(NetnsScope::All),
+            attach: Attach::from(args.place.attach),
+            lasting: args.showing.lasting,
+            count: args.showing.count,
+            quiet: args.showing.quiet,
+            ring_buffer: config::ring_size(args.place.ring_buffer_size),
         }
     }
 }

@@ -2,11 +2,9 @@
 
 use clap::{Args, ValueEnum};
 
-use super::flows::{Flows, Live};
-use super::{CaptureKind, within};
-use crate::config::{self, Attach, BUFFER_LIMIT, CaptureChoice};
-use crate::event::{Cause, Kinds};
-use crate::verb::watch::{Format, Options, Selection};
+use super::flows::Showing;
+use super::selection::SelectionArgs;
+use crate::verb::watch::{Format, Options};
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -14,26 +12,10 @@ pub(super) struct Watch {
     /// How to show events
     #[arg(short, long, value_enum, default_value_t = Output::Line)]
     output: Output,
-    /// Kinds of events: new, update, destroy, assured, confirmed, expect, helper, gc
-    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = kind)]
-    #[arg(default_value = "new,update,destroy,expect")]
-    event: Vec<Kinds>,
     #[command(flatten)]
-    flows: Flows,
-    /// Ends with one of these causes, and nothing else; by eBPF only
-    #[arg(long, value_name = "CAUSE", value_delimiter = ',', value_parser = cause)]
-    cause: Vec<Cause>,
+    selection: SelectionArgs,
     #[command(flatten)]
-    live: Live,
-    /// Where events come from
-    #[arg(long, value_enum, default_value_t = CaptureKind::Auto)]
-    capture: CaptureKind,
-    /// Make the kernel track connections meanwhile
-    #[arg(long)]
-    activate: bool,
-    /// Receive buffer of netlink [default: as netlink_socket_buffer_size]
-    #[arg(long, value_name = "BYTES", value_parser = within(1..=BUFFER_LIMIT))]
-    netlink_buffer_size: Option<u32>,
+    showing: Showing,
 }
 
 const HELP: &str = "\
@@ -66,23 +48,11 @@ impl From<Watch> for Options {
                 Output::Extended => Format::Extended,
                 Output::Json => Format::Json,
             },
-            selection: Selection {
-                kinds: args.event.into_iter().collect(),
-                causes: args.cause,
-                ..args.flows.into()
-            },
-            color: args.live.color(),
-            netns: args.live.netns,
-            capture: CaptureChoice::from(args.capture),
-            attach: Attach::from(args.live.attach),
-            lasting: args.live.lasting,
-            count: args.live.count,
-            quiet: args.live.quiet,
-            activate: args.activate,
-            ring_buffer: config::ring_size(args.live.ring_buffer_size),
-            netlink_buffer: args
-                .netlink_buffer_size
-                .map_or_else(config::default_buffers, |bytes| (bytes as usize, bytes as usize)),
+            listening: args.selection.into(),
+            color: args.showing.color.into(),
+            lasting: args.showing.lasting,
+            count: args.showing.count,
+            quiet: args.showing.quiet,
         }
     }
 }
@@ -97,21 +67,6 @@ enum Output {
     Json,
 }
 
-fn kind(text: &str) -> Result<Kinds, String> {
-    Kinds::from_name(&text.to_ascii_uppercase())
-        .filter(|_| text.chars().all(|c| c.is_ascii_lowercase()))
-        .ok_or_else(|| {
-            "write new, update, destroy, assured, confirmed, expect, helper or gc".to_owned()
-        })
-}
-
-fn cause(text: &str) -> Result<Cause, String> {
-    let found = Cause::ALL.into_iter().find(|cause| cause.name() == text);
-    found.ok_or_else(|| {
-        format!("it is no cause; write one of {}", Cause::ALL.map(Cause::name).join(", "))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -121,8 +76,9 @@ mod tests {
     use super::super::{Cli, Verb};
     use super::*;
     use crate::capture::filter::Network;
-    use crate::config::{NetnsScope, RING};
-    use crate::verb::watch::When;
+    use crate::config::{Attach, CaptureChoice, NetnsScope, RING};
+    use crate::event::{Cause, Kinds};
+    use crate::verb::watch::{Selection, When};
 
     fn watch(line: &str) -> Result<Options, String> {
         let cli = Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;
@@ -136,10 +92,13 @@ mod tests {
     fn by_default_it_shows_what_conntrack_does_everywhere() {
         let options = watch("flowlog watch").unwrap();
         let expected = Kinds::NEW | Kinds::UPDATE | Kinds::DESTROY | Kinds::EXPECT;
-        assert_eq!((options.format, options.selection.kinds), (Format::Line, expected));
-        assert_eq!((options.netns, options.capture), (None, CaptureChoice::Auto));
+        assert_eq!((options.format, options.listening.selection.kinds), (Format::Line, expected));
+        assert_eq!(
+            (options.listening.netns, options.listening.capture),
+            (None, CaptureChoice::Auto)
+        );
         assert_eq!((options.count, options.lasting, options.quiet), (None, None, false));
-        assert_eq!((options.color, options.ring_buffer), (When::Auto, RING));
+        assert_eq!((options.color, options.listening.ring_buffer), (When::Auto, RING));
     }
 
     #[test]
@@ -150,18 +109,21 @@ mod tests {
                     kprobe --activate --ring-buffer-size 5000 --netlink-buffer-size 65536";
         let options = watch(line).unwrap();
         let Selection { kinds, protocols, sources, destinations, ports, causes } =
-            options.selection;
+            options.listening.selection.clone();
         assert_eq!(kinds, Kinds::NEW | Kinds::GC | Kinds::HELPER);
         assert_eq!((protocols, ports), (vec![6, 132], vec![22, 443]));
         assert_eq!(causes, [Cause::Flushed, Cause::Reset]);
         let lengths = |list: &[Network]| list.iter().map(Network::length).collect::<Vec<_>>();
         assert_eq!((lengths(&sources), lengths(&destinations)), (vec![8, 128], vec![32]));
-        assert_eq!(options.netns, Some(NetnsScope::Path("blue".into())));
+        assert_eq!(options.listening.netns, Some(NetnsScope::Path("blue".into())));
         assert_eq!((options.lasting, options.count), (Some(Duration::from_millis(250)), Some(3)));
         assert_eq!((options.color, options.quiet), (When::Always, true));
-        assert_eq!((options.capture, options.attach), (CaptureChoice::Ebpf, Attach::Kprobe));
-        assert_eq!((options.activate, options.ring_buffer), (true, 8192));
-        assert_eq!(options.netlink_buffer, (65536, 65536));
+        assert_eq!(
+            (options.listening.capture, options.listening.attach),
+            (CaptureChoice::Ebpf, Attach::Kprobe)
+        );
+        assert_eq!((options.listening.activate, options.listening.ring_buffer), (true, 8192));
+        assert_eq!(options.listening.netlink_buffer, (65536, 65536));
     }
 
     #[test]

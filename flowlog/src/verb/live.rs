@@ -19,6 +19,7 @@ use crate::stats::{Counter, Stats};
 
 mod lines;
 pub(super) mod output;
+pub(super) mod text;
 
 /// How long a step waits at most: as often signals, the time and the reader of
 /// the output are looked at.

@@ -7,8 +7,10 @@ mod interrupt;
 #[cfg(feature = "ebpf")]
 pub mod layout;
 pub mod list;
+pub mod listening;
 mod live;
 pub mod replay;
 pub mod run;
+pub mod top;
 pub mod trace;
 pub mod watch;

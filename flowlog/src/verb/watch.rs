@@ -16,11 +16,12 @@ pub use self::filter::Selection;
 pub use self::view::Format;
 use self::view::View;
 use super::interrupt::Interrupt;
+use super::listening::{Listening, UNTOLD_BY_NETLINK};
 use super::live::output::Output;
 use super::live::{self, AT_EXIT, End, LOGLEVEL, Lines, Live, QUIET};
 use crate::capture::live::{BUDGET, wait};
 use crate::capture::{Capture, Progress};
-use crate::config::{Attach, CaptureChoice, LogTarget, NetnsScope, Source, Wanted};
+use crate::config::{CaptureChoice, LogTarget};
 use crate::log::{self, notice};
 use crate::source::{self, Opened};
 use crate::stats::Stats;
@@ -39,28 +40,16 @@ mod view;
 pub struct Options {
     /// How events are shown.
     pub format: Format,
-    /// Which events are shown.
-    pub selection: Selection,
+    /// Which events are shown, and where they come from.
+    pub listening: Listening,
     /// When colours are used.
     pub color: When,
-    /// Of which namespaces; absent: of all that the capture can see.
-    pub netns: Option<NetnsScope>,
-    /// Where events come from.
-    pub capture: CaptureChoice,
-    /// How eBPF is attached.
-    pub attach: Attach,
     /// End after this time.
     pub lasting: Option<Duration>,
     /// End after this many events.
     pub count: Option<u64>,
     /// Say nothing on standard error but errors.
     pub quiet: bool,
-    /// Make the kernel track connections meanwhile.
-    pub activate: bool,
-    /// The ring of eBPF, bytes: a power of two of pages.
-    pub ring_buffer: u32,
-    /// The receive buffer of netlink, bytes: at start and at most.
-    pub netlink_buffer: (usize, usize),
 }
 
 /// Shows events on standard output until it is told to end.
@@ -71,7 +60,7 @@ pub struct Options {
 /// The capture cannot be had or cannot go on, or standard output cannot be
 /// written to; a closed pipe is no error.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let source = match source_of(options) {
+    let source = match options.listening.source("watch") {
         Ok(source) => source,
         Err(why) => {
             writeln!(io::stderr(), "flowlog: {why}")?;
@@ -81,11 +70,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     log::start(&LogTarget::Stderr, if options.quiet { QUIET } else { LOGLEVEL }, false)?;
     let interrupt = Interrupt::block().context("signals cannot be waited for")?;
     if source.capture == CaptureChoice::Netlink {
-        warn!(
-            "[{}] netlink tells no causes of ends, no processes and no flows of other network \
-             namespaces",
-            source.id
-        );
+        warn!("[{}] {UNTOLD_BY_NETLINK}", source.id);
     }
     let stats = Stats::default();
     // The rule that has the kernel track connections is held until the end.
@@ -111,34 +96,6 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let _ = writeln!(io::stderr(), "{}", summary(&view, &stats));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The source that has what is to be shown.
-fn source_of(options: &Options) -> Result<Source, String> {
-    let Options { selection, netns, capture, attach, .. } = options;
-    selection.check()?;
-    let needs_ebpf = selection.needs_ebpf();
-    let capture = match capture {
-        CaptureChoice::Netlink if needs_ebpf => {
-            return Err("netlink does not tell why a flow has ended, so `--cause` and \
-                        `--event gc` cannot be had; leave out --capture"
-                .to_owned());
-        }
-        // What is asked for by name is not left out in silence.
-        CaptureChoice::Auto if needs_ebpf => CaptureChoice::Ebpf,
-        other => *other,
-    };
-    Source::by_command_line(Wanted {
-        id: "watch".to_owned(),
-        mask: selection.mask(),
-        filter: selection.pushed_down(),
-        capture,
-        attach: *attach,
-        netns: netns.clone(),
-        ring_buffer: options.ring_buffer,
-        buffer: options.netlink_buffer,
-        activate: options.activate,
-    })
 }
 
 /// A capture, and what is shown of it.

@@ -25,6 +25,7 @@ mod preexisting;
 mod privileges;
 mod refusals;
 mod silent;
+mod top;
 mod trace;
 mod verbs;
 mod watch;

@@ -18,6 +18,7 @@ mod preexisting;
 mod signals;
 mod sync;
 mod syslog;
+mod top;
 mod watch;
 mod watchdog;
 

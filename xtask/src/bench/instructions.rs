@@ -1,6 +1,8 @@
 //! Instructions for each flow, of every logger, in a guest whose clock counts them: exact and
 //! repeatable, whatever else this host does. Caches and locks cost nothing there.
 
+mod paced;
+
 use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,6 +61,7 @@ pub(super) fn run(series: &str) -> Result<ExitCode> {
     }
     let rows: Vec<Row> = output.lines().filter_map(row).collect();
     say!("{}", table(series, &rows)?);
+    say!("{}", paced::table(&output)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use super::output::Output;
+use super::text::Text;
 
 /// Bytes of lines that one drain may make: several times what one with a budget
 /// does. At the end the whole queue is read at once.
 const MOST: usize = 8 << 20;
+/// Lines whose memory the next ones find, bytes. More comes by a flood, and
+/// goes with it.
+const KEPT: usize = 1 << 20;
 
 /// Lines, and what became of the events in them.
 pub(in crate::verb) struct Lines {
     /// Where they are shown.
     pub(in crate::verb) output: Output,
-    /// Lines that have not been put out, and the events in them.
-    lines: String,
+    /// Lines that have not been put out, the last of them perhaps in the making.
+    pub(in crate::verb) text: Text,
+    /// The events in them.
     unflushed: u64,
     /// Events for which there was no room.
     dropped: u64,
@@ -31,7 +36,7 @@ impl Lines {
     pub(in crate::verb) fn new(output: Output, most: Option<u64>) -> Self {
         Self {
             output,
-            lines: String::new(),
+            text: Text::default(),
             unflushed: 0,
             dropped: 0,
             most: most.unwrap_or(u64::MAX),
@@ -53,7 +58,7 @@ impl Lines {
 
     /// Whether a line may still be made; if not, its event is counted.
     pub(in crate::verb) fn has_room(&mut self) -> bool {
-        let room = self.lines.len() < MOST;
+        let room = self.text.len() < MOST;
         self.dropped += u64::from(!room);
         room
     }
@@ -64,24 +69,24 @@ impl Lines {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Adds the line of an event.
-    pub(in crate::verb) fn show(&mut self, line: &str) {
+    /// Ends a line, which is that of an event.
+    pub(in crate::verb) fn end_event(&mut self) {
         self.shown += 1;
         self.unflushed += 1;
-        self.push(line);
+        self.end();
     }
 
-    /// Adds another line.
-    pub(in crate::verb) fn push(&mut self, line: &str) {
-        self.lines.push_str(line);
-        self.lines.push('\n');
+    /// Ends another line.
+    pub(in crate::verb) fn end(&mut self) {
+        self.text.push(b'\n');
     }
 
     /// Puts them out.
     pub(in crate::verb) fn put_out(&mut self) {
-        if !self.lines.is_empty() {
-            self.output.put(&self.lines, self.unflushed);
-            (self.lines, self.unflushed) = (String::new(), 0);
+        if !self.text.is_empty() {
+            self.output.put(self.text.as_bytes(), self.unflushed);
+            self.unflushed = 0;
+            self.text.clear(KEPT);
         }
     }
 

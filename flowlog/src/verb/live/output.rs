@@ -60,9 +60,9 @@ impl Output {
     }
 
     /// Puts in text that shows so many events.
-    pub(in crate::verb) fn put(&self, text: &str, events: u64) {
+    pub(in crate::verb) fn put(&self, text: impl AsRef<[u8]>, events: u64) {
         let mut state = self.0.lock();
-        state.waiting.extend_from_slice(text.as_bytes());
+        state.waiting.extend_from_slice(text.as_ref());
         state.events[0] += events;
         self.0.changed.notify_all();
     }
@@ -70,6 +70,12 @@ impl Output {
     /// So much waits that no more should be put in.
     pub(in crate::verb) fn is_behind(&self) -> bool {
         self.0.lock().waiting.len() >= BEHIND
+    }
+
+    /// All that was put in has been written.
+    pub(in crate::verb) fn is_idle(&self) -> bool {
+        let state = self.0.lock();
+        !state.writing && state.waiting.is_empty()
     }
 
     /// Waits until it is no more behind or has failed, and at most so long.
@@ -157,11 +163,11 @@ mod tests {
     fn who_is_not_read_is_behind_and_tells_what_is_left() {
         let (mut reader, writer) = io::pipe().unwrap();
         let output = Output::new(writer).unwrap();
-        output.put(&"x".repeat(BEHIND), 10);
+        output.put("x".repeat(BEHIND), 10);
         // The thread takes it, and stands still in the middle of it.
         output.wait_for_room(LONG);
         assert!(!output.is_behind());
-        output.put(&"x".repeat(BEHIND), 5);
+        output.put("x".repeat(BEHIND), 5);
         assert!(output.is_behind());
         output.wait_for_room(Duration::from_millis(1));
         assert!(output.is_behind());

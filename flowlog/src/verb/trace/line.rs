@@ -1,6 +1,6 @@
 //! The line for people: what happened first, who and where last.
 
-use std::fmt::{self, Display, Formatter};
+use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::chain::Context;
 use super::kind::Kind;
@@ -8,82 +8,87 @@ use super::life::State;
 use super::told::{Subject, Told};
 use crate::event::{Event, Kinds, Process};
 use crate::flow::Counters;
+use crate::verb::live::text::Text;
+use crate::verb::watch::colour::Paint;
 use crate::verb::watch::line::{
-    Direction, Endpoint, Seconds, Style, action_name, escaped, translation,
+    Endpoint, Seconds, Style, action_name, direction, escaped, surroundings, translation,
 };
 
 /// Nothing is known of it.
 const UNKNOWN: &str = "-";
 
-/// The line of an event, with so many callers.
-pub(super) fn line(told: &Told<'_>, style: &Style, callers: usize) -> String {
-    let mut line = format!("{} {} {:<4}", style.time(told.at), tag(told, style), number(told));
-    let mut put = |part: fmt::Arguments<'_>| line += &format!(" {part}");
+/// Writes the line of an event, with so many callers, without its end.
+pub(super) fn line(told: &Told<'_>, style: &mut Style, callers: usize, line: &mut Text) {
+    style.time(told.at, line);
+    put(line, format_args!("{} {:<4}", tag(told, style.paint), number(told)));
+    line.push(b' ');
     match told.subject {
         Subject::Flow(event) => {
-            put(format_args!("{}", Direction(&event.flow.orig)));
-            put(format_args!("{}", Progress(told)));
-            for (name, tuple) in translation(&event.flow).filter(|_| told.kind != Kind::Full) {
-                put(format_args!("{name}={tuple}"));
+            direction(&event.flow.orig, line);
+            put(line, format_args!("{}", Progress(told)));
+            for (name, end) in translation(&event.flow).filter(|_| told.kind != Kind::Full) {
+                line.push_str(name);
+                end.push(line);
             }
-            counters(told.kind, event, &mut put);
+            counters(told.kind, event, line);
         }
         Subject::Expectation(expectation) => {
             let master = &expectation.master;
-            put(format_args!("{}", Direction(&expectation.tuple)));
-            let (src, dst) = (Endpoint::src(master), Endpoint::dst(master));
-            put(format_args!("{} master={src}→{dst}", action_name(expectation.action)));
+            direction(&expectation.tuple, line);
+            put(line, format_args!("{} master=", action_name(expectation.action)));
+            Endpoint::src(master).push(line);
+            line.push_str("→");
+            Endpoint::dst(master).push(line);
         }
     }
     if let Some(reason) = told.reason {
-        put(format_args!("cause={}", reason.name()));
+        put(line, format_args!("cause={}", reason.name()));
     }
     if let Some(hook) = told.hook {
-        put(format_args!("hook={hook}"));
+        put(line, format_args!("hook={hook}"));
     }
     if let Some(portid) = told.portid {
-        put(format_args!("portid={portid}"));
+        put(line, format_args!("portid={portid}"));
     }
-    put(format_args!("by={} cpu={}", By(told), told.place.cpu));
+    put(line, format_args!("by={} cpu={}", By(told), told.place.cpu));
     if let Some(netns) = &told.netns {
-        put(format_args!("netns={netns}"));
+        put(line, format_args!("netns={netns}"));
     }
-    extras(told, &mut put);
-    put(format_args!("fn={}", told.place.function));
+    extras(told, line);
+    put(line, format_args!("fn={}", told.place.function));
     let (named, more) = told.chain.telling(callers);
     if callers > 0 {
         let more = if more && !named.is_empty() { " < …" } else { "" };
         let names = if named.is_empty() { UNKNOWN.to_owned() } else { named.join(" < ") };
-        put(format_args!("from {names}{more}"));
+        put(line, format_args!("from {names}{more}"));
     }
-    line
+}
+
+/// Writes the next part, behind a blank.
+fn put(line: &mut Text, part: fmt::Arguments<'_>) {
+    line.push(b' ');
+    // Writing to a text cannot fail.
+    let _ = line.write_fmt(part);
 }
 
 /// The end of a flow has its counters.
-fn counters(kind: Kind, event: &Event, put: &mut impl FnMut(fmt::Arguments<'_>)) {
+fn counters(kind: Kind, event: &Event, line: &mut Text) {
     if let (Kind::Destroy, Some([orig, reply])) = (kind, event.flow.counters) {
         let Counters { packets, bytes } = orig;
-        put(format_args!("packets={packets}/{} bytes={bytes}/{}", reply.packets, reply.bytes));
+        let (packets_back, bytes_back) = (reply.packets, reply.bytes);
+        put(line, format_args!("packets={packets}/{packets_back} bytes={bytes}/{bytes_back}"));
     }
 }
 
-fn extras(told: &Told<'_>, put: &mut impl FnMut(fmt::Arguments<'_>)) {
+fn extras(told: &Told<'_>, line: &mut Text) {
     let (zone, mark, helper) = match told.subject {
         Subject::Flow(event) => (event.flow.zone, event.flow.mark, event.flow.helper),
         Subject::Expectation(expectation) => (expectation.zone, 0, expectation.helper),
     };
-    if zone != 0 {
-        put(format_args!("zone={zone}"));
-    }
-    if mark != 0 {
-        put(format_args!("mark={mark}"));
-    }
-    if let Some(helper) = helper {
-        put(format_args!("helper={}", escaped(helper.as_bytes())));
-    }
+    surroundings(zone, mark, helper.as_ref(), line);
 }
 
-fn tag(told: &Told<'_>, style: &Style) -> String {
+fn tag(told: &Told<'_>, paint: Paint) -> String {
     let tag = format!("[{}]", told.kind.name().to_ascii_uppercase());
     let tag = format_args!("{tag:<9}");
     let kinds = match told.kind {
@@ -93,7 +98,7 @@ fn tag(told: &Told<'_>, style: &Style) -> String {
         Kind::Expect => Kinds::EXPECT,
         Kind::Refused | Kind::Full => Kinds::empty(),
     };
-    style.paint.tag(kinds, tag)
+    paint.tag(kinds, tag)
 }
 
 fn number(told: &Told<'_>) -> String {
@@ -161,15 +166,15 @@ mod tests {
     use crate::event::{Cause, Comm};
     use crate::flow::Status;
     use crate::verb::trace::kind::{Reason, Refusal};
-    use crate::verb::watch::colour::Paint;
     use crate::verb::watch::tests::{ended, expectation, named, tcp};
 
-    fn style(paint: bool) -> Style {
-        Style { paint: Paint(paint), zone: TimeZone::UTC }
+    fn text(example: &Example<'_>, callers: usize) -> String {
+        painted(example, callers, Paint(false))
     }
 
-    fn text(example: &Example<'_>, callers: usize) -> String {
-        sample(example, |told| line(told, &style(false), callers))
+    fn painted(example: &Example<'_>, callers: usize, paint: Paint) -> String {
+        let mut style = Style::new(paint, TimeZone::UTC);
+        sample(example, |told| Text::string(|text| line(told, &mut style, callers, text)))
     }
 
     #[test]
@@ -248,7 +253,7 @@ mod tests {
             "22:13:20.123 [FULL]    #1   tcp  10.77.1.2:40003 → 10.77.1.1:8080 since=- \
              cause=table_full by=- cpu=1 netns=4026532210(blue) fn=__nf_conntrack_alloc from -"
         );
-        let coloured = sample(&full, |told| line(told, &style(true), 0));
+        let coloured = painted(&full, 0, Paint(true));
         assert!(coloured.contains("\x1b[35m[FULL]   \x1b[0m #1"), "{coloured:?}");
     }
 

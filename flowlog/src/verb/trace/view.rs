@@ -34,7 +34,7 @@ pub(super) struct View {
 impl View {
     pub(super) fn new(options: &Options, paint: Paint, symbols: Symbols, output: Output) -> Self {
         Self {
-            style: Style { paint, zone: TimeZone::system() },
+            style: Style::new(paint, TimeZone::system()),
             symbols,
             names: Names::new(),
             lives: Lives::default(),
@@ -60,7 +60,8 @@ impl View {
             Format::Json => self.summary.object().to_string(),
         };
         if !text.is_empty() {
-            self.lines.push(&text);
+            self.lines.text.push_str(&text);
+            self.lines.end();
         }
         self.lines.put_out();
     }
@@ -79,11 +80,12 @@ impl View {
     fn loss(&mut self, source: &'static str, events: u64) {
         let lost = Lost { source, events, at: now_ns() };
         self.lines.lost += events;
-        let line = match self.options.format {
-            Format::Text => self.style.loss(lost),
-            Format::Json => crate::verb::watch::json::loss(lost).to_string(),
-        };
-        self.lines.push(&line);
+        let text = &mut self.lines.text;
+        match self.options.format {
+            Format::Text => self.style.loss(lost, text),
+            Format::Json => text.push_str(&crate::verb::watch::json::loss(lost).to_string()),
+        }
+        self.lines.end();
     }
 
     /// What is known of it, whether or not it is shown.
@@ -145,11 +147,12 @@ impl TraceSink for View {
             netns: netns.map(|netns| self.names.named(netns)),
         };
         self.summary.add(&told);
-        let line = match self.options.format {
-            Format::Text => line::line(&told, &self.style, self.options.callers),
-            Format::Json => json::object(&told).to_string(),
-        };
-        self.lines.show(&line);
+        let text = &mut self.lines.text;
+        match self.options.format {
+            Format::Text => line::line(&told, &mut self.style, self.options.callers, text),
+            Format::Json => text.push_str(&json::object(&told).to_string()),
+        }
+        self.lines.end_event();
     }
 
     fn lost(&mut self, losses: Losses) {

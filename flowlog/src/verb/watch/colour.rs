@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use anstyle::{AnsiColor, Style};
 
 use crate::event::Kinds;
+use crate::verb::live::text::Text;
 
 /// When colours are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,17 @@ impl Paint {
     /// The text in the colour of what it tells of.
     pub(in crate::verb) fn tag(self, tag: Kinds, text: impl Display) -> String {
         self.apply(colour(tag).on_default(), text)
+    }
+
+    /// The same for what `write` writes.
+    pub(super) fn tag_into(self, tag: Kinds, line: &mut Text, write: impl FnOnce(&mut Text)) {
+        if !self.0 {
+            return write(line);
+        }
+        let style = colour(tag).on_default();
+        line.push_str(&style.render().to_string());
+        write(line);
+        line.push_str(&style.render_reset().to_string());
     }
 
     /// The text of a loss.
@@ -83,6 +95,10 @@ mod tests {
         assert_eq!(paint.tag(Kinds::empty(), "x"), "\x1b[35mx\x1b[0m");
         assert_eq!(paint.loss("x"), "\x1b[1m\x1b[31mx\x1b[0m");
         assert_eq!(Paint(false).loss("x"), "x");
+        for (paint, text) in [(Paint(true), "\x1b[32mx\x1b[0m"), (Paint(false), "x")] {
+            let tag = |line: &mut Text| paint.tag_into(Kinds::NEW, line, |line| line.push(b'x'));
+            assert_eq!(Text::string(tag), text);
+        }
     }
 
     #[test]

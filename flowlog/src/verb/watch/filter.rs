@@ -28,7 +28,7 @@ impl Selection {
     const ENDS: Kinds = Kinds::DESTROY.union(Kinds::GC);
 
     /// Refuses what selects nothing.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(in crate::verb) fn check(&self) -> Result<(), String> {
         if self.mask().is_empty() {
             return Err("`--cause` is about ends, and `--event` leaves them out; add destroy to \
                         --event, or leave it out"
@@ -38,12 +38,12 @@ impl Selection {
     }
 
     /// Netlink cannot tell what is asked for.
-    pub(super) fn needs_ebpf(&self) -> bool {
+    pub(in crate::verb) fn needs_ebpf(&self) -> bool {
         !self.causes.is_empty() || self.kinds.contains(Kinds::GC)
     }
 
     /// Kinds of events that are wanted at all.
-    pub(super) fn mask(&self) -> Kinds {
+    pub(in crate::verb) fn mask(&self) -> Kinds {
         if self.causes.is_empty() { self.kinds } else { self.kinds & Self::ENDS }
     }
 
@@ -59,7 +59,7 @@ impl Selection {
     }
 
     /// What of an event is shown; empty: nothing.
-    pub(super) fn tag(&self, event: &Event) -> Kinds {
+    pub(in crate::verb) fn tag(&self, event: &Event) -> Kinds {
         let Event { flow, end, .. } = event;
         let cause = self.causes.is_empty()
             || end.as_ref().is_some_and(|end| self.causes.contains(&end.cause));
@@ -98,7 +98,7 @@ impl Selection {
 }
 
 /// Whether both numbers of a tuple are ports.
-pub(super) fn has_ports(protocol: u8) -> bool {
+pub(in crate::verb) fn has_ports(protocol: u8) -> bool {
     matches!(protocol, proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP)
 }
 

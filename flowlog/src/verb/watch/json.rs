@@ -92,7 +92,7 @@ pub(in crate::verb) fn place(object: &mut Map<String, Value>, netns: Option<&Nam
     let Some(Named { inum, name }) = netns else { return };
     object.insert("netns".to_owned(), json!(inum));
     if let Some(name) = name {
-        object.insert("netns_name".to_owned(), json!(name));
+        object.insert("netns_name".to_owned(), json!(**name));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The line for people: compact, the same order for each event.
 
-use std::fmt::{self, Display, Formatter};
+use std::fmt::{self, Display, Formatter, Write as _};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -11,119 +11,186 @@ use super::names::Named;
 use super::view::Shown;
 use crate::event::{Cause, End, ExpectAction, Expectation, Kinds, Lost, Process, Witness};
 use crate::flow::names::{protocol, state};
-use crate::flow::{Counters, Family, Flow, Status, Tuple, proto};
-use crate::verb::list::extended::address;
+use crate::flow::{Counters, Family, Flow, HelperName, Status, Tuple, proto};
+use crate::plugin::clock::{PerSecond, SECOND};
+use crate::plugin::ip2str;
+use crate::verb::live::text::Text;
 
-/// How lines are made.
-#[derive(Clone, Debug)]
+/// Columns of a tag.
+const TAG: usize = 9;
+/// The tags that most lines have, as wide as that.
+const USUAL: [(Kinds, &str); 3] =
+    [(Kinds::NEW, "[NEW]    "), (Kinds::UPDATE, "[UPDATE] "), (Kinds::DESTROY, "[DESTROY]")];
+
+/// How lines are made. Those of events by hand and into the text that is put
+/// out, since they are what a watch costs.
+#[derive(Debug)]
 pub(in crate::verb) struct Style {
     /// Colours.
     pub(in crate::verb) paint: Paint,
     /// Whose time is told.
-    pub(in crate::verb) zone: TimeZone,
+    zone: TimeZone,
+    /// `HH:MM:SS`
+    clock: PerSecond,
 }
 
 impl Style {
-    /// The line of an event.
-    pub(super) fn event(&self, shown: &Shown<'_>) -> String {
+    pub(in crate::verb) fn new(paint: Paint, zone: TimeZone) -> Self {
+        let mut midnight = Vec::new();
+        hours(&zone, 0, &mut midnight);
+        Self { paint, zone, clock: PerSecond::new(midnight) }
+    }
+
+    /// Writes the line of an event, without its end.
+    pub(super) fn event(&mut self, shown: &Shown<'_>, line: &mut Text) {
         let Shown { tag: kinds, event, netns, .. } = shown;
         let flow = &event.flow;
-        let mut line = self.front(event.at, *kinds, &tag(*kinds));
-        let mut put = |part: fmt::Arguments<'_>| line += &format!(" {part}");
-        put(format_args!("{}", Direction(&flow.orig)));
-        put(format_args!("{}", state_of(flow)));
-        for (name, tuple) in translation(flow) {
-            put(format_args!("{name}={tuple}"));
+        self.front(event.at, *kinds, line);
+        line.push(b' ');
+        direction(&flow.orig, line);
+        line.push(b' ');
+        line.push_str(state_of(flow));
+        for (name, end) in translation(flow) {
+            line.push_str(name);
+            end.push(line);
         }
         if shown.is_end() {
             if let Some([orig, reply]) = flow.counters {
                 let Counters { packets, bytes } = orig;
-                put(format_args!("packets={packets}/{}", reply.packets));
-                put(format_args!("bytes={bytes}/{}", reply.bytes));
+                line.number(" packets=", packets);
+                line.number("/", reply.packets);
+                line.number(" bytes=", bytes);
+                line.number("/", reply.bytes);
             }
             if let Some(duration) = shown.duration() {
-                put(format_args!("duration={}", Seconds(duration)));
+                line.push_str(" duration=");
+                Seconds(duration).push(line);
             }
         }
         if let Some(end) = &event.end {
-            put(format_args!("{}", Why(end)));
+            line.push(b' ');
+            Why(end).push(line);
         }
         if let Some(netns) = netns {
-            put(format_args!("netns={netns}"));
+            line.push_str(" netns=");
+            netns.push(line);
         }
-        if flow.zone != 0 {
-            put(format_args!("zone={}", flow.zone));
-        }
-        if flow.mark != 0 {
-            put(format_args!("mark={}", flow.mark));
-        }
-        if let Some(helper) = &flow.helper {
-            put(format_args!("helper={}", escaped(helper.as_bytes())));
-        }
+        surroundings(flow.zone, flow.mark, flow.helper.as_ref(), line);
         match event.witness {
-            Witness::Healed => put(format_args!("healed")),
+            Witness::Healed => line.push_str(" healed"),
             Witness::Single | Witness::Both | Witness::Ebpf => {}
         }
-        line
     }
 
-    /// The line of an expectation: what is expected, by which flow.
+    /// Writes the line of an expectation: what is expected, by which flow.
     pub(in crate::verb) fn expectation(
-        &self,
+        &mut self,
         expectation: &Expectation,
         at: u64,
         netns: Option<&Named>,
-    ) -> String {
+        line: &mut Text,
+    ) {
         let Expectation { action, tuple, master, zone, helper, netns: _ } = expectation;
-        let mut line = self.front(at, Kinds::EXPECT, &tag(Kinds::EXPECT));
-        line += &format!(
-            " {} {} master={}→{}",
-            Direction(tuple),
-            action_name(*action),
-            Endpoint::src(master),
-            Endpoint::dst(master)
-        );
+        self.front(at, Kinds::EXPECT, line);
+        line.push(b' ');
+        direction(tuple, line);
+        line.push(b' ');
+        line.push_str(action_name(*action));
+        line.push_str(" master=");
+        Endpoint::src(master).push(line);
+        line.push_str("→");
+        Endpoint::dst(master).push(line);
         if let Some(netns) = netns {
-            line += &format!(" netns={netns}");
+            line.push_str(" netns=");
+            netns.push(line);
         }
-        if *zone != 0 {
-            line += &format!(" zone={zone}");
-        }
-        if let Some(helper) = helper {
-            line += &format!(" helper={}", escaped(helper.as_bytes()));
-        }
-        line
+        surroundings(*zone, 0, helper.as_ref(), line);
     }
 
-    /// The line of a loss.
-    pub(in crate::verb) fn loss(&self, lost: Lost) -> String {
+    /// Writes the line of a loss.
+    pub(in crate::verb) fn loss(&mut self, lost: Lost, line: &mut Text) {
         let Lost { source, events, at } = lost;
-        let text = format!("{:<9} {events} events lost by {source}", "[LOST]");
-        format!("{} {}", self.time(at), self.paint.loss(text))
+        self.time(at, line);
+        line.push(b' ');
+        let text = format_args!("{:<9} {events} events lost by {source}", "[LOST]");
+        line.push_str(&self.paint.loss(text));
     }
 
     /// Time and tag.
-    fn front(&self, at: u64, kinds: Kinds, tag: &str) -> String {
-        format!("{} {}", self.time(at), self.paint.tag(kinds, format_args!("{tag:<9}")))
+    fn front(&mut self, at: u64, kinds: Kinds, line: &mut Text) {
+        self.time(at, line);
+        line.push(b' ');
+        self.paint.tag_into(kinds, line, |line| {
+            if let Some((_, tag)) = USUAL.iter().find(|(usual, _)| *usual == kinds) {
+                return line.push_str(tag);
+            }
+            let begin = line.len();
+            push_tag(kinds, line);
+            for _ in line.len() - begin..TAG {
+                line.push(b' ');
+            }
+        });
     }
 
-    /// Time of day.
-    pub(in crate::verb) fn time(&self, at: u64) -> String {
-        let time = Timestamp::from_nanosecond(at.into()).unwrap_or_default();
-        time.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f").to_string()
+    /// Writes the time of day.
+    pub(in crate::verb) fn time(&mut self, at: u64, line: &mut Text) {
+        let zone = &self.zone;
+        line.push_bytes(self.clock.at(at, |second, text| hours(zone, second, text)));
+        line.push(b'.');
+        line.thousandths(at / 1_000_000 % 1000);
+    }
+}
+
+/// `22:46:33`
+fn hours(zone: &TimeZone, second: u64, text: &mut Vec<u8>) {
+    let time = Timestamp::from_second(second as i64).unwrap_or_default();
+    text.extend(time.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string().bytes());
+}
+
+/// What an event has beside its flow's ends, where it is not 0.
+pub(in crate::verb) fn surroundings(
+    zone: u16,
+    mark: u32,
+    helper: Option<&HelperName>,
+    line: &mut Text,
+) {
+    if zone != 0 {
+        line.number(" zone=", zone.into());
+    }
+    if mark != 0 {
+        line.number(" mark=", mark.into());
+    }
+    if let Some(helper) = helper {
+        line.push_str(" helper=");
+        push_escaped(helper.as_bytes(), line);
     }
 }
 
 /// `[NEW]`, `[DESTROY|GC]`
 pub(in crate::verb) fn tag(kinds: Kinds) -> String {
-    format!("[{}]", tag_names(kinds))
+    Text::string(|text| push_tag(kinds, text))
+}
+
+fn push_tag(kinds: Kinds, line: &mut Text) {
+    line.push(b'[');
+    push_names(kinds, line);
+    line.push(b']');
 }
 
 /// The same without brackets.
 pub(in crate::verb) fn tag_names(kinds: Kinds) -> String {
-    let names =
-        Kinds::NAMES.iter().filter(|(kind, _)| kinds.contains(*kind)).map(|(_, name)| *name);
-    names.collect::<Vec<_>>().join("|")
+    Text::string(|text| push_names(kinds, text))
+}
+
+fn push_names(kinds: Kinds, line: &mut Text) {
+    let mut bar = "";
+    for (kind, name) in &Kinds::NAMES {
+        if kinds.contains(*kind) {
+            line.push_str(bar);
+            line.push_str(name);
+            bar = "|";
+        }
+    }
 }
 
 /// What happened to an expectation.
@@ -153,32 +220,35 @@ pub(in crate::verb) fn translation(
 ) -> impl Iterator<Item = (&'static str, Endpoint<'_>)> {
     let Flow { orig, reply, .. } = flow;
     let ends = [
-        ("snat", Endpoint::src(orig), Endpoint::dst(reply)),
-        ("dnat", Endpoint::dst(orig), Endpoint::src(reply)),
+        (" snat=", Endpoint::src(orig), Endpoint::dst(reply)),
+        (" dnat=", Endpoint::dst(orig), Endpoint::src(reply)),
     ];
     ends.into_iter().filter(|(_, before, after)| before != after).map(|(name, _, end)| (name, end))
 }
 
 /// `tcp  10.77.1.2:40003 → 10.77.2.2:9001`, or what the protocol has for ports.
-pub(in crate::verb) struct Direction<'a>(pub(in crate::verb) &'a Tuple);
-
-impl Display for Direction<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let tuple = self.0;
-        match protocol(tuple.proto) {
-            Some(name) => write!(f, "{name:<4}")?,
-            None => write!(f, "{:<4}", tuple.proto)?,
+pub(in crate::verb) fn direction(tuple: &Tuple, line: &mut Text) {
+    // Writing to a string cannot fail.
+    let _ = match protocol(tuple.proto) {
+        Some(name) => {
+            line.push_str(name);
+            (name.len()..4).for_each(|_| line.push(b' '));
+            Ok(())
         }
-        write!(f, " {} → {}", Endpoint::src(tuple), Endpoint::dst(tuple))?;
-        match tuple.proto {
-            proto::ICMP | proto::ICMPV6 => {
-                let (kind, code) = (tuple.icmp_type(), tuple.icmp_code());
-                write!(f, " type={kind} code={code} id={}", tuple.src_l4)
-            }
-            proto::GRE => write!(f, " srckey=0x{:x} dstkey=0x{:x}", tuple.src_l4, tuple.dst_l4),
-            _ => Ok(()),
+        None => write!(line, "{:<4}", tuple.proto),
+    };
+    line.push(b' ');
+    Endpoint::src(tuple).push(line);
+    line.push_str(" → ");
+    Endpoint::dst(tuple).push(line);
+    let _ = match tuple.proto {
+        proto::ICMP | proto::ICMPV6 => {
+            let (kind, code) = (tuple.icmp_type(), tuple.icmp_code());
+            write!(line, " type={kind} code={code} id={}", tuple.src_l4)
         }
-    }
+        proto::GRE => write!(line, " srckey=0x{:x} dstkey=0x{:x}", tuple.src_l4, tuple.dst_l4),
+        _ => Ok(()),
+    };
 }
 
 /// An address, and its port where there are ports; one that may be any is `*`.
@@ -195,16 +265,24 @@ impl<'a> Endpoint<'a> {
     }
 }
 
-impl Display for Endpoint<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+impl Endpoint<'_> {
+    pub(in crate::verb) fn push(&self, line: &mut Text) {
         let Self(family, bytes, port) = self;
-        let text = address(*family, bytes);
-        match (family, port) {
-            (_, None) => f.write_str(&text),
-            (Family::V4, Some(0)) => write!(f, "{text}:*"),
-            (Family::V6, Some(0)) => write!(f, "[{text}]:*"),
-            (Family::V4, Some(port)) => write!(f, "{text}:{port}"),
-            (Family::V6, Some(port)) => write!(f, "[{text}]:{port}"),
+        let mut address = ip2str::Text::default();
+        address.set(*family, bytes);
+        let address = address.as_bytes();
+        let Some(port) = port else { return line.push_bytes(address) };
+        match family {
+            Family::V4 => line.push_bytes(address),
+            Family::V6 => {
+                line.push(b'[');
+                line.push_bytes(address);
+                line.push(b']');
+            }
+        }
+        match port {
+            0 => line.push_str(":*"),
+            port => line.number(":", (*port).into()),
         }
     }
 }
@@ -212,25 +290,39 @@ impl Display for Endpoint<'_> {
 /// Nanoseconds as seconds, to the millisecond.
 pub(in crate::verb) struct Seconds(pub(in crate::verb) u64);
 
+impl Seconds {
+    pub(in crate::verb) fn push(&self, line: &mut Text) {
+        line.number("", self.0 / SECOND);
+        line.push(b'.');
+        line.thousandths(self.0 / 1_000_000 % 1000);
+        line.push(b's');
+    }
+}
+
 impl Display for Seconds {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let milliseconds = self.0 / 1_000_000;
-        write!(f, "{}.{:03}s", milliseconds / 1000, milliseconds % 1000)
+        f.write_str(&Text::string(|text| self.push(text)))
     }
 }
 
 /// Why a flow has ended, and who has ended it.
 pub(in crate::verb) struct Why<'a>(pub(in crate::verb) &'a End);
 
+impl Why<'_> {
+    pub(in crate::verb) fn push(&self, line: &mut Text) {
+        line.push_str("cause=");
+        line.push_str(self.0.cause.name());
+        if let Some(Process { pid, comm }) = deleted_by(self.0) {
+            line.number(" pid=", (*pid).into());
+            line.push_str(" comm=");
+            push_escaped(comm.as_bytes(), line);
+        }
+    }
+}
+
 impl Display for Why<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "cause={}", self.0.cause.name())?;
-        match deleted_by(self.0) {
-            Some(Process { pid, comm }) => {
-                write!(f, " pid={pid} comm={}", escaped(comm.as_bytes()))
-            }
-            None => Ok(()),
-        }
+        f.write_str(&Text::string(|text| self.push(text)))
     }
 }
 
@@ -243,118 +335,19 @@ pub(in crate::verb) fn deleted_by(end: &End) -> Option<&Process> {
 /// A name that anybody may have chosen: whatever is not printable, and what
 /// would end the field, is written as `\xNN`.
 pub(in crate::verb) fn escaped(name: &[u8]) -> String {
-    let mut text = String::new();
+    Text::string(|text| push_escaped(name, text))
+}
+
+pub(in crate::verb) fn push_escaped(name: &[u8], line: &mut Text) {
     for byte in name {
         if byte.is_ascii_graphic() && *byte != b'\\' {
-            text.push(char::from(*byte));
+            line.push(*byte);
         } else {
-            text += &format!("\\x{byte:02x}");
+            // Writing to a string cannot fail.
+            let _ = write!(line, "\\x{byte:02x}");
         }
     }
-    text
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::{AT, as_shown, ended, expectation, named, tcp, udp6};
-    use super::*;
-    use crate::event::Event;
-    use crate::flow::HelperName;
-
-    fn style(paint: bool) -> Style {
-        Style { paint: Paint(paint), zone: TimeZone::UTC }
-    }
-
-    fn line(event: &Event) -> String {
-        style(false).event(&as_shown(event))
-    }
-
-    #[test]
-    fn a_beginning_with_nat() {
-        assert_eq!(
-            line(&tcp(Kinds::NEW)),
-            "22:13:20.123 [NEW]     tcp  10.77.1.2:40003 → 10.77.1.1:8080 SYN_SENT \
-             snat=10.77.2.1:40003 dnat=10.77.2.2:9000 netns=4026532210(blue)"
-        );
-    }
-
-    #[test]
-    fn an_end_tells_all() {
-        let mut event = ended(Cause::Deleted);
-        event.flow.zone = 7;
-        event.flow.mark = 42;
-        event.flow.helper = Some(HelperName::new(b"ftp"));
-        event.witness = Witness::Healed;
-        assert_eq!(
-            line(&event),
-            "22:13:20.123 [DESTROY] tcp  10.77.1.2:40003 → 10.77.1.1:8080 CLOSE \
-             snat=10.77.2.1:40003 dnat=10.77.2.2:9000 packets=6/4 bytes=420/416 duration=61.500s \
-             cause=deleted pid=1712 comm=my\\x20tool netns=4026532210(blue) zone=7 mark=42 \
-             helper=ftp healed"
-        );
-        assert!(line(&ended(Cause::Reset)).ends_with("cause=reset netns=4026532210(blue)"));
-    }
-
-    #[test]
-    fn what_is_not_known_is_left_out() {
-        let event = udp6(Kinds::UPDATE);
-        let shown = Shown { netns: None, ..as_shown(&event) };
-        assert_eq!(
-            style(false).event(&shown),
-            "22:13:20.123 [UPDATE]  udp  [fd77:1::2]:40006 → [fd77:2::2]:9053 REPLIED"
-        );
-        let mut event = ended(Cause::Other);
-        (event.flow.counters, event.end) = (None, None);
-        let shown = Shown { start: None, netns: None, ..as_shown(&event) };
-        assert!(style(false).event(&shown).ends_with(" dnat=10.77.2.2:9000"));
-    }
-
-    #[test]
-    fn protocols_without_ports_tell_what_they_have() {
-        let mut event = udp6(Kinds::NEW);
-        (event.flow.orig.proto, event.flow.reply.proto) = (proto::ICMPV6, proto::ICMPV6);
-        event.flow.orig.dst_l4 = 128 << 8;
-        // An answer has another type, which is no translation.
-        event.flow.reply.dst_l4 = 129 << 8;
-        event.flow.status = Status::empty();
-        assert!(line(&event).contains(
-            "[NEW]     icmpv6 fd77:1::2 → fd77:2::2 type=128 code=0 id=40006 UNREPLIED netns="
-        ));
-        (event.flow.orig.proto, event.flow.reply.proto) = (89, 89);
-        assert!(line(&event).contains(" 89   fd77:1::2 → fd77:2::2 UNREPLIED netns="));
-        event.flow.orig.proto = proto::GRE;
-        assert!(line(&event).contains(" gre  fd77:1::2 → fd77:2::2 srckey=0x9c46 dstkey=0x8000 "));
-    }
-
-    #[test]
-    fn an_expectation_and_a_loss() {
-        assert_eq!(
-            style(false).expectation(&expectation(), AT, Some(&named())),
-            "22:13:20.123 [EXPECT]  tcp  10.77.1.2:* → 10.77.2.2:33033 new \
-             master=10.77.1.2:40010→10.77.2.2:21 netns=4026532210(blue) helper=ftp"
-        );
-        let lost = Lost { source: "ebpf", events: 1234, at: AT };
-        assert_eq!(style(false).loss(lost), "22:13:20.123 [LOST]    1234 events lost by ebpf");
-    }
-
-    #[test]
-    fn the_tag_is_coloured_and_the_loss() {
-        let event = tcp(Kinds::NEW);
-        let line = style(true).event(&as_shown(&event));
-        assert!(line.starts_with("22:13:20.123 \x1b[32m[NEW]    \x1b[0m tcp "), "{line:?}");
-        let lost = style(true).loss(Lost { source: "ebpf", events: 1, at: AT });
-        assert!(lost.ends_with("[LOST]    1 events lost by ebpf\x1b[0m"), "{lost:?}");
-    }
-
-    #[test]
-    fn time_is_that_of_the_zone() {
-        let zone = TimeZone::fixed(jiff::tz::offset(-5));
-        let style = Style { zone, ..style(false) };
-        assert_eq!(style.time(AT), "17:13:20.123");
-    }
-
-    #[test]
-    fn no_name_reaches_a_terminal_as_a_command() {
-        assert_eq!(escaped(b"a\x1b[2J\\ b\xff"), r"a\x1b[2J\x5c\x20b\xff");
-    }
-}
+mod tests;

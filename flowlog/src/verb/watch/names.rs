@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -9,6 +10,7 @@ use hashbrown::HashMap;
 use super::line::escaped;
 use crate::flow::Netns;
 use crate::netns;
+use crate::verb::live::text::Text;
 
 /// Between two looks for names that are missing.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -17,8 +19,11 @@ const MOST: usize = 4096;
 
 /// Names that were found. The cookie in the key is never used again, so a name
 /// stays right, also for what is told of a namespace when it goes.
+#[derive(Debug)]
 pub(in crate::verb) struct Names {
-    found: HashMap<Netns, String>,
+    found: HashMap<Netns, Rc<str>>,
+    /// The last one with a name: nearly always that of the next event too.
+    last: Option<(Netns, Named)>,
     /// All there were at the last look.
     listed: BTreeMap<u32, String>,
     looked: Option<Instant>,
@@ -32,24 +37,40 @@ impl Names {
 
     /// As others list them.
     pub(in crate::verb) fn of(list: fn() -> BTreeMap<u32, String>) -> Self {
-        Self { found: HashMap::new(), listed: BTreeMap::new(), looked: None, list }
+        Self { found: HashMap::new(), last: None, listed: BTreeMap::new(), looked: None, list }
     }
 
     /// The namespace with its name, if it has one.
     pub(in crate::verb) fn named(&mut self, netns: Netns) -> Named {
-        self.named_at(netns, Instant::now())
+        if let Some((last, named)) = &self.last
+            && *last == netns
+        {
+            return named.clone();
+        }
+        let named = self.known(netns);
+        if named.name.is_none() {
+            return self.named_at(netns, Instant::now());
+        }
+        self.last = Some((netns, named.clone()));
+        named
+    }
+
+    /// The same, if its name has been found already.
+    pub(in crate::verb) fn known(&self, netns: Netns) -> Named {
+        Named { inum: netns.inum, name: self.found.get(&netns).cloned() }
     }
 
     fn named_at(&mut self, netns: Netns, now: Instant) -> Named {
         let Netns { inum, .. } = netns;
-        if let Some(name) = self.found.get(&netns) {
-            return Named { inum, name: Some(name.clone()) };
+        if self.found.contains_key(&netns) {
+            return self.known(netns);
         }
         if self.looked.is_none_or(|looked| now.duration_since(looked) >= PERIOD) {
             self.listed = (self.list)();
             self.looked = Some(now);
         }
-        let name = self.listed.get(&inum).map(|name| escaped(name.as_bytes()));
+        let name: Option<Rc<str>> =
+            self.listed.get(&inum).map(|name| escaped(name.as_bytes()).into());
         if let Some(name) = &name {
             if self.found.len() >= MOST {
                 self.found.clear();
@@ -66,13 +87,24 @@ pub(in crate::verb) struct Named {
     /// Its inode number.
     pub(in crate::verb) inum: u32,
     /// Its name in /run/netns.
-    pub(in crate::verb) name: Option<String>,
+    pub(in crate::verb) name: Option<Rc<str>>,
+}
+
+impl Named {
+    /// Writes it.
+    pub(super) fn push(&self, line: &mut Text) {
+        line.number("", self.inum.into());
+        if let Some(name) = &self.name {
+            line.push(b'(');
+            line.push_str(name);
+            line.push(b')');
+        }
+    }
 }
 
 impl Display for Named {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.inum)?;
-        self.name.as_ref().map_or(Ok(()), |name| write!(f, "({name})"))
+        f.write_str(&Text::string(|text| self.push(text)))
     }
 }
 

@@ -29,7 +29,8 @@ impl Starts {
     pub(super) fn of(&mut self, event: &Event) -> Option<u64> {
         let Event { kinds, at, flow, .. } = event;
         let remembered = if kinds.contains(Kinds::DESTROY) {
-            self.0.remove(&Key::new(flow))
+            // Where the kernel tells starts, nothing has to be looked for.
+            if self.0.is_empty() { None } else { self.0.remove(&Key::new(flow)) }
         } else if flow.start.is_none() && kinds.contains(Kinds::NEW) && self.0.len() < MOST {
             self.0.insert(Key::new(flow), *at);
             None

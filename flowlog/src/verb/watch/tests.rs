@@ -13,6 +13,7 @@ use super::names::Named;
 use super::view::Shown;
 use super::*;
 use crate::capture::{Drained, RecordSink};
+use crate::config::Attach;
 use crate::event::{Cause, Comm, Event, ExpectAction, Expectation, Kinds, Lost, Process, Record};
 use crate::flow::{Counters, Family, Flow, HelperName, Netns, Status, Tuple, proto};
 
@@ -21,7 +22,7 @@ pub(in crate::verb) const AT: u64 = 1_700_000_000_123_456_789;
 const NETNS: Netns = Netns { cookie: Some(1), inum: 4_026_532_210 };
 
 pub(in crate::verb) fn named() -> Named {
-    Named { inum: NETNS.inum, name: Some("blue".to_owned()) }
+    Named { inum: NETNS.inum, name: Some("blue".into()) }
 }
 
 /// As it is shown, with what it tells itself.
@@ -103,14 +104,20 @@ pub(in crate::verb) fn expectation() -> Expectation {
 fn options(selection: Selection) -> Options {
     Options {
         format: Format::Line,
-        selection,
+        listening: listening(selection),
         color: When::Never,
-        netns: None,
-        capture: CaptureChoice::Auto,
-        attach: Attach::Auto,
         lasting: None,
         count: None,
         quiet: false,
+    }
+}
+
+pub(in crate::verb) fn listening(selection: Selection) -> Listening {
+    Listening {
+        selection,
+        netns: None,
+        capture: CaptureChoice::Auto,
+        attach: Attach::Auto,
         activate: false,
         ring_buffer: 1 << 20,
         netlink_buffer: (65536, 65536),
@@ -119,18 +126,6 @@ fn options(selection: Selection) -> Options {
 
 fn all() -> Selection {
     Selection { kinds: Kinds::NEW | Kinds::DESTROY | Kinds::EXPECT, ..Selection::default() }
-}
-
-#[test]
-fn what_only_ebpf_tells_is_not_asked_of_netlink() {
-    let deleted = Selection { causes: vec![Cause::Deleted], ..all() };
-    let wanted = options(deleted);
-    assert_eq!(source_of(&wanted).unwrap().capture, CaptureChoice::Ebpf);
-    let wanted = Options { capture: CaptureChoice::Netlink, ..wanted };
-    assert!(source_of(&wanted).unwrap_err().contains("leave out --capture"));
-    assert_eq!(source_of(&options(all())).unwrap().capture, CaptureChoice::Auto);
-    let gc = Selection { kinds: Kinds::GC, ..all() };
-    assert_eq!(source_of(&options(gc)).unwrap().capture, CaptureChoice::Ebpf);
 }
 
 /// Drains that tell so many events each, a loss behind them, then nothing.

@@ -64,9 +64,9 @@ pub(super) struct View {
 impl View {
     pub(super) fn new(options: &Options, paint: Paint, output: Output) -> Self {
         Self {
-            selection: options.selection.clone(),
+            selection: options.listening.selection.clone(),
             format: options.format,
-            style: Style { paint, zone: TimeZone::system() },
+            style: Style::new(paint, TimeZone::system()),
             names: Names::new(),
             starts: Starts::default(),
             lines: Lines::new(output, options.count),
@@ -94,12 +94,13 @@ impl View {
         }
         let netns = event.flow.netns.map(|netns| self.names.named(netns));
         let shown = Shown { tag, event, start, netns };
-        let line = match self.format {
-            Format::Line => self.style.event(&shown),
-            Format::Extended => extended::event(&shown, self.style.paint),
-            Format::Json => json::event(&shown).to_string(),
-        };
-        self.lines.show(&line);
+        let (text, paint) = (&mut self.lines.text, self.style.paint);
+        match self.format {
+            Format::Line => self.style.event(&shown, text),
+            Format::Extended => text.push_str(&extended::event(&shown, paint)),
+            Format::Json => text.push_str(&json::event(&shown).to_string()),
+        }
+        self.lines.end_event();
     }
 
     fn expectation(&mut self, expectation: &Expectation, at: u64) {
@@ -112,22 +113,24 @@ impl View {
         }
         let netns = expectation.netns.map(|netns| self.names.named(netns));
         let netns = netns.as_ref();
-        let line = match self.format {
-            Format::Line => self.style.expectation(expectation, at, netns),
-            Format::Extended => extended::expectation(expectation, netns, self.style.paint),
-            Format::Json => json::expectation(expectation, at, netns).to_string(),
-        };
-        self.lines.show(&line);
+        let (text, paint) = (&mut self.lines.text, self.style.paint);
+        match self.format {
+            Format::Line => self.style.expectation(expectation, at, netns, text),
+            Format::Extended => text.push_str(&extended::expectation(expectation, netns, paint)),
+            Format::Json => text.push_str(&json::expectation(expectation, at, netns).to_string()),
+        }
+        self.lines.end_event();
     }
 
     fn loss(&mut self, lost: Lost) {
         self.lines.lost += lost.events;
-        let line = match self.format {
-            Format::Line => self.style.loss(lost),
-            Format::Extended => extended::loss(lost, self.style.paint),
-            Format::Json => json::loss(lost).to_string(),
-        };
-        self.lines.push(&line);
+        let (text, paint) = (&mut self.lines.text, self.style.paint);
+        match self.format {
+            Format::Line => self.style.loss(lost, text),
+            Format::Extended => text.push_str(&extended::loss(lost, paint)),
+            Format::Json => text.push_str(&json::loss(lost).to_string()),
+        }
+        self.lines.end();
     }
 }
 

@@ -4,18 +4,25 @@
 //! is measured without a logger and taken off.
 //!
 //! Prints one line of JSON for each logger.
+//!
+//! | module | its one job |
+//! |---|---|
+//! | [`running`] | a logger, a watch or a top at work |
+//! | [`paced`] | the cost of looking on at 10,000 events per second, and to whom |
+
+mod paced;
+mod running;
 
 use std::fs;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::Signal;
-use serde_json::json;
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
 use tests::burst::udp_burst;
-use tests::daemon::{Daemon, Launch, Program, config};
 use tests::lab::SingleNs;
-use tests::process::Guarded;
+
+use self::running::{Running, Start};
 
 /// Flows of one load.
 const FLOWS: u32 = 50_000;
@@ -31,20 +38,10 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// Who logs.
 struct Logger {
     name: &'static str,
-    /// Keys of `[ct1]`; none: not a daemon of ours.
     start: Start,
     /// Lines for each flow; 0: it is not asked for lines.
     lines: u64,
 }
-
-enum Start {
-    Nobody,
-    Listener,
-    Ulogd(&'static str),
-    Flowlog(&'static str),
-}
-
-const ROOMY: &str = "netlink_socket_buffer_size=134217728\nnetlink_socket_buffer_maxsize=134217728";
 
 fn loggers() -> Vec<Logger> {
     let of = |name, start, lines| Logger { name, start, lines };
@@ -93,6 +90,11 @@ fn loggers() -> Vec<Logger> {
             ),
             2,
         ),
+        of("flowlog watch, kprobe", Start::Watch("--capture ebpf --attach kprobe"), 2),
+        of("flowlog watch, fentry", Start::Watch("--capture ebpf --attach fentry"), 2),
+        of("flowlog watch, netlink", Start::Watch("--capture netlink"), 2),
+        of("flowlog top, kprobe", Start::Top("--capture ebpf --attach kprobe"), 2),
+        of("flowlog top, fentry", Start::Top("--capture ebpf --attach fentry"), 2),
     ]
 }
 
@@ -117,117 +119,31 @@ fn main() -> Result<ExitCode> {
     // The table's limits are those of the host.
     fs::write("/proc/sys/net/netfilter/nf_conntrack_max", "1000000")?;
     fs::write("/sys/module/nf_conntrack/parameters/hashsize", "65536")?;
-    for logger in loggers() {
-        if !wanted.is_empty() && logger.name != "nobody" && !wanted.iter().any(|w| w == logger.name)
-        {
-            continue;
-        }
-        let cost = measure(&single, &logger).with_context(|| logger.name)?;
-        let line = json!({
+    let is_wanted = |name: &str| {
+        wanted.is_empty() || name.ends_with("nobody") || wanted.iter().any(|w| name.contains(w))
+    };
+    for logger in loggers().iter().filter(|logger| is_wanted(logger.name)) {
+        let cost = measure(&single, logger).with_context(|| logger.name)?;
+        tell(json!({
             "logger": logger.name,
             "instructions_per_flow": cost.flow.round(),
             "of_it_in_user_space": cost.user.round(),
             "instructions_per_packet": cost.packet.round(),
             "lines": cost.lines,
             "expected": cost.expected,
-        });
-        #[expect(clippy::print_stdout, reason = "it is what the program is for")]
-        {
-            println!("{line}");
-        }
+        }));
     }
+    paced::measure(&single, is_wanted, tell)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A logger at work.
-enum Running {
-    Nobody,
-    Listener(Guarded),
-    Daemon(Box<Daemon>),
-}
-
-impl Running {
-    fn start(single: &SingleNs, logger: &Logger) -> Result<Self> {
-        let namespace = single.namespace();
-        let daemon = |program, keys: &str| -> Result<Self> {
-            let mask = if keys.contains("event_mask") { "" } else { "event_mask=5" };
-            let text = config(&format!("{keys}\n{mask}\n{ROOMY}"), "");
-            let launch = Launch::new(program, namespace, &text)?.as_configured();
-            Ok(Self::Daemon(Box::new(launch.start()?)))
-        };
-        match logger.start {
-            Start::Nobody => Ok(Self::Nobody),
-            Start::Listener => {
-                let mut command = namespace.command("conntrack");
-                command.args(["-E", "-e", "NEW,DESTROY", "-b", "134217728"]);
-                command.stdout(Stdio::null()).stderr(Stdio::null());
-                let process = Guarded::spawn(&mut command)?;
-                std::thread::sleep(Duration::from_secs(1));
-                Ok(Self::Listener(process))
-            }
-            Start::Ulogd(keys) => daemon(Program::Ulogd, keys),
-            Start::Flowlog(keys) => daemon(Program::Flowlog, keys),
-        }
-    }
-
-    /// Bytes that it has written.
-    fn written(&self) -> u64 {
-        let Self::Daemon(daemon) = self else { return 0 };
-        fs::metadata(daemon.path("flows.log")).map_or(0, |file| file.len())
-    }
-
-    /// Instructions of its own so far, in user space.
-    fn user(&self) -> Result<u64> {
-        let pid = match self {
-            Self::Nobody => return Ok(0),
-            Self::Listener(process) => process.pid(),
-            Self::Daemon(daemon) => daemon.process.pid(),
-        };
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let after_name = stat.rsplit_once(") ").context("no name in stat")?.1;
-        let utime = after_name.split(' ').nth(11).context("no utime in stat")?;
-        Ok(utime.parse::<u64>()? * TICK)
-    }
-
-    /// Waits until nothing is written any more.
-    fn settle(&self) -> Result<()> {
-        let begin = Instant::now();
-        let mut last = self.written();
-        let mut quiet = 0;
-        while quiet < 5 {
-            std::thread::sleep(Duration::from_millis(300));
-            let now = self.written();
-            quiet = if now == last { quiet + 1 } else { 0 };
-            last = now;
-            ensure!(begin.elapsed() < LIMIT, "still writing after {LIMIT:?}");
-        }
-        Ok(())
-    }
-
-    fn stop(self) -> Result<u64> {
-        match self {
-            Self::Nobody => Ok(0),
-            Self::Listener(mut process) => {
-                process.signal(Signal::SIGTERM)?;
-                process.wait()?;
-                Ok(0)
-            }
-            Self::Daemon(daemon) => {
-                let flows = daemon.path("flows.log");
-                daemon.process.signal(Signal::SIGTERM)?;
-                // The file goes with the daemon's directory, so it is counted before.
-                std::thread::sleep(Duration::from_secs(3));
-                let lines = Command::new("wc").arg("-l").arg(flows).output()?;
-                let lines = String::from_utf8_lossy(&lines.stdout).into_owned();
-                let lines = lines.split_whitespace().next().context("wc says nothing")?;
-                Ok(lines.parse()?)
-            }
-        }
-    }
+#[expect(clippy::print_stdout, reason = "it is what the program is for")]
+fn tell(line: Value) {
+    println!("{line}");
 }
 
 fn measure(single: &SingleNs, logger: &Logger) -> Result<Cost> {
-    let running = Running::start(single, logger)?;
+    let running = Running::start(single, logger.start)?;
     let mut cost = Cost::default();
     for round in 0..=ROUNDS {
         let (busy, user) = (busy()?, running.user()?);
