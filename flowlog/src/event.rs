@@ -242,4 +242,18 @@ mod tests {
         }
         assert_eq!(Cause::Other as usize + 1, Cause::ALL.len(), "the last one is the last");
     }
+
+    /// In the first column of a table there.
+    #[test]
+    fn docs_debugging_explains_each_cause() {
+        let page = include_str!("../../docs/debugging.md");
+        let first = |line: &'static str| line.strip_prefix("| ")?.split(" | ").next();
+        for name in Cause::ALL.map(Cause::name) {
+            let explained = page
+                .lines()
+                .filter_map(first)
+                .any(|cell| cell.split(", ").any(|word| word.trim_matches('`') == name));
+            assert!(explained, "docs/debugging.md has no row for {name}: say what to do about it");
+        }
+    }
 }

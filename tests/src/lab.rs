@@ -156,11 +156,21 @@ impl Lab {
     /// # Errors
     /// The caller is not root, a tool (ip, nft, nsenter) or a kernel ability is missing.
     pub fn new() -> Result<Self> {
-        let lab = Self {
-            client: Namespace::new("client")?,
-            router: Namespace::new("router")?,
-            server: Namespace::new("server")?,
-        };
+        Self::of(Namespace::new)
+    }
+
+    /// The same with namespaces that are called just `client`, `router` and `server`: in a guest,
+    /// for people to read.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn with_plain_names() -> Result<Self> {
+        Self::of(Namespace::called)
+    }
+
+    fn of(make: fn(&str) -> Result<Namespace>) -> Result<Self> {
+        let lab =
+            Self { client: make("client")?, router: make("router")?, server: make("server")? };
         for namespace in [&lab.client, &lab.router, &lab.server] {
             // No duplicate address detection: addresses are usable at once, on both ends.
             namespace.set_sysctls(&[("net/ipv6/conf/default/accept_dad", 0)])?;

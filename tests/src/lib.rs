@@ -21,6 +21,8 @@
 //! | [`lines`] | a log file as lines, their multiset, and the difference of two |
 //! | [`terminal`] | a program in a pseudo-terminal: its screen, and keys for it |
 //! | [`top`] | `flowlog top` on a terminal or as text, and its numbers |
+//! | [`page`] | pages of docs, of which tests run the commands |
+//! | [`pictures`] | the pictures of docs/pictures, and the traffic in them |
 //! | [`watch`] | `flowlog watch` in a namespace, and what it shows |
 //! | [`notify`] | what a service tells its manager |
 //! | [`debian`] | a Debian to install the package in |
@@ -39,6 +41,8 @@ pub mod metrics;
 pub mod namespace;
 pub mod notify;
 pub mod packet;
+pub mod page;
+pub mod pictures;
 pub mod poll;
 pub mod process;
 pub mod sources;

@@ -30,7 +30,15 @@ impl Namespace {
     pub fn new(role: &str) -> Result<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("flowlog-{}-{number}-{role}", std::process::id());
+        Self::called(&format!("flowlog-{}-{number}-{role}", std::process::id()))
+    }
+
+    /// Makes a namespace of just this name, for a guest, where nobody else makes any.
+    ///
+    /// # Errors
+    /// As [`Namespace::new`], or there is one of that name.
+    pub fn called(name: &str) -> Result<Self> {
+        let name = name.to_owned();
         output(Command::new("ip").args(["netns", "add", &name]), "")?;
         let namespace = Self { name };
         namespace.ip("link set lo up")?;

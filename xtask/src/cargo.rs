@@ -82,6 +82,14 @@ pub(crate) fn cost() -> Result<PathBuf> {
     built("cost", &["build", "--release", "--package", "tests", "--bin", "cost"])
 }
 
+/// The program that takes pictures in a guest.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn pictures() -> Result<PathBuf> {
+    built("pictures", &["build", "--release", "--package", "tests", "--bin", "pictures"])
+}
+
 fn named_or_built(variable: &str, target: &str, words: &[&str]) -> Result<PathBuf> {
     std::env::var_os(variable).map_or_else(|| built(target, words), |path| Ok(path.into()))
 }

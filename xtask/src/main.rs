@@ -14,6 +14,7 @@ mod leftovers;
 mod lint;
 mod mirror;
 mod packages;
+mod pictures;
 mod privilege;
 mod run;
 mod say;
@@ -49,6 +50,8 @@ enum Verb {
     Bench(bench::Args),
     /// Make the Debian package and the static archive, in target/dist
     Dist,
+    /// Draw the pictures of docs/pictures from runs in a virtual machine
+    Pictures(pictures::Args),
     /// Run a command on another kernel, in a virtual machine
     Vm(vm::Args),
 }
@@ -61,6 +64,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Verb::Lint => lint::run(),
         Verb::Bench(args) => bench::run(&args),
         Verb::Dist => dist::run(),
+        Verb::Pictures(args) => pictures::run(&args),
         Verb::Vm(args) => vm::run(&args),
     }
 }

@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Program] = &[
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("strace", "strace"),
+    ("jq", "jq"),
 ];
 /// No program, but a plugin of one, in the directory that ulogd2 has on each system.
 const ULOGD_JSON: &str = "ulogd_output_JSON.so";

@@ -1,6 +1,6 @@
 //! What may stand in a configuration: the plugins, what each needs and
 //! provides, and every key with its default. One list for the parser, for
-//! `flowlog info` and for the test of `conf/flowlog.conf`.
+//! `flowlog info`, for docs/keys.md and for the test of `conf/flowlog.conf`.
 
 /// A key of a section.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,17 @@ pub enum Role {
     Sink,
 }
 
+impl Role {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Filter => "filter",
+            Self::Sink => "sink",
+        }
+    }
+}
+
 /// A plugin by its name in a stack line.
 #[derive(Clone, Copy, Debug)]
 pub struct Plugin {
@@ -71,7 +82,7 @@ pub const GLOBAL: &[Key] = &[
     ),
     key(
         "loglevel",
-        "integer",
+        "integer from 0 to 8",
         "5",
         "messages shown: 1 debug, 3 info, 5 notices and warnings, 7 errors, 8 nothing but fatal \
          ones; -l overrides it",
@@ -196,7 +207,7 @@ const ADDRESS_TEXTS: &[&str] =
 const NFCT: &[Key] = &[
     key(
         "event_mask",
-        "integer",
+        "integer, a sum",
         "0x00000005",
         "events to log: 0x01 new, 0x02 update, 0x04 destroy, 0x08 assured, 0x10 confirmed (seen \
          in both directions), 0x20 expectation, 0x40 helper, 0x80 destroyed by garbage \
@@ -212,34 +223,34 @@ const NFCT: &[Key] = &[
     key("hash_buckets", "integer", "8192", "accepted and ignored: the table grows by itself"),
     key(
         "hash_max_entries",
-        "integer, flows",
+        "integer from 1 to 4294967295, flows",
         "32768",
         "live flows that are kept; the end of a flow beyond them is logged without its start",
     ),
     key(
         "pollinterval",
-        "integer, seconds",
+        "integer from 0 to 31622400, seconds",
         "0",
         "dump the table this often instead of listening to events; needs hash_enable=1; \
          0: listen to events",
     ),
     key(
         "netlink_socket_buffer_size",
-        "integer, bytes",
+        "integer from 0 to 1073741823, bytes",
         "0",
         "receive buffer at start; 0: a 64th of the memory, from 4 MiB to 64 MiB. The kernel accounts \
          twice as much, and takes memory only for events that wait",
     ),
     key(
         "netlink_socket_buffer_maxsize",
-        "integer, bytes",
+        "integer from 0 to 1073741823, bytes",
         "0",
         "how large the buffer may grow after an overrun; 0: four times as large as at start if \
          that is 0 too, else not at all",
     ),
     key(
         "netlink_resync_timeout",
-        "integer, seconds",
+        "integer from 0 to 31622400, seconds",
         "60",
         "from an overrun to the dump that finds what was missed (hash_enable=1)",
     ),
@@ -332,7 +343,7 @@ const NFCT: &[Key] = &[
     ),
     key(
         "redump_interval",
-        "integer, seconds",
+        "integer from 0 to 31622400, seconds",
         "60",
         "while flows live that existed at start, dump the table this often to notice their end, \
          which the kernel may never report (hash_enable=1); 0: never",
@@ -397,7 +408,7 @@ const LOGEMU: &[Key] = &[
     ),
     key(
         "buffer_max_bytes",
-        "integer, bytes",
+        BUFFER_RANGE,
         "67108864",
         "lines kept while the file cannot be written (disk full); beyond it lines are lost and \
          counted",
@@ -427,9 +438,10 @@ const SYSLOG: &[Key] = &[
          host, in that of RFC 5424, over TCP with the length of each message before it",
     ),
     key("ident", "name", "flowlog", "what messages are said to come from"),
-    key("buffer_max_bytes", "integer, bytes", "67108864", BUFFER_HELP),
+    key("buffer_max_bytes", BUFFER_RANGE, "67108864", BUFFER_HELP),
 ];
 
+const BUFFER_RANGE: &str = "integer from 4096 to 4294967295, bytes";
 const BUFFER_HELP: &str = "kept while nobody takes them or the disk is full; beyond it they are \
                            lost and counted";
 
@@ -456,7 +468,7 @@ const JSON: &[Key] = &[
     ),
     key("host", "name or address", "127.0.0.1", "with mode=tcp and mode=udp: who takes them"),
     key("port", "integer from 1 to 65535", "12345", "with mode=tcp and mode=udp: the port there"),
-    key("buffer_max_bytes", "integer, bytes", "67108864", BUFFER_HELP),
+    key("buffer_max_bytes", BUFFER_RANGE, "67108864", BUFFER_HELP),
     key(
         "schema",
         "`ulogd` or `full`",

@@ -4,6 +4,7 @@ use super::*;
 use crate::capture::filter::Network;
 
 mod capture;
+mod keys;
 mod sinks;
 
 const STACK: &str = "stack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n";

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::check::print;
-use crate::config::catalog::{self, Key, Plugin, Role};
+use crate::config::catalog::{self, Key, Plugin};
 use crate::config::diagnostic::nearest;
 
 /// Columns of the text.
@@ -62,23 +62,15 @@ const ALL: &str = "`flowlog info` names all there are";
 fn overview() -> String {
     let mut text = String::from("Plugins, in the order in which they stand in a stack:\n\n");
     for plugin in catalog::PLUGINS {
-        text += &format!("  {:<10} {:<7} {}\n", plugin.name, role(plugin.role), plugin.summary);
+        text += &format!("  {:<10} {:<7} {}\n", plugin.name, plugin.role.name(), plugin.summary);
     }
     text += "\n`flowlog info PLUGIN` tells its keys.\n\nKeys of [global]:\n";
     text += &keys(catalog::GLOBAL);
     text
 }
 
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Source => "source",
-        Role::Filter => "filter",
-        Role::Sink => "sink",
-    }
-}
-
 fn details(plugin: &Plugin) -> String {
-    let mut text = format!("{} ({}): {}\n\n", plugin.name, role(plugin.role), plugin.summary);
+    let mut text = format!("{} ({}): {}\n\n", plugin.name, plugin.role.name(), plugin.summary);
     text += &list("Needs", plugin.needs);
     text += &list("Provides", plugin.provides);
     if plugin.keys.is_empty() {

@@ -12,6 +12,8 @@ mod list;
 mod masks;
 mod mass;
 mod metrics;
+mod migrating;
+mod nat_log;
 mod output;
 mod overrun;
 mod preexisting;
