@@ -120,4 +120,15 @@ mod tests {
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{names:?}");
         assert!(!names.contains(&"lost"), "a trace takes no table for the truth");
     }
+
+    /// In the table of what is seen when a connection never comes about.
+    #[test]
+    fn docs_debugging_explains_each_refusal() {
+        let page = include_str!("../../../../docs/debugging.md");
+        for name in Refusal::ALL.map(Refusal::name) {
+            let words = format!(" … cause={name}");
+            let told = page.lines().any(|line| line.starts_with("| `[") && line.contains(&words));
+            assert!(told, "docs/debugging.md has no row for cause={name}: say what to do about it");
+        }
+    }
 }
