@@ -52,6 +52,17 @@ pub enum ExpectAction {
     Destroy,
 }
 
+impl ExpectAction {
+    /// Its name in outputs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Update => "update",
+            Self::Destroy => "destroy",
+        }
+    }
+}
+
 /// An expectation: a connection that a helper foresees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {

@@ -73,6 +73,11 @@ impl Tuple {
         to_ip(self.family, &self.dst)
     }
 
+    /// Both `_l4` fields are ports.
+    pub fn has_ports(&self) -> bool {
+        matches!(self.proto, proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP)
+    }
+
     /// ICMP or ICMPv6 type; meaningless for other protocols.
     pub fn icmp_type(&self) -> u8 {
         self.dst_l4.to_be_bytes()[0]

@@ -2,6 +2,7 @@
 //! ulogd2's levels (1 debug, 3 info, 5 notice, 7 error, 8 fatal).
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -41,7 +42,7 @@ struct Output {
     /// Copy messages to standard error.
     verbose: bool,
     /// Messages that wait, while they would spoil a screen.
-    held: Option<Vec<(u8, String)>>,
+    held: Option<Waiting>,
 }
 
 enum Target {
@@ -110,25 +111,46 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
+/// Messages that wait, the last of them, and how many there were before.
+#[derive(Debug, Default)]
+struct Waiting {
+    last: VecDeque<(u8, String)>,
+    left_out: u64,
+}
+
+impl Waiting {
+    fn push(&mut self, level: u8, text: &str) {
+        if self.last.len() >= MOST_HELD {
+            self.last.pop_front();
+            self.left_out += 1;
+        }
+        self.last.push_back((level, text.to_owned()));
+    }
+}
+
 /// While it lives messages wait; they are written when it goes.
 #[derive(Debug)]
 pub(crate) struct Held(());
 
 /// Keeps messages from a terminal on which there is a screen.
 pub(crate) fn hold() -> Held {
-    with_output(|output| output.held = Some(Vec::new()));
+    with_output(|output| output.held = Some(Waiting::default()));
     Held(())
 }
 
 /// The last message that waits.
 pub(crate) fn last_held() -> Option<String> {
-    with_output(|output| output.held.as_ref()?.last().map(|(_, text)| text.clone()))?
+    with_output(|output| output.held.as_ref()?.last.back().map(|(_, text)| text.clone()))?
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         with_output(|output| {
-            for (level, text) in output.held.take().unwrap_or_default() {
+            let Waiting { last, left_out } = output.held.take().unwrap_or_default();
+            if left_out > 0 {
+                output.write(5, &format!("{left_out} messages before these are left out"));
+            }
+            for (level, text) in last {
                 output.write(level, &text);
             }
         });
@@ -174,11 +196,7 @@ impl Output {
             return;
         }
         if let Some(held) = &mut self.held {
-            // The oldest go where nobody will ever look.
-            if held.len() >= MOST_HELD {
-                held.remove(0);
-            }
-            held.push((level, text.to_owned()));
+            held.push(level, text);
             return;
         }
         let line = || format!("{} <{level}> {text}\n", Zoned::now().strftime("%a %b %e %T %Y"));

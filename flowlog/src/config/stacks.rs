@@ -208,7 +208,7 @@ fn sections_nobody_reads(document: &Document<'_>, ids: &[String], found: &mut Di
             );
         } else if ids.iter().any(|id| id == name) {
             if !found.readings.contains_key(&line) {
-                found.read(line, Reading::Unread("the stack that names it is not flowlog's"));
+                found.read(line, Reading::Unread("the stack that names it is left out"));
             }
         } else if disabled.contains(&name) {
             found.read(line, Reading::Unread("the stack that names it is commented out"));

@@ -3,7 +3,6 @@
 //! same members of a flow.
 
 use super::text::Text;
-use super::ulogd::action_name;
 use crate::event::{End, Expectation, Kinds, Lost, Witness};
 use crate::flow::{Counters, Flow, Netns, Tuple, names, proto};
 use crate::plugin::ip2str::{self, Addresses};
@@ -107,7 +106,7 @@ pub(super) fn flow(flow: &Flow, addresses: &Addresses, start: Option<u64>, out: 
 
 fn expectation(expectation: &Expectation, addresses: &Addresses, out: &mut Text) {
     let Expectation { action, tuple, master, helper, zone, netns } = expectation;
-    out.string("action", action_name(*action).as_bytes());
+    out.string("action", action.name().as_bytes());
     family_and_protocol(tuple, out);
     direction("orig", tuple, &addresses.orig, None, out);
     direction("master", master, &addresses.master, None, out);
@@ -149,7 +148,7 @@ pub(super) fn tuple(tuple: &Tuple, texts: &ip2str::Pair, out: &mut Text) {
     out.string("src", texts.src.as_bytes());
     out.string("dst", texts.dst.as_bytes());
     match tuple.proto {
-        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => {
+        _ if tuple.has_ports() => {
             out.number("sport", tuple.src_l4);
             out.number("dport", tuple.dst_l4);
         }

@@ -2,7 +2,7 @@
 //! and IP2STR there): flat, the same names in the same order.
 
 use super::text::Text;
-use crate::event::{ExpectAction, Expectation, Kinds, Lost};
+use crate::event::{Expectation, Kinds, Lost};
 use crate::flow::{Counters, Flow, Tuple, proto};
 use crate::plugin::clock::SECOND;
 use crate::plugin::ip2str::Addresses;
@@ -61,7 +61,7 @@ const REPLY: Names = Names {
 
 fn direction(names: &Names, tuple: &Tuple, counters: Option<Counters>, out: &mut Text) {
     out.number(names.protocol, tuple.proto);
-    if has_ports(tuple) {
+    if tuple.has_ports() {
         out.number(names.sport, tuple.src_l4);
         out.number(names.dport, tuple.dst_l4);
     }
@@ -69,10 +69,6 @@ fn direction(names: &Names, tuple: &Tuple, counters: Option<Counters>, out: &mut
         out.number(names.bytes, bytes);
         out.number(names.packets, packets);
     }
-}
-
-fn has_ports(tuple: &Tuple) -> bool {
-    matches!(tuple.proto, proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP)
 }
 
 /// Those of the original direction, and not those of ICMPv6.
@@ -125,17 +121,8 @@ fn expected(expectation: &Expectation, tag: Kinds, addresses: &Addresses, out: &
     out.number("oob.family", tuple.family as u8);
     out.number("oob.protocol", 0_u8);
     texts(addresses, out);
-    out.string("expect.action", action_name(*action).as_bytes());
+    out.string("expect.action", action.name().as_bytes());
     if let Some(helper) = helper {
         out.string("expect.helper", helper.as_bytes());
-    }
-}
-
-/// Its name in outputs.
-pub(super) fn action_name(action: ExpectAction) -> &'static str {
-    match action {
-        ExpectAction::New => "new",
-        ExpectAction::Update => "update",
-        ExpectAction::Destroy => "destroy",
     }
 }

@@ -221,7 +221,7 @@ mod tests {
             ]
         );
         assert_eq!(lines[10].what, "the stack that names it is commented out");
-        assert_eq!(lines[11].what, "the stack that names it is not flowlog's");
+        assert_eq!(lines[11].what, "the stack that names it is left out");
         assert!(lines[17].what.contains("is no number"), "{}", lines[17].what);
         assert_eq!(counts(&lines), "7 taken, 2 ignored, 5 unread, 2 note, 1 unknown, 1 error");
     }

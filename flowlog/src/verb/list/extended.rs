@@ -98,7 +98,7 @@ fn direction(
     )?;
     let (src, dst) = (tuple.src_l4, tuple.dst_l4);
     match tuple.proto {
-        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP => {
+        _ if tuple.has_ports() => {
             write!(f, " sport={src} dport={dst}")?;
         }
         proto::GRE => write!(f, " srckey=0x{src:x} dstkey=0x{dst:x}")?,

@@ -3,7 +3,6 @@
 use crate::event::{Event, Process};
 use crate::flow::names::protocol;
 use crate::flow::{Family, Netns, to_ip};
-use crate::verb::watch::filter::has_ports;
 use crate::verb::watch::line::{deleted_by, escaped};
 use crate::verb::watch::names::Names;
 
@@ -93,7 +92,7 @@ impl Keys {
         Self {
             source: Address(orig.family, orig.src),
             destination: Address(orig.family, orig.dst),
-            port: Port(orig.proto, has_ports(orig.proto).then_some(orig.dst_l4)),
+            port: Port(orig.proto, orig.has_ports().then_some(orig.dst_l4)),
             netns: event.flow.netns,
             process: event.end.as_ref().and_then(deleted_by).copied(),
         }

@@ -11,7 +11,7 @@ use crate::flow::Counters;
 use crate::verb::live::text::Text;
 use crate::verb::watch::colour::Paint;
 use crate::verb::watch::line::{
-    Endpoint, Seconds, Style, action_name, direction, escaped, surroundings, translation,
+    Endpoint, Seconds, Style, direction, escaped, surroundings, translation,
 };
 
 /// Nothing is known of it.
@@ -35,7 +35,7 @@ pub(super) fn line(told: &Told<'_>, style: &mut Style, callers: usize, line: &mu
         Subject::Expectation(expectation) => {
             let master = &expectation.master;
             direction(&expectation.tuple, line);
-            put(line, format_args!("{} master=", action_name(expectation.action)));
+            put(line, format_args!("{} master=", expectation.action.name()));
             Endpoint::src(master).push(line);
             line.push_str("→");
             Endpoint::dst(master).push(line);

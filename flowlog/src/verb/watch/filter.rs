@@ -3,7 +3,7 @@
 
 use crate::capture::filter::{Filter, Network};
 use crate::event::{Cause, Event, Expectation, Kinds};
-use crate::flow::{Tuple, proto};
+use crate::flow::Tuple;
 use crate::plugin::nfct;
 
 /// What the command line selects. An empty list selects everything.
@@ -90,16 +90,11 @@ impl Selection {
     /// Whether a port of one of these is selected.
     pub(in crate::verb) fn has_port(&self, tuples: [&Tuple; 2]) -> bool {
         let among = |tuple: &Tuple| {
-            has_ports(tuple.proto)
+            tuple.has_ports()
                 && [tuple.src_l4, tuple.dst_l4].iter().any(|port| self.ports.contains(port))
         };
         self.ports.is_empty() || tuples.into_iter().any(among)
     }
-}
-
-/// Whether both numbers of a tuple are ports.
-pub(in crate::verb) fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP)
 }
 
 fn both_families(networks: &[Network], no_v4: &str) -> Vec<Network> {
@@ -119,6 +114,7 @@ fn both_families(networks: &[Network], no_v4: &str) -> Vec<Network> {
 mod tests {
     use super::super::tests::{ended, expectation, tcp, udp6};
     use super::*;
+    use crate::flow::proto;
 
     fn all() -> Selection {
         let kinds = Kinds::NEW | Kinds::UPDATE | Kinds::DESTROY | Kinds::EXPECT;

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::line::{action_name, deleted_by, tag_names};
+use super::line::{deleted_by, tag_names};
 use super::names::Named;
 use super::view::Shown;
 use crate::event::{End, Expectation, Kinds, Lost, Witness};
@@ -57,7 +57,7 @@ pub(in crate::verb) fn expectation(
     let Expectation { action, tuple, master, zone, helper, netns: _ } = expectation;
     let mut object = front(Kinds::EXPECT, at);
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
-    put("action", json!(action_name(*action)));
+    put("action", json!(action.name()));
     put("expected", list::direction(tuple));
     put("master", list::direction(master));
     put("zone", json!(zone));

@@ -6,10 +6,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::colour::Paint;
-use super::filter::has_ports;
 use super::names::Named;
 use super::view::Shown;
-use crate::event::{Cause, End, ExpectAction, Expectation, Kinds, Lost, Process, Witness};
+use crate::event::{Cause, End, Expectation, Kinds, Lost, Process, Witness};
 use crate::flow::names::{protocol, state};
 use crate::flow::{Counters, Family, Flow, HelperName, Status, Tuple, proto};
 use crate::plugin::clock::{PerSecond, SECOND};
@@ -95,7 +94,7 @@ impl Style {
         line.push(b' ');
         direction(tuple, line);
         line.push(b' ');
-        line.push_str(action_name(*action));
+        line.push_str(action.name());
         line.push_str(" master=");
         Endpoint::src(master).push(line);
         line.push_str("→");
@@ -193,15 +192,6 @@ fn push_names(kinds: Kinds, line: &mut Text) {
     }
 }
 
-/// What happened to an expectation.
-pub(in crate::verb) fn action_name(action: ExpectAction) -> &'static str {
-    match action {
-        ExpectAction::New => "new",
-        ExpectAction::Update => "update",
-        ExpectAction::Destroy => "destroy",
-    }
-}
-
 /// Of protocols without a state how far the flow has come.
 pub(in crate::verb) fn state_of(flow: &Flow) -> &'static str {
     let told = flow.l4_state.and_then(|value| state(flow.orig.proto, value));
@@ -257,11 +247,11 @@ pub(in crate::verb) struct Endpoint<'a>(Family, &'a [u8; 16], Option<u16>);
 
 impl<'a> Endpoint<'a> {
     pub(in crate::verb) fn src(tuple: &'a Tuple) -> Self {
-        Self(tuple.family, &tuple.src, has_ports(tuple.proto).then_some(tuple.src_l4))
+        Self(tuple.family, &tuple.src, tuple.has_ports().then_some(tuple.src_l4))
     }
 
     pub(in crate::verb) fn dst(tuple: &'a Tuple) -> Self {
-        Self(tuple.family, &tuple.dst, has_ports(tuple.proto).then_some(tuple.dst_l4))
+        Self(tuple.family, &tuple.dst, tuple.has_ports().then_some(tuple.dst_l4))
     }
 }
 

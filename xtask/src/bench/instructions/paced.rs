@@ -3,11 +3,12 @@
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::NOBODY;
+
 /// Events per second, and instructions that the guest's processor executes in one.
 const EVENTS: f64 = 10_000.0;
 const CORE: f64 = 1e9;
-/// Who stands for nobody, and who for the daemon alone.
-const NOBODY: &str = "nobody";
+/// Who stands for the daemon alone.
 const DAEMON: &str = "daemon";
 
 /// Instructions for each event.
