@@ -70,6 +70,7 @@ fn main() -> anyhow::Result<()> {
     ] {
         cases.insert(name.to_owned(), throughput(directory.path(), keys, sink, &events)?);
     }
+    cases.insert("sqlite3".to_owned(), database(directory.path(), &events)?);
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", serde_json::Value::Object(cases))?;
     Ok(())
@@ -142,6 +143,40 @@ fn throughput(
     }))
 }
 
+/// Rows of flowlog's own tables, a flow each, into a database in the directory.
+fn database(directory: &Path, events: &[u8]) -> anyhow::Result<serde_json::Value> {
+    let file = directory.join("flowlog.conf");
+    let db = directory.join("flow.db");
+    let text = format!(
+        "[global]\nstack=ct1:NFCT,db1:SQLITE3\n[ct1]\nevent_mask=1\nhash_enable=0\n\
+         [db1]\ndb={db:?}\n"
+    );
+    fs::write(&file, text)?;
+    let stats = Stats::default();
+    let mut source = replay::source(&file, many_flows(events, scattered)?, &stats)?;
+    let start = (Instant::now(), processor_time()?);
+    while start.0.elapsed() < DURATION {
+        round(&mut source)?;
+    }
+    // With what was left to the end: the log is brought into the database.
+    source.stacks.close();
+    let (took, cpu) = (start.0.elapsed(), processor_time()? - start.1);
+    let rows = stats.get(Counter::Sqlite3Records);
+    Ok(serde_json::json!({
+        "rows": rows,
+        "rows_per_second": (rows as f64 / took.as_secs_f64()).round(),
+        "cpu_microseconds_per_row": cpu.as_secs_f64() * 1e6 / rows as f64,
+        "bytes_per_row": fs::metadata(&db)?.len() as f64 / rows as f64,
+        "lost": stats.get(Counter::Sqlite3LostRecords),
+        "repeated": stats.get(Counter::Sqlite3RepeatedRecords),
+    }))
+}
+
+/// Time that this process has had of processors.
+fn processor_time() -> anyhow::Result<Duration> {
+    Ok(nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
+}
+
 /// Takes the whole recording down the stacks.
 fn round(source: &mut Source) -> anyhow::Result<()> {
     while source.drain(BATCH)?.drained == Drained::More {
@@ -155,7 +190,7 @@ fn round(source: &mut Source) -> anyhow::Result<()> {
 fn memory(directory: &Path, events: &[u8]) -> anyhow::Result<serde_json::Value> {
     let keys = format!("hash_enable=1\nhash_max_entries={FLOWS}");
     let stats = Stats::default();
-    let flows = many_flows(events)?;
+    let flows = many_flows(events, u32::to_be_bytes)?;
     let mut source = replay::source(&configuration(directory, &keys, LINES)?, flows, &stats)?;
     let before = resident()?;
     round(&mut source)?;
@@ -167,8 +202,13 @@ fn memory(directory: &Path, events: &[u8]) -> anyhow::Result<serde_json::Value> 
     }))
 }
 
+/// An address for each number, with those of neighbours far apart.
+fn scattered(number: u32) -> [u8; 4] {
+    number.wrapping_mul(0x9e37_79b1).to_be_bytes()
+}
+
 /// The first NEW message over IPv4, with as many source addresses.
-fn many_flows(events: &[u8]) -> anyhow::Result<Vec<u8>> {
+fn many_flows(events: &[u8], address: fn(u32) -> [u8; 4]) -> anyhow::Result<Vec<u8>> {
     /// Of the IPv4 source address: the headers of message, family, tuple,
     /// addresses and attribute stand before it.
     const SOURCE: usize = 16 + 4 + 4 + 4 + 4;
@@ -177,7 +217,7 @@ fn many_flows(events: &[u8]) -> anyhow::Result<Vec<u8>> {
     let message = messages.find(is_new_v4).context("no NEW message over IPv4 was recorded")?.bytes;
     let mut flows = message.repeat(FLOWS as usize);
     for (number, flow) in flows.chunks_exact_mut(message.len()).enumerate() {
-        flow[SOURCE..SOURCE + 4].copy_from_slice(&(number as u32).to_be_bytes());
+        flow[SOURCE..SOURCE + 4].copy_from_slice(&address(number as u32));
     }
     Ok(flows)
 }

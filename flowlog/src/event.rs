@@ -183,6 +183,18 @@ pub enum Witness {
     Healed,
 }
 
+impl Witness {
+    /// Its name in outputs; none where nothing was compared.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Single => None,
+            Self::Both => Some("both"),
+            Self::Ebpf => Some("ebpf"),
+            Self::Healed => Some("healed"),
+        }
+    }
+}
+
 /// One conntrack event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {

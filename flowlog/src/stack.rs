@@ -9,6 +9,7 @@ use crate::config;
 use crate::plugin::json::Json;
 use crate::plugin::logemu::LogEmu;
 use crate::plugin::output::{Destination, Output};
+use crate::plugin::sqlite3::Sqlite3;
 use crate::plugin::syslog::Syslog;
 use crate::plugin::{Body, Downstream, Item, Scratch, printflow};
 use crate::stats::Stats;
@@ -20,6 +21,7 @@ enum Stage {
     LogEmu(Box<LogEmu>),
     Syslog(Box<Syslog>),
     Json(Box<Json>),
+    Sqlite3(Box<Sqlite3>),
 }
 
 /// The plugins behind a source, in order.
@@ -55,6 +57,7 @@ impl Stack {
                 }
                 Stage::LogEmu(_) | Stage::Syslog(_) => {}
                 Stage::Json(sink) => sink.push(item, scratch),
+                Stage::Sqlite3(sink) => sink.push(item, scratch),
             }
         }
     }
@@ -64,6 +67,7 @@ impl Stack {
             Stage::LogEmu(sink) => Some(sink.output()),
             Stage::Syslog(sink) => Some(sink.output()),
             Stage::Json(sink) => Some(sink.output()),
+            Stage::Sqlite3(sink) => Some(sink.output()),
             Stage::Ip2Str | Stage::PrintFlow(_) => None,
         })
     }
@@ -73,6 +77,7 @@ impl Stack {
             Stage::LogEmu(sink) => Some(sink.output_mut()),
             Stage::Syslog(sink) => Some(sink.output_mut()),
             Stage::Json(sink) => Some(sink.output_mut()),
+            Stage::Sqlite3(sink) => Some(sink.output_mut()),
             Stage::Ip2Str | Stage::PrintFlow(_) => None,
         })
     }
@@ -94,6 +99,9 @@ fn start(stage: &config::Stage, host: &str, stats: &Stats) -> anyhow::Result<Sta
         config::Stage::Json(settings) => {
             let sink = Json::open(settings, stats);
             Stage::Json(Box::new(sink.map_err(|error| no_output(&settings.output, &error))?))
+        }
+        config::Stage::Sqlite3(settings) => {
+            Stage::Sqlite3(Box::new(Sqlite3::open(settings, stats)?))
         }
     })
 }

@@ -104,11 +104,21 @@ pub enum Counter {
     SyslogReconnects,
     /// Messages sent once more: nobody had confirmed them when a connection broke.
     SyslogRepeatedMessages,
+    /// Rows that SQLITE3 has written.
+    Sqlite3Records,
+    /// Transactions, and attempts to open the database, that failed and were
+    /// tried again.
+    Sqlite3WriteErrors,
+    /// Records lost because `buffer_max_bytes` was reached, or the table does not
+    /// take them.
+    Sqlite3LostRecords,
+    /// Records that stood in the database already.
+    Sqlite3RepeatedRecords,
 }
 
 impl Counter {
     /// All counters, in the order of reports.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 48] = [
         Self::NetlinkMessages,
         Self::NetlinkLost,
         Self::NetlinkOverruns,
@@ -153,6 +163,10 @@ impl Counter {
         Self::SyslogLostMessages,
         Self::SyslogReconnects,
         Self::SyslogRepeatedMessages,
+        Self::Sqlite3Records,
+        Self::Sqlite3WriteErrors,
+        Self::Sqlite3LostRecords,
+        Self::Sqlite3RepeatedRecords,
     ];
 
     /// Its name in reports.
@@ -202,6 +216,10 @@ impl Counter {
             Self::SyslogLostMessages => "syslog.lost_messages",
             Self::SyslogReconnects => "syslog.reconnects",
             Self::SyslogRepeatedMessages => "syslog.repeated_messages",
+            Self::Sqlite3Records => "sqlite3.records",
+            Self::Sqlite3WriteErrors => "sqlite3.write_errors",
+            Self::Sqlite3LostRecords => "sqlite3.lost_records",
+            Self::Sqlite3RepeatedRecords => "sqlite3.repeated_records",
         }
     }
 
@@ -221,7 +239,10 @@ impl Counter {
             | Self::EbpfMalformed
             | Self::JsonRecords
             | Self::JsonLostRecords
-            | Self::JsonRepeatedRecords => "records",
+            | Self::JsonRepeatedRecords
+            | Self::Sqlite3Records
+            | Self::Sqlite3LostRecords
+            | Self::Sqlite3RepeatedRecords => "records",
             Self::EbpfFaults => "faults",
             Self::EbpfLostNotices => "notices",
             Self::CrosscheckLagMedian | Self::CrosscheckLagP99 | Self::CrosscheckLagMax => {
@@ -242,7 +263,10 @@ impl Counter {
             Self::FlowsTableFull | Self::FlowsVanished => "flows",
             Self::LogemuLines | Self::LogemuLostLines => "lines",
             Self::LogemuBytes | Self::JsonBytes | Self::SyslogBytes => "bytes",
-            Self::LogemuWriteErrors | Self::JsonWriteErrors | Self::SyslogWriteErrors => "errors",
+            Self::LogemuWriteErrors
+            | Self::JsonWriteErrors
+            | Self::SyslogWriteErrors
+            | Self::Sqlite3WriteErrors => "errors",
             Self::JsonReconnects | Self::SyslogReconnects => "reconnects",
         }
     }
@@ -260,6 +284,7 @@ struct Shared {
     crosscheck: Cell<bool>,
     json: Cell<bool>,
     syslog: Cell<bool>,
+    sqlite3: Cell<bool>,
 }
 
 /// The value of each counter; arrays as long as this have no default.
@@ -320,6 +345,11 @@ impl Stats {
         self.0.syslog.set(true);
     }
 
+    /// There is a SQLITE3 sink: reports tell `sqlite3.*` from now on.
+    pub fn use_sqlite3(&self) {
+        self.0.sqlite3.set(true);
+    }
+
     /// Whether anything is there that counts it.
     pub fn uses(&self, counter: Counter) -> bool {
         match counter.name().split_once('.') {
@@ -327,6 +357,7 @@ impl Stats {
             Some(("crosscheck", _)) => self.uses_crosscheck(),
             Some(("json", _)) => self.0.json.get(),
             Some(("syslog", _)) => self.0.syslog.get(),
+            Some(("sqlite3", _)) => self.0.sqlite3.get(),
             _ => true,
         }
     }
@@ -379,6 +410,7 @@ mod tests {
         assert!(!stats.totals().any(|l| l.contains("json.") || l.contains("syslog.")));
         stats.use_json();
         stats.use_syslog();
+        stats.use_sqlite3();
         assert_eq!(stats.totals().count(), Counter::ALL.len() + Check::ALL.len());
     }
 }

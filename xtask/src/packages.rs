@@ -23,14 +23,17 @@ pub(crate) const LAB: &[Program] = &[
 pub(crate) const TESTS: &[Program] = &[
     ("ulogd", "ulogd2"),
     (ULOGD_JSON, "ulogd2-json"),
+    (ULOGD_SQLITE3, "ulogd2-sqlite3"),
+    ("sqlite3", "sqlite3"),
     ("rsyslogd", "rsyslog"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("strace", "strace"),
     ("jq", "jq"),
 ];
-/// No program, but a plugin of one, in the directory that ulogd2 has on each system.
+/// No programs, but plugins of one, in the directory that ulogd2 has on each system.
 const ULOGD_JSON: &str = "ulogd_output_JSON.so";
+const ULOGD_SQLITE3: &str = "ulogd_output_SQLITE3.so";
 const PLUGINS: [&str; 5] = [
     "/usr/lib/x86_64-linux-gnu/ulogd",
     "/usr/lib/aarch64-linux-gnu/ulogd",
@@ -56,6 +59,7 @@ pub(crate) const DIST: &[Program] = &[
     ("dpkg-parsechangelog", "dpkg-dev"),
     ("dpkg-shlibdeps", "dpkg-dev"),
     ("gzip", "gzip"),
+    ("musl-gcc", "musl-tools"),
     ("objdump", "binutils"),
     ("tar", "tar"),
 ];

@@ -34,7 +34,7 @@ impl Capture for Replay {
         let rest = &self.bytes[self.position..];
         let mut messages = 0;
         let mut taken = 0;
-        for message in Messages::new(rest).take(budget) {
+        for (message, now) in Messages::new(rest).take(budget).zip(now..) {
             messages += 1;
             match message {
                 Ok(message) => {

@@ -2,9 +2,13 @@
 //! provides, and every key with its default. One list for the parser, for
 //! `flowlog info`, for docs/keys.md and for the test of `conf/flowlog.conf`.
 
-use self::keys::{JSON, LOGEMU, NFCT, PRINTFLOW, SYSLOG};
+use self::{
+    keys::NFCT,
+    sinks::{JSON, LOGEMU, PRINTFLOW, SQLITE3, SYSLOG},
+};
 
 mod keys;
+mod sinks;
 
 /// A key of a section.
 #[derive(Clone, Copy, Debug)]
@@ -203,6 +207,14 @@ pub const PLUGINS: &[Plugin] = &[
         provides: &[],
         keys: JSON,
     },
+    Plugin {
+        name: "SQLITE3",
+        role: Role::Sink,
+        summary: "rows of a SQLite database in a file",
+        needs: &[],
+        provides: &[],
+        keys: SQLITE3,
+    },
 ];
 
 const ADDRESS_TEXTS: &[&str] =
@@ -214,7 +226,7 @@ pub const FOREIGN_SOURCES: &[&str] = &["NFLOG", "ULOG", "UNIXSOCK", "NFACCT"];
 /// Plugins of ulogd2 that flowlog does not have.
 pub const FOREIGN_PLUGINS: &[&str] = &[
     "BASE", "IFINDEX", "HWHDR", "PWSNIFF", "MARK", "IP2BIN", "IP2HBIN", "PRINTPKT", "GPRINT",
-    "OPRINT", "XML", "NACCT", "SQLITE3", "MYSQL", "PGSQL", "DBI", "IPFIX", "GRAPHITE", "PCAP",
+    "OPRINT", "XML", "NACCT", "MYSQL", "PGSQL", "DBI", "IPFIX", "GRAPHITE", "PCAP",
 ];
 
 /// The plugin of that name.

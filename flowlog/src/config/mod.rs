@@ -21,7 +21,7 @@ use self::values::Values;
 use crate::capture::crosscheck::Settings as Crosscheck;
 use crate::capture::filter::Filter;
 use crate::event::Kinds;
-use crate::plugin::{json, logemu, nfct, printflow, syslog};
+use crate::plugin::{json, logemu, nfct, printflow, sqlite3, syslog};
 
 mod capture;
 pub mod catalog;
@@ -127,6 +127,8 @@ pub enum Stage {
     Syslog(syslog::Settings),
     /// Objects to a file or a socket.
     Json(json::Settings),
+    /// Rows of a database.
+    Sqlite3(sqlite3::Settings),
 }
 
 /// What came of reading a configuration.

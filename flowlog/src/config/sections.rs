@@ -61,7 +61,7 @@ pub(super) fn section<'a>(
         None => Vec::new(),
     };
     // Plugins without keys in ulogd2 have no section there.
-    if matches!(plugin.name, "NFCT" | "LOGEMU" | "JSON") {
+    if matches!(plugin.name, "NFCT" | "LOGEMU" | "JSON" | "SQLITE3") {
         found.note(
             *line,
             format!(

@@ -131,6 +131,22 @@ fn socket_path(path: &str) -> Result<PathBuf, String> {
     Ok(path.into())
 }
 
+pub(super) fn sqlite3(
+    document: &Document<'_>,
+    element: &Element,
+    found: &mut Diagnostics,
+) -> sqlite3::Settings {
+    let values = section(document, element, found);
+    // Said, and without effect, as in ulogd2.
+    values.integer("buffer", i64::from(i32::MIN)..=i64::from(u32::MAX), found);
+    sqlite3::Settings {
+        db: text(&values, element, "db", found).into(),
+        table: text(&values, element, "table", found).to_owned(),
+        sync: values.switch("sync", found).unwrap_or(false),
+        buffer_max: buffer_max(&values, found),
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     File,

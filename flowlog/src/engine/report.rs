@@ -51,6 +51,10 @@ fn stuck(sink: &Output) -> String {
     let (what, remedy) = match sink {
         Output::File(_) => ("written", "make room or move the file and send SIGHUP"),
         Output::Socket(_) => ("reached", "start what listens there, or name another place"),
+        Output::Database(database) => {
+            let why = database.failure().map(ToString::to_string).unwrap_or_default();
+            return format!("{sink} cannot be written: {why}; {waiting} of {limit} bytes wait\n");
+        }
     };
     format!("{sink} cannot be {what}: {waiting} of {limit} bytes wait; {remedy}\n")
 }

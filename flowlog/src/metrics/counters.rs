@@ -52,6 +52,10 @@ pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
         Counter::SyslogLostMessages => (Family::LostLines, &["syslog"]),
         Counter::SyslogReconnects => (Family::Reconnects, &["syslog"]),
         Counter::SyslogRepeatedMessages => (Family::RepeatedLines, &["syslog"]),
+        Counter::Sqlite3Records => (Family::WrittenLines, &["sqlite3"]),
+        Counter::Sqlite3WriteErrors => (Family::WriteErrors, &["sqlite3"]),
+        Counter::Sqlite3LostRecords => (Family::LostLines, &["sqlite3"]),
+        Counter::Sqlite3RepeatedRecords => (Family::RepeatedLines, &["sqlite3"]),
     }
 }
 
@@ -112,6 +116,7 @@ mod tests {
         stats.use_crosscheck();
         stats.use_json();
         stats.use_syslog();
+        stats.use_sqlite3();
         let both = page(&stats);
         for line in [
             format!("{lost}\"ebpf\",kind=\"new\"}} 4\n"),

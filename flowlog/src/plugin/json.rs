@@ -13,7 +13,7 @@ use super::{Body, Item, Scratch};
 use crate::flow::{Flow, Tuple};
 use crate::stats::{Counter, Stats};
 
-mod full;
+pub(super) mod full;
 mod text;
 mod ulogd;
 

@@ -12,6 +12,8 @@ pub mod logemu;
 pub mod nfct;
 pub mod output;
 pub mod printflow;
+pub mod record_id;
+pub mod sqlite3;
 pub mod syslog;
 
 /// What a source hands down its stacks.

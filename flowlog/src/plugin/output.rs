@@ -1,4 +1,4 @@
-//! Where sinks write: files and sockets. What cannot be written waits; what
+//! Where sinks write: files, sockets and databases. What cannot be written waits; what
 //! waits is bounded; what is lost is counted. Whole records only.
 
 use std::fmt;
@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::database::DatabaseOutput;
 use self::file::FileOutput;
 pub use self::peer::Address;
 use self::socket::SocketOutput;
@@ -13,6 +14,7 @@ use crate::stats::{Counter, Stats};
 
 mod append;
 mod backlog;
+pub mod database;
 pub mod file;
 mod peer;
 mod socket;
@@ -70,12 +72,14 @@ pub struct SocketTally {
     pub repeated: Counter,
 }
 
-/// An open file or a connection, with what waits for it.
+/// An open file, a connection or a database, with what waits for it.
 pub enum Output {
     /// A file.
     File(FileOutput),
     /// A socket.
     Socket(SocketOutput),
+    /// A database in a file.
+    Database(Box<DatabaseOutput>),
 }
 
 impl Output {
@@ -102,6 +106,7 @@ impl Output {
         match self {
             Self::File(file) => file.push(front, rest),
             Self::Socket(socket) => socket.push(front, rest),
+            Self::Database(database) => database.push(front, rest),
         }
     }
 
@@ -110,6 +115,7 @@ impl Output {
         match self {
             Self::File(file) => file.flush(),
             Self::Socket(socket) => socket.flush(),
+            Self::Database(database) => database.flush(),
         }
     }
 
@@ -118,6 +124,7 @@ impl Output {
         match self {
             Self::File(file) => file.retry_in(),
             Self::Socket(socket) => socket.retry_in(),
+            Self::Database(database) => database.retry_in(),
         }
     }
 
@@ -126,6 +133,7 @@ impl Output {
         match self {
             Self::File(file) => file.close(),
             Self::Socket(socket) => socket.close(),
+            Self::Database(database) => database.close(),
         }
     }
 
@@ -135,6 +143,7 @@ impl Output {
         match self {
             Self::File(file) => file.reopen(),
             Self::Socket(socket) => socket.reopen(),
+            Self::Database(database) => database.reopen(),
         }
     }
 
@@ -143,32 +152,36 @@ impl Output {
         match self {
             Self::File(file) => file.fill(),
             Self::Socket(socket) => socket.fill(),
+            Self::Database(database) => database.fill(),
         }
     }
 
-    /// The file cannot be written, or the peer cannot be reached.
+    /// The file or the database cannot be written, or the peer cannot be reached.
     pub fn is_failing(&self) -> bool {
         match self {
             Self::File(file) => file.is_failing(),
             Self::Socket(socket) => socket.is_failing(),
+            Self::Database(database) => database.failure().is_some(),
         }
     }
 
-    /// Hands the file to a user, see [`FileOutput::give_to`].
+    /// Hands a file to a user, see [`FileOutput::give_to`].
     pub fn give_to(&self, uid: nix::unistd::Uid, gid: nix::unistd::Gid) {
         match self {
             Self::File(file) => file.give_to(uid, gid),
             Self::Socket(_) => {}
+            Self::Database(database) => database.give_to(uid, gid),
         }
     }
 }
 
-/// The file's full path, or the peer's address.
+/// The full path of the file or the database, or the peer's address.
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file) => file.path().display().fmt(f),
             Self::Socket(socket) => socket.address().fmt(f),
+            Self::Database(database) => database.path().display().fmt(f),
         }
     }
 }

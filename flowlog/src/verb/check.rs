@@ -15,6 +15,7 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::{self, Config, Source, Stage};
 use crate::kernel::{self, Finding, State};
 use crate::plugin::output::{Address, Destination};
+use crate::plugin::sqlite3::{self, Schema};
 
 use self::lines::Judged;
 
@@ -89,6 +90,7 @@ fn files(config: &Config) -> Vec<Finding> {
             Stage::LogEmu(settings) => Some(file(&settings.file)),
             Stage::Syslog(settings) => destination(&settings.output.destination),
             Stage::Json(settings) => destination(&settings.output.destination),
+            Stage::Sqlite3(settings) => Some(database(&settings.db, &settings.table)),
             Stage::Ip2Str | Stage::PrintFlow(_) => None,
         };
         findings.extend(finding.filter(|finding| !findings.contains(finding)));
@@ -117,6 +119,32 @@ fn socket(path: &Path) -> Finding {
         }
         Ok(_) => Finding::problem(NAME, format!("{shown} is no socket"), "name another one"),
         Err(error) => Finding::warning(NAME, format!("{shown} is not there: {error}"), REMEDY),
+    }
+}
+
+/// A file with files beside it, and which tables of it are written.
+fn database(path: &Path, table: &str) -> Finding {
+    const NAME: &str = "database";
+    let file = file(path);
+    if file.state == State::Problem || !path.metadata().is_ok_and(|found| found.len() > 0) {
+        return Finding { name: NAME, ..file };
+    }
+    let shown = path.display();
+    match sqlite3::look(path, table) {
+        Ok(Schema::Ulogd(found)) => Finding::ok(
+            NAME,
+            format!("{shown}: the {} columns of its table {table} are written", found.columns()),
+        ),
+        Ok(Schema::Own) if table.is_empty() => Finding::ok(NAME, file.what),
+        Ok(Schema::Own) => Finding::warning(
+            NAME,
+            format!("{shown} has no table {table}: flowlog's own tables are written"),
+            "make the table if you want it, or remove `table=`",
+        ),
+        Err(failure) => {
+            let (what, remedy) = failure.parts();
+            Finding::problem(NAME, format!("{shown} cannot be used: {what}"), remedy)
+        }
     }
 }
 

@@ -85,10 +85,11 @@ fn details(plugin: &Plugin) -> String {
 }
 
 /// The stacks of the examples; the first that has the plugin is shown.
-const STACKS: [&str; 3] = [
+const STACKS: [&str; 4] = [
     "ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU",
     "ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,sys1:SYSLOG",
     "ct1:NFCT,ip2str1:IP2STR,json1:JSON",
+    "ct1:NFCT,db1:SQLITE3",
 ];
 
 /// A stack, and the plugin's section.

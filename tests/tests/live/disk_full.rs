@@ -20,27 +20,29 @@ use super::burst_lines;
 const DISK: usize = 64 << 10;
 
 /// A small file system of its own, unmounted on drop.
-struct SmallDisk {
+pub(super) struct SmallDisk {
     dir: TempDir,
+    size: usize,
 }
 
 impl SmallDisk {
-    fn new() -> Result<Self> {
+    /// One of so many bytes.
+    pub(super) fn new(size: usize) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("flowlog-disk-").tempdir()?;
-        let size = format!("size={DISK}");
-        mount(Some("flowlog-test"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some(&*size))
+        let option = format!("size={size}");
+        mount(Some("flowlog-test"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some(&*option))
             .context("mounting a tmpfs")?;
-        Ok(Self { dir })
+        Ok(Self { dir, size })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Fills it with a file but for less than `room` bytes.
-    fn fill(&self, room: usize) -> Result<PathBuf> {
+    /// Fills it, if it is empty, with a file but for less than `room` bytes.
+    pub(super) fn fill(&self, room: usize) -> Result<PathBuf> {
         let path = self.path("filler");
-        File::create(&path)?.write_all(&vec![0; DISK - room])?;
+        File::create(&path)?.write_all(&vec![0; self.size - room])?;
         Ok(path)
     }
 }
@@ -70,7 +72,7 @@ fn lines_wait_for_room_unsynced() -> Result<()> {
 /// 200 lines are more than the room left and less than the disk holds without the filler.
 fn lines_wait_for_room(sync: &str) -> Result<()> {
     let single = SingleNs::new()?;
-    let disk = SmallDisk::new()?;
+    let disk = SmallDisk::new(DISK)?;
     let log = disk.path("flows.log");
     let filler = disk.fill(8192)?;
     let text = config("event_mask=1\nhash_enable=0", sync)
@@ -96,7 +98,7 @@ fn lines_wait_for_room(sync: &str) -> Result<()> {
 #[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
 fn a_full_buffer_counts_its_losses() -> Result<()> {
     let single = SingleNs::new()?;
-    let disk = SmallDisk::new()?;
+    let disk = SmallDisk::new(DISK)?;
     let log = disk.path("flows.log");
     let filler = disk.fill(8192)?;
     let text = config("event_mask=1\nhash_enable=0", "sync=1\nbuffer_max_bytes=4096")

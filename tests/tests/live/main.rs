@@ -18,6 +18,7 @@ mod output;
 mod overrun;
 mod preexisting;
 mod signals;
+mod sqlite3;
 mod sync;
 mod syslog;
 mod top;

@@ -37,14 +37,16 @@ impl Decoder {
     }
 
     /// Decodes datagrams that were received at `now` (nanoseconds since the
-    /// epoch), and hands everything on.
+    /// epoch), and hands everything on. Where the kernel tells no time each has
+    /// one of its own, a nanosecond after the one before: so they stay in order
+    /// wherever they are sorted, and no two records of a flow have the same.
     pub(super) fn datagrams<'a>(
         &mut self,
         datagrams: impl Iterator<Item = Datagram<'a>>,
         now: u64,
         sink: &mut dyn RecordSink,
     ) {
-        for datagram in datagrams {
+        for (datagram, now) in datagrams.zip(now..) {
             if datagram.cut {
                 self.malformed(DecodeError::Cut);
             } else {

@@ -14,6 +14,23 @@ fn json(keys: &str) -> json::Settings {
     settings.clone()
 }
 
+fn sqlite3(keys: &str) -> sqlite3::Settings {
+    let config = good(&text("d:SQLITE3", &format!("[d]\n{keys}")));
+    let Some(Stage::Sqlite3(settings)) = config.stacks[0].stages.last() else { panic!() };
+    settings.clone()
+}
+
+#[test]
+fn a_section_of_ulogd_for_sqlite3_means_the_same() {
+    let settings = sqlite3("table=\"ulog_ct\"\ndb=\"/var/log/ulogd.sqlite3db\"\nbuffer=200");
+    assert_eq!(settings.db, PathBuf::from("/var/log/ulogd.sqlite3db"));
+    assert_eq!((settings.table.as_str(), settings.sync), ("ulog_ct", false));
+    let settings = sqlite3("sync=1\nbuffer_max_bytes=4096");
+    assert_eq!(settings.db, PathBuf::from("/var/log/flowlog/flowlog.db"));
+    assert_eq!((settings.table.as_str(), settings.sync), ("", true));
+    assert_eq!(settings.buffer_max, 4096);
+}
+
 fn syslog(keys: &str) -> syslog::Settings {
     let config = good(&text("i:IP2STR,p:PRINTFLOW,s:SYSLOG", &format!("[s]\n{keys}")));
     let Some(Stage::Syslog(settings)) = config.stacks[0].stages.last() else { panic!() };

@@ -9,7 +9,7 @@ use crate::plugin::ip2str::{self, Addresses};
 use crate::plugin::{Body, Item};
 
 /// Names of kinds, in the order in which they are written.
-const KINDS: [(Kinds, &str); 8] = [
+pub(in crate::plugin) const KINDS: [(Kinds, &str); 8] = [
     (Kinds::NEW, "new"),
     (Kinds::UPDATE, "update"),
     (Kinds::DESTROY, "destroy"),
@@ -186,13 +186,9 @@ fn how(how: &End, out: &mut Text) {
 }
 
 fn witness(witness: Witness, out: &mut Text) {
-    let name = match witness {
-        Witness::Single => return,
-        Witness::Both => "both",
-        Witness::Ebpf => "ebpf",
-        Witness::Healed => "healed",
-    };
-    out.string("witness", name.as_bytes());
+    if let Some(name) = witness.name() {
+        out.string("witness", name.as_bytes());
+    }
 }
 
 fn optional(name: &str, value: Option<impl Into<u64>>, out: &mut Text) {

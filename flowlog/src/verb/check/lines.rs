@@ -131,6 +131,14 @@ fn written(stack: &Stack) -> String {
         Some(Stage::Json(settings)) => {
             format!("as a JSON object to {}", place(&settings.output.destination))
         }
+        Some(Stage::Sqlite3(settings)) if settings.table.is_empty() => {
+            format!("as a row of the database {}", settings.db.display())
+        }
+        Some(Stage::Sqlite3(settings)) => format!(
+            "as a row of the table {} of the database {}",
+            settings.table,
+            settings.db.display()
+        ),
         Some(Stage::Ip2Str | Stage::PrintFlow(_)) | None => "to nobody".to_owned(),
     }
 }

@@ -1,0 +1,167 @@
+//! The keys of PRINTFLOW and of the sinks on this host, each plugin's in the
+//! order in which they are told.
+
+use super::{Key, key};
+
+pub(super) const PRINTFLOW: &[Key] = &[
+    key(
+        "icmp_labels",
+        "`ulogd` or `fixed`",
+        "ulogd",
+        "ulogd: TYPE= holds the ICMP code and CODE= the type, as ulogd2 writes them; fixed: the \
+         right way round",
+    ),
+    key(
+        "ports",
+        "`ulogd` or `all`",
+        "ulogd",
+        "all: SPT= and DPT= for SCTP, DCCP and UDP-Lite, TYPE= and CODE= for ICMPv6 too",
+    ),
+    key(
+        "loss_lines",
+        "switch",
+        "1",
+        "1: a loss of events stands in the log as a line `[LOST] EVENTS=number SOURCE=capture`; \
+         0: it is counted and told in the daemon's own log only",
+    ),
+    key(
+        "extras",
+        "switch",
+        "0",
+        "1: lines go on with what ulogd2 does not know of, where it is known: `CAUSE=` at the \
+         end of a flow, with `PORTID=`, `PID=` and `COMM=` of the process that deleted it, \
+         `NETNS=`, the inode number of the namespace, `ID=`, the kernel's id of an eBPF flow that \
+         netlink told too, and `HEALED=1` where the first source had missed it; 0: lines are \
+         those of ulogd2",
+    ),
+];
+
+pub(super) const LOGEMU: &[Key] = &[
+    key("file", "path", "/var/log/flowlog/flowlog.log", "the file that lines are appended to"),
+    key(
+        "sync",
+        "switch",
+        "0",
+        "1: lines are on disk (fdatasync) before further events are taken; 0: lines are in the \
+         file within a second, on disk when the kernel writes them",
+    ),
+    key(
+        "buffer_max_bytes",
+        BUFFER_RANGE,
+        "67108864",
+        "lines kept while the file cannot be written (disk full); beyond it lines are lost and \
+         counted",
+    ),
+];
+
+pub(super) const SYSLOG: &[Key] = &[
+    key(
+        "facility",
+        "`LOG_DAEMON`, `LOG_KERN`, `LOG_LOCAL0` to `LOG_LOCAL7` or `LOG_USER`",
+        "LOG_KERN",
+        "the facility of messages; LOG_KERN comes out as LOG_DAEMON, as with ulogd2: syslog(3) \
+         keeps the kernel's for the kernel",
+    ),
+    key(
+        "level",
+        "`LOG_EMERG`, `LOG_ALERT`, `LOG_CRIT`, `LOG_ERR`, `LOG_WARNING`, `LOG_NOTICE`, `LOG_INFO` \
+         or `LOG_DEBUG`",
+        "LOG_NOTICE",
+        "the severity of messages",
+    ),
+    key(
+        "server",
+        "`unix:PATH`, `udp://HOST:PORT` or `tcp://HOST:PORT`",
+        "unix:/dev/log",
+        "who takes the messages: a datagram socket of this host, in the form of syslog(3); or a \
+         host, in that of RFC 5424, over TCP with the length of each message before it",
+    ),
+    key("ident", "name", "flowlog", "what messages are said to come from"),
+    key("buffer_max_bytes", BUFFER_RANGE, "67108864", BUFFER_HELP),
+];
+
+const BUFFER_RANGE: &str = "integer from 4096 to 4294967295, bytes";
+const BUFFER_HELP: &str = "kept while nobody takes them or the disk is full; beyond it they are \
+                           lost and counted";
+
+pub(super) const JSON: &[Key] = &[
+    key(
+        "mode",
+        "`file`, `stdout`, `tcp`, `udp`, `unix` or `unix-dgram`",
+        "file",
+        "where objects go: to a file; to standard output; to `host` and `port`; to the stream or \
+         datagram socket of this host that `file` names",
+    ),
+    key(
+        "file",
+        "path, or `-` for standard output",
+        "/var/log/flowlog/flowlog.json",
+        "the file that objects are appended to, one a line, or the socket",
+    ),
+    key(
+        "sync",
+        "switch",
+        "0",
+        "1: objects are on disk (fdatasync) before further events are taken; 0: they are in the \
+         file within a second",
+    ),
+    key("host", "name or address", "127.0.0.1", "with mode=tcp and mode=udp: who takes them"),
+    key("port", "integer from 1 to 65535", "12345", "with mode=tcp and mode=udp: the port there"),
+    key("buffer_max_bytes", BUFFER_RANGE, "67108864", BUFFER_HELP),
+    key(
+        "schema",
+        "`ulogd` or `full`",
+        "ulogd",
+        "ulogd: the members that ulogd2 writes; full: all that is known of an event, as \
+         docs/flow.schema.json describes it",
+    ),
+    key(
+        "loss_records",
+        "switch",
+        "1",
+        "1: a loss of events is an object of its own; 0: it is counted and told in the daemon's \
+         own log only",
+    ),
+    key("timestamp", "switch", "1", "with schema=ulogd: 1: objects begin with the local time"),
+    key(
+        "eventv1",
+        "switch",
+        "0",
+        "with schema=ulogd: 1: the time is called `@timestamp`, and `@version` stands before it",
+    ),
+    key("device", "text", "Netfilter", "with schema=ulogd: the value of `dvc`"),
+    key("boolean_label", "switch", "0", "accepted and ignored: packets have labels, flows do not"),
+];
+
+pub(super) const SQLITE3: &[Key] = &[
+    key("db", "path", "/var/log/flowlog/flowlog.db", "the database; it is made if it is missing"),
+    key(
+        "table",
+        "name of a table, or nothing",
+        "",
+        "a table of ulogd2, such as `ulog_ct`: the names of its columns are ulogd2's keys with `_` \
+         for `.`, and decide what is written. Nothing, or a table that is not there: flowlog's own \
+         tables `flow`, `expectation` and `lost`, which it makes, with all that is known",
+    ),
+    key(
+        "sync",
+        "switch",
+        "0",
+        "1: rows are on disk before further events are taken (synchronous=FULL); 0: they \
+         gather for a quarter of a second, and a loss of power may take the last of them \
+         (synchronous=NORMAL)",
+    ),
+    key(
+        "buffer_max_bytes",
+        BUFFER_RANGE,
+        "67108864",
+        "rows kept while the database cannot be written (locked, disk full); beyond it they are \
+         lost and counted",
+    ),
+    key(
+        "buffer",
+        "integer",
+        "10",
+        "accepted and ignored, as by ulogd2: what arrives together is one transaction",
+    ),
+];
