@@ -65,6 +65,9 @@ fn main() -> anyhow::Result<()> {
     for (name, keys, sink) in [
         ("per_event", "event_mask=5\nhash_enable=0", LINES),
         ("per_flow", "event_mask=5\nhash_enable=1", LINES),
+        ("filter", "event_mask=5\nhash_enable=0", FILTER),
+        ("filter_long", "event_mask=5\nhash_enable=0", FILTER_LONG),
+        ("filter_refuses", "event_mask=5\nhash_enable=0", FILTER_REFUSES),
         ("json", "event_mask=5\nhash_enable=0", JSON),
         ("json_full", "event_mask=5\nhash_enable=0", JSON_FULL),
     ] {
@@ -79,6 +82,20 @@ fn main() -> anyhow::Result<()> {
 /// What follows IP2STR, and the keys of the last of it.
 type Sink = (&'static str, &'static str);
 const LINES: Sink = ("print1:PRINTFLOW,sink:LOGEMU", "");
+/// Of all events, so that the difference to no filter is its cost.
+const FILTER: Sink = (
+    "f1:FILTER,print1:PRINTFLOW,sink:LOGEMU",
+    "[f1]\nexpr=\"!src.ip.is_private() && dst.port != 53\"",
+);
+const FILTER_LONG: Sink = (
+    "f1:FILTER,print1:PRINTFLOW,sink:LOGEMU",
+    "[f1]\nexpr=\"cause != 'early_drop' && (dst.port in [80, 443] || cause in ['deleted', 'flushed'] \
+     || bytes > 1000 || protocol.number < 255) && !('dst_nat' in status && \
+     dst.ip.in_net('192.0.2.0/24', '2001:db8::/32')) && kind in ['new', 'destroy']\"",
+);
+/// Of no event, and nothing of it can be pushed down.
+const FILTER_REFUSES: Sink =
+    ("f1:FILTER,print1:PRINTFLOW,sink:LOGEMU", "[f1]\nexpr=\"cause == 'early_drop'\"");
 const JSON: Sink = ("sink:JSON", "");
 const JSON_FULL: Sink = ("sink:JSON", "schema=full");
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config;
+use crate::plugin::filter::Filter;
 use crate::plugin::json::Json;
 use crate::plugin::logemu::LogEmu;
 use crate::plugin::output::{Destination, Output};
@@ -18,6 +19,7 @@ use crate::stats::Stats;
 enum Stage {
     Ip2Str,
     PrintFlow(printflow::Settings),
+    Filter(Box<Filter>),
     LogEmu(Box<LogEmu>),
     Syslog(Box<Syslog>),
     Json(Box<Json>),
@@ -49,6 +51,11 @@ impl Stack {
                 Stage::PrintFlow(settings) => {
                     settings.print(item, &scratch.addresses, &mut scratch.print);
                 }
+                Stage::Filter(filter) => {
+                    if !filter.passes(item) {
+                        return;
+                    }
+                }
                 Stage::LogEmu(sink) if !scratch.print.is_empty() => {
                     sink.push(item.at, scratch.print.as_bytes());
                 }
@@ -68,7 +75,7 @@ impl Stack {
             Stage::Syslog(sink) => Some(sink.output()),
             Stage::Json(sink) => Some(sink.output()),
             Stage::Sqlite3(sink) => Some(sink.output()),
-            Stage::Ip2Str | Stage::PrintFlow(_) => None,
+            Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_) => None,
         })
     }
 
@@ -78,7 +85,7 @@ impl Stack {
             Stage::Syslog(sink) => Some(sink.output_mut()),
             Stage::Json(sink) => Some(sink.output_mut()),
             Stage::Sqlite3(sink) => Some(sink.output_mut()),
-            Stage::Ip2Str | Stage::PrintFlow(_) => None,
+            Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_) => None,
         })
     }
 }
@@ -88,6 +95,7 @@ fn start(stage: &config::Stage, host: &str, stats: &Stats) -> anyhow::Result<Sta
     Ok(match stage {
         config::Stage::Ip2Str => Stage::Ip2Str,
         config::Stage::PrintFlow(settings) => Stage::PrintFlow(*settings),
+        config::Stage::Filter(settings) => Stage::Filter(Box::new(Filter::new(settings, stats))),
         config::Stage::LogEmu(settings) => {
             let sink = LogEmu::open(settings, host, stats);
             Stage::LogEmu(Box::new(sink.map_err(|error| cannot_open(&settings.file, &error))?))

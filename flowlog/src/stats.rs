@@ -72,6 +72,14 @@ pub enum Counter {
     FlowsTableFull,
     /// Flows closed because they had vanished from the kernel's table.
     FlowsVanished,
+    /// Events that a FILTER handed on.
+    FilterSelected,
+    /// Events that a FILTER refused.
+    FilterRefused,
+    /// Events that a FILTER handed on as a number became too large.
+    FilterOverflows,
+    /// Events that a FILTER handed on as it had to divide by zero.
+    FilterDivisionsByZero,
     /// Lines written to files.
     LogemuLines,
     /// Bytes written to files.
@@ -118,7 +126,7 @@ pub enum Counter {
 
 impl Counter {
     /// All counters, in the order of reports.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 52] = [
         Self::NetlinkMessages,
         Self::NetlinkLost,
         Self::NetlinkOverruns,
@@ -147,6 +155,10 @@ impl Counter {
         Self::FlowsSelected,
         Self::FlowsTableFull,
         Self::FlowsVanished,
+        Self::FilterSelected,
+        Self::FilterRefused,
+        Self::FilterOverflows,
+        Self::FilterDivisionsByZero,
         Self::LogemuLines,
         Self::LogemuBytes,
         Self::LogemuWriteErrors,
@@ -200,6 +212,10 @@ impl Counter {
             Self::FlowsSelected => "flows.selected",
             Self::FlowsTableFull => "flows.table_full",
             Self::FlowsVanished => "flows.vanished",
+            Self::FilterSelected => "filter.selected",
+            Self::FilterRefused => "filter.refused",
+            Self::FilterOverflows => "filter.overflows",
+            Self::FilterDivisionsByZero => "filter.divisions_by_zero",
             Self::LogemuLines => "logemu.lines",
             Self::LogemuBytes => "logemu.bytes",
             Self::LogemuWriteErrors => "logemu.write_errors",
@@ -259,7 +275,11 @@ impl Counter {
             | Self::CrosscheckLost
             | Self::CrosscheckElsewhere
             | Self::FlowsFiltered
-            | Self::FlowsSelected => "events",
+            | Self::FlowsSelected
+            | Self::FilterSelected
+            | Self::FilterRefused
+            | Self::FilterOverflows
+            | Self::FilterDivisionsByZero => "events",
             Self::FlowsTableFull | Self::FlowsVanished => "flows",
             Self::LogemuLines | Self::LogemuLostLines => "lines",
             Self::LogemuBytes | Self::JsonBytes | Self::SyslogBytes => "bytes",
@@ -282,6 +302,7 @@ struct Shared {
     checks: crosscheck::Checks,
     ebpf: Cell<bool>,
     crosscheck: Cell<bool>,
+    filter: Cell<bool>,
     json: Cell<bool>,
     syslog: Cell<bool>,
     sqlite3: Cell<bool>,
@@ -335,6 +356,11 @@ impl Stats {
         self.0.crosscheck.set(true);
     }
 
+    /// A stack has a FILTER: reports tell `filter.*` from now on.
+    pub fn use_filter(&self) {
+        self.0.filter.set(true);
+    }
+
     /// There is a JSON sink: reports tell `json.*` from now on.
     pub fn use_json(&self) {
         self.0.json.set(true);
@@ -355,6 +381,7 @@ impl Stats {
         match counter.name().split_once('.') {
             Some(("ebpf", _)) => self.0.ebpf.get(),
             Some(("crosscheck", _)) => self.uses_crosscheck(),
+            Some(("filter", _)) => self.0.filter.get(),
             Some(("json", _)) => self.0.json.get(),
             Some(("syslog", _)) => self.0.syslog.get(),
             Some(("sqlite3", _)) => self.0.sqlite3.get(),
@@ -408,6 +435,8 @@ mod tests {
         assert!(!stats.totals().any(|l| l.starts_with("total crosscheck.")));
         stats.use_crosscheck();
         assert!(!stats.totals().any(|l| l.contains("json.") || l.contains("syslog.")));
+        assert!(!stats.totals().any(|l| l.contains("filter.")));
+        stats.use_filter();
         stats.use_json();
         stats.use_syslog();
         stats.use_sqlite3();

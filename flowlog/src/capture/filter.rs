@@ -3,6 +3,7 @@
 //! are alternatives, and every list must match. A list that names addresses of
 //! one family only lets the other family pass.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -40,7 +41,27 @@ impl FromStr for Network {
     }
 }
 
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address(), self.length)
+    }
+}
+
 impl Network {
+    /// The network of one host.
+    pub fn host(family: Family, address: [u8; 16]) -> Self {
+        let length = match family {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        };
+        Self { family, address, length }
+    }
+
+    /// Whether all addresses of `other` are in it.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.length <= other.length && self.contains(other.family, &other.address)
+    }
+
     /// Its address, of which only the first [`Network::length`] bits count.
     pub fn address(&self) -> IpAddr {
         to_ip(self.family, &self.address)
@@ -77,6 +98,27 @@ impl Filter {
             && accepts(&self.destinations, orig.family, &orig.dst)
             && (self.protocols.is_empty() || self.protocols.contains(&orig.proto))
     }
+}
+
+/// Networks of the source of which none is to pass that is not named: as a list
+/// that names one family lets the other pass, it gets an address there that no
+/// packet has.
+pub fn only_sources(networks: Vec<Network>) -> Vec<Network> {
+    of_both_families(networks, "255.255.255.255/32")
+}
+
+/// The same for destinations.
+pub fn only_destinations(networks: Vec<Network>) -> Vec<Network> {
+    of_both_families(networks, "0.0.0.0/32")
+}
+
+fn of_both_families(mut networks: Vec<Network>, no_v4: &str) -> Vec<Network> {
+    for (other, family) in [(no_v4, Family::V4), ("::/128", Family::V6)] {
+        if !networks.iter().any(|network| network.family == family) {
+            networks.extend(other.parse::<Network>());
+        }
+    }
+    networks
 }
 
 fn accepts(networks: &[Network], family: Family, address: &[u8; 16]) -> bool {

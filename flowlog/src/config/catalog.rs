@@ -3,7 +3,7 @@
 //! `flowlog info`, for docs/keys.md and for the test of `conf/flowlog.conf`.
 
 use self::{
-    keys::NFCT,
+    keys::{FILTER, NFCT},
     sinks::{JSON, LOGEMU, PRINTFLOW, SQLITE3, SYSLOG},
 };
 
@@ -35,6 +35,11 @@ const fn key(
 }
 
 impl Key {
+    /// Its value has blanks and quotes, so what follows it is likely a part of it.
+    pub fn is_expression(&self) -> bool {
+        self.kind.starts_with("expression")
+    }
+
     /// It is there for configurations of ulogd2, and changes nothing.
     pub fn is_ignored(&self) -> bool {
         self.help.starts_with("accepted and ignored")
@@ -182,6 +187,14 @@ pub const PLUGINS: &[Plugin] = &[
         needs: ADDRESS_TEXTS,
         provides: &["print"],
         keys: PRINTFLOW,
+    },
+    Plugin {
+        name: "FILTER",
+        role: Role::Filter,
+        summary: "events that an expression holds of",
+        needs: &[],
+        provides: &[],
+        keys: FILTER,
     },
     Plugin {
         name: "LOGEMU",

@@ -38,6 +38,7 @@ impl Source {
             id,
             by_command_line: true,
             event_mask: mask.bits(),
+            pushed: Bounds::default(),
             nfct: nfct::Settings {
                 mask,
                 hash: None,

@@ -21,13 +21,15 @@ use self::values::Values;
 use crate::capture::crosscheck::Settings as Crosscheck;
 use crate::capture::filter::Filter;
 use crate::event::Kinds;
-use crate::plugin::{json, logemu, nfct, printflow, sqlite3, syslog};
+use crate::plugin::filter::pushdown::Bounds;
+use crate::plugin::{filter as expression, json, logemu, nfct, printflow, sqlite3, syslog};
 
 mod capture;
 pub mod catalog;
 mod command_line;
 mod crosscheck;
 pub mod diagnostic;
+mod filter;
 pub mod grammar;
 pub mod lines;
 mod metrics;
@@ -78,6 +80,8 @@ pub struct Source {
     pub event_mask: u32,
     /// What NFCT does.
     pub nfct: nfct::Settings,
+    /// What the expressions of its stacks want at most; part of `nfct.filter`.
+    pub pushed: Bounds,
     /// Where events come from; `Netlink` when NFCT polls.
     pub capture: CaptureChoice,
     /// How eBPF and netlink are compared; absent: they are not.
@@ -121,6 +125,8 @@ pub enum Stage {
     Ip2Str,
     /// Flow to line.
     PrintFlow(printflow::Settings),
+    /// Only what an expression holds of.
+    Filter(expression::Settings),
     /// Lines to a file.
     LogEmu(logemu::Settings),
     /// Lines to a syslog daemon.

@@ -110,6 +110,7 @@ pub(super) fn nfct(document: &Document<'_>, element: &Element, found: &mut Diagn
             redump: period(&values, "redump_interval", 60, found).filter(|_| poll.is_none()),
             filter,
         },
+        pushed: Bounds::default(),
         buffer: buffer(&values, found),
         reliable: values.switch("reliable", found).unwrap_or(false),
         capture: CaptureChoice::default(),

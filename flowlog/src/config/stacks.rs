@@ -55,6 +55,7 @@ pub(super) fn build<'a>(
             "no stack is left to run; add a stack that begins with ID:NFCT".to_owned(),
         );
     }
+    filter::push_down(&mut config);
     sections_nobody_reads(document, &ids, found);
     config
 }
@@ -141,6 +142,7 @@ fn stack(
 fn stage(document: &Document<'_>, element: &Element, found: &mut Diagnostics) -> Stage {
     match element.plugin.name {
         "PRINTFLOW" => Stage::PrintFlow(sections::printflow(document, element, found)),
+        "FILTER" => Stage::Filter(filter::read(document, element, found)),
         "LOGEMU" => Stage::LogEmu(sinks::logemu(document, element, found)),
         "SYSLOG" => Stage::Syslog(sinks::syslog(document, element, found)),
         "JSON" => Stage::Json(sinks::json(document, element, found)),

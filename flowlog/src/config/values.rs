@@ -41,7 +41,8 @@ impl<'a> Values<'a> {
                 );
                 continue;
             }
-            if !key.repeats && !entry.rest.is_empty() && !is_comment(entry.rest) {
+            let takes_one = !key.repeats && !key.is_expression();
+            if takes_one && !entry.rest.is_empty() && !is_comment(entry.rest) {
                 found.note(
                     entry.line,
                     format!(
@@ -89,6 +90,12 @@ impl<'a> Values<'a> {
                 None
             }
         }
+    }
+
+    /// What follows the value on its line and is no comment; empty: nothing.
+    pub fn rest(&self, key: &str) -> &'a str {
+        let rest = self.all(key).next().map_or("", |entry| entry.rest);
+        if is_comment(rest) { "" } else { rest }
     }
 
     /// A number in C notation (decimal, `0x` hexadecimal, `0` octal).

@@ -69,6 +69,16 @@ pub fn state(protocol: u8, state: u8) -> Option<&'static str> {
     Some(names.get(usize::from(state)).unwrap_or(&names[0]))
 }
 
+/// Names of all states, each once.
+pub fn states() -> impl Iterator<Item = &'static str> {
+    let all = [TCP, SCTP, DCCP].into_iter().flatten().copied().enumerate();
+    all.filter(|(place, name)| {
+        let before = [TCP, SCTP, DCCP].into_iter().flatten().take(*place);
+        before.into_iter().all(|earlier| earlier != name)
+    })
+    .map(|(_, name)| name)
+}
+
 /// Names of status bits, in the order of the bits; others have none.
 pub const STATUS: [(Status, &str); 10] = [
     (Status::EXPECTED, "expected"),

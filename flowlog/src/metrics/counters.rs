@@ -36,6 +36,10 @@ pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
         Counter::FlowsSelected => (Family::SelectedEvents, &[]),
         Counter::FlowsTableFull => (Family::RefusedFlows, &[]),
         Counter::FlowsVanished => (Family::VanishedFlows, &[]),
+        Counter::FilterSelected => (Family::FilterEvents, &["selected"]),
+        Counter::FilterRefused => (Family::FilterEvents, &["refused"]),
+        Counter::FilterOverflows => (Family::FilterEvents, &["overflow"]),
+        Counter::FilterDivisionsByZero => (Family::FilterEvents, &["division_by_zero"]),
         Counter::LogemuLines => (Family::WrittenLines, &["logemu"]),
         Counter::LogemuBytes => (Family::WrittenBytes, &["logemu"]),
         Counter::LogemuWriteErrors => (Family::WriteErrors, &["logemu"]),
@@ -112,8 +116,10 @@ mod tests {
         assert!(alone.contains(&format!("{lost}\"netlink\",kind=\"unknown\"}} 2\n")), "{alone}");
         assert!(!alone.contains("ebpf") && !alone.contains("crosscheck"), "{alone}");
         assert!(!alone.contains("json") && !alone.contains("syslog"), "{alone}");
+        assert!(!alone.contains("flowlog_filter_events"), "{alone}");
         stats.use_ebpf();
         stats.use_crosscheck();
+        stats.use_filter();
         stats.use_json();
         stats.use_syslog();
         stats.use_sqlite3();

@@ -40,6 +40,8 @@ pub enum Family {
     LossReports,
     /// Events that a filter refused.
     FilteredEvents,
+    /// Events that a FILTER was asked of.
+    FilterEvents,
     /// Events that a capture lost.
     CaptureLostEvents,
     /// What could not be decoded.
@@ -139,7 +141,7 @@ const fn gauge(
 }
 
 /// All metrics, each at the index of its [`Family`].
-pub const DEFINITIONS: [Definition; 40] = [
+pub const DEFINITIONS: [Definition; 41] = [
     gauge(Family::BuildInfo, "flowlog_build_info", &["version"], "Version of flowlog; always 1."),
     gauge(
         Family::StartTime,
@@ -182,6 +184,12 @@ pub const DEFINITIONS: [Definition; 40] = [
         "flowlog_filtered_events_total",
         &["place", "reason"],
         "Events that were not wanted.",
+    ),
+    counter(
+        Family::FilterEvents,
+        "flowlog_filter_events_total",
+        &["result"],
+        "Events that a FILTER was asked of: selected, refused, or handed on for want of an answer.",
     ),
     counter(
         Family::CaptureLostEvents,

@@ -5,6 +5,7 @@ use crate::event::{End, Expectation, Kinds, Lost, Witness};
 use crate::flow::Flow;
 
 pub mod clock;
+pub mod filter;
 pub mod ip2str;
 pub mod json;
 pub mod line;

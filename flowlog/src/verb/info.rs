@@ -85,11 +85,12 @@ fn details(plugin: &Plugin) -> String {
 }
 
 /// The stacks of the examples; the first that has the plugin is shown.
-const STACKS: [&str; 4] = [
+const STACKS: [&str; 5] = [
     "ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU",
     "ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,sys1:SYSLOG",
     "ct1:NFCT,ip2str1:IP2STR,json1:JSON",
     "ct1:NFCT,db1:SQLITE3",
+    "ct1:NFCT,f1:FILTER,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU",
 ];
 
 /// A stack, and the plugin's section.
@@ -100,6 +101,9 @@ fn example(plugin: &Plugin) -> String {
     };
     let (stack, id) = STACKS.into_iter().find_map(id).unwrap_or((STACKS[0], "id1"));
     let mut text = format!("  [global]\n  stack={stack}\n  [{id}]\n");
+    for key in plugin.keys.iter().filter(|key| key.is_expression()) {
+        text += &format!("  {}=\"dst.port == 443\"\n", key.name);
+    }
     for key in plugin.keys.iter().filter(|key| !key.default.is_empty()) {
         let word = key.default.starts_with(|c: char| c.is_ascii_digit());
         let quote = if word { "" } else { "\"" };

@@ -5,6 +5,7 @@
 mod activate;
 mod differential;
 mod disk_full;
+mod filter_stage;
 mod filters;
 mod json;
 mod lifecycle;

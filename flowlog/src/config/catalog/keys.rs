@@ -1,4 +1,5 @@
-//! The keys of the source, in the order in which they are told.
+//! The keys of the source and of FILTER, each plugin's in the order in which
+//! they are told.
 
 use super::{Key, key};
 
@@ -161,3 +162,12 @@ pub(super) const NFCT: &[Key] = &[
          its own",
     ),
 ];
+
+pub(super) const FILTER: &[Key] = &[key(
+    "expr",
+    "expression in CEL, in double quotes",
+    "",
+    "hand on events of which this is true, such as `dst.port in [80, 443] && \
+     !src.ip.is_private()`; texts in it stand in single quotes. docs/filter.md has the fields and \
+     functions",
+)];

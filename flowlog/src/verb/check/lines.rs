@@ -6,6 +6,7 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::lines::{Line, Reading};
 use crate::config::{CaptureChoice, Config, NetnsScope, Outcome, Source, Stack, Stage};
 use crate::event::Kinds;
+use crate::plugin::filter::pushdown::Bounds;
 use crate::plugin::output::Destination;
 
 /// What becomes of a line.
@@ -79,8 +80,10 @@ fn one(line: &Line, outcome: &Outcome) -> Judged {
             Some(Reading::Unread(why)) => (Verdict::Unread, why.to_owned()),
             Some(Reading::Key(key)) if key.is_ignored() => (Verdict::Ignored, key.help.to_owned()),
             Some(Reading::Key(key)) => {
-                let stack = outcome.config.as_ref().and_then(|config| stack(config, line.number));
-                (Verdict::Taken, stack.unwrap_or_else(|| key.help.to_owned()))
+                let said = outcome.config.as_ref().and_then(|config| {
+                    stack(config, line.number).or_else(|| expression(config, line.number))
+                });
+                (Verdict::Taken, said.unwrap_or_else(|| key.help.to_owned()))
             }
             None => (Verdict::Unread, String::new()),
         }
@@ -102,6 +105,27 @@ fn stack(config: &Config, line: usize) -> Option<String> {
     let stack = config.stacks.iter().find(|stack| stack.line == line)?;
     let source = config.sources.get(stack.source)?;
     Some(format!("{} {}, {}", told(source), written(stack), taken(source)))
+}
+
+/// What the expression in that line does, if there is one.
+fn expression(config: &Config, line: usize) -> Option<String> {
+    let is_it = |stage: &Stage| matches!(stage, Stage::Filter(settings) if settings.line == line);
+    let stack = config.stacks.iter().find(|stack| stack.stages.iter().any(is_it))?;
+    let source = config.sources.get(stack.source)?;
+    let stacks = config.stacks.iter().filter(|other| other.source == stack.source).count();
+    let nothing = source.pushed == Bounds::default();
+    let kernel = match (nothing, stacks) {
+        (true, 1) => "nothing of it can be asked of the kernel".to_owned(),
+        (true, _) => {
+            "the kernel is asked for nothing, as the stacks of the source want different things"
+                .to_owned()
+        }
+        (false, 1) => format!("the kernel lets pass {} only", source.pushed),
+        (false, _) => {
+            format!("the kernel lets pass what a stack of the source wants: {} only", source.pushed)
+        }
+    };
+    Some(format!("asked of each event; {kernel}"))
 }
 
 /// What is told of flows.
@@ -139,7 +163,9 @@ fn written(stack: &Stack) -> String {
             settings.table,
             settings.db.display()
         ),
-        Some(Stage::Ip2Str | Stage::PrintFlow(_)) | None => "to nobody".to_owned(),
+        Some(Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_)) | None => {
+            "to nobody".to_owned()
+        }
     }
 }
 
@@ -253,5 +279,33 @@ mod tests {
         );
         let poll = what_the_stack_does("[ct1]\npollinterval=60\n[emu1]\nfile=/x");
         assert!(poll.starts_with("the table of flows, read every 60 s, as a line to /x, over"));
+    }
+
+    #[test]
+    fn an_expression_says_what_the_kernel_is_asked() {
+        const FILTERED: &str =
+            "stack=ct1:NFCT,f1:FILTER,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU";
+        let told = |stacks: &str, expression: &str| {
+            let text = format!(
+                "[global]\n{stacks}\n[ct1]\n[emu1]\nfile=/x\n[f1]\nexpr=\"{expression}\"\n"
+            );
+            let lines = judged(&text);
+            let line = lines.into_iter().find(|line| line.text.starts_with("expr")).unwrap();
+            assert_eq!(line.verdict, Verdict::Taken, "{}", line.what);
+            line.what
+        };
+        assert_eq!(
+            told(FILTERED, "proto == 'tcp' && src.ip.in_net('10.0.0.0/8')"),
+            "asked of each event; the kernel lets pass sources 10.0.0.0/8; protocols tcp only"
+        );
+        assert_eq!(
+            told(FILTERED, "cause == 'lost'"),
+            "asked of each event; nothing of it can be asked of the kernel"
+        );
+        assert_eq!(
+            told(&format!("{FILTERED}\n{STACK}"), "proto == 'tcp'"),
+            "asked of each event; the kernel is asked for nothing, as the stacks of the source \
+             want different things"
+        );
     }
 }

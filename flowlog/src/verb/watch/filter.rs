@@ -1,7 +1,7 @@
 //! Which events are shown. What the kernel can refuse is refused there; all of
 //! it is looked at again here, as the kernel's word is coarser.
 
-use crate::capture::filter::{Filter, Network};
+use crate::capture::filter::{self, Filter, Network};
 use crate::event::{Cause, Event, Expectation, Kinds};
 use crate::flow::Tuple;
 use crate::plugin::nfct;
@@ -47,13 +47,14 @@ impl Selection {
         if self.causes.is_empty() { self.kinds } else { self.kinds & Self::ENDS }
     }
 
-    /// What the kernel can refuse. There a list that names one family lets the
-    /// other pass, so each names both here, the other by an address that no
-    /// packet has.
+    /// What the kernel can refuse.
     pub(in crate::verb) fn pushed_down(&self) -> Filter {
+        let only = |networks: &[Network], only: fn(Vec<Network>) -> Vec<Network>| {
+            if networks.is_empty() { Vec::new() } else { only(networks.to_vec()) }
+        };
         Filter {
-            sources: both_families(&self.sources, "255.255.255.255/32"),
-            destinations: both_families(&self.destinations, "0.0.0.0/32"),
+            sources: only(&self.sources, filter::only_sources),
+            destinations: only(&self.destinations, filter::only_destinations),
             protocols: self.protocols.clone(),
         }
     }
@@ -95,19 +96,6 @@ impl Selection {
         };
         self.ports.is_empty() || tuples.into_iter().any(among)
     }
-}
-
-fn both_families(networks: &[Network], no_v4: &str) -> Vec<Network> {
-    let mut all = networks.to_vec();
-    if all.is_empty() {
-        return all;
-    }
-    for (other, is_v4) in [(no_v4, true), ("::/128", false)] {
-        if !networks.iter().any(|network| network.address().is_ipv4() == is_v4) {
-            all.extend(other.parse::<Network>());
-        }
-    }
-    all
 }
 
 #[cfg(test)]
