@@ -165,10 +165,11 @@ impl Engine {
     /// # Errors
     /// The kernel refuses to watch a descriptor or a signal.
     pub fn new(
-        sources: Vec<Source>,
+        mut sources: Vec<Source>,
         stats: Stats,
         questions: Option<Questions>,
     ) -> io::Result<Self> {
+        sources.iter_mut().for_each(|source| source.stacks.begin());
         let mut descriptors = Vec::new();
         for source in &sources {
             for descriptor in source.capture.descriptors()? {
@@ -288,6 +289,7 @@ impl Engine {
     fn totals(&mut self) {
         for source in &mut self.sources {
             source.capture.before_totals();
+            source.stacks.tell();
             let (live, old) = (source.nfct.live(), source.nfct.preexisting());
             info!("[{}] {live} flows are live, {old} of them from before the start", source.id);
         }

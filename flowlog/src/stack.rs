@@ -10,6 +10,7 @@ use crate::plugin::filter::Filter;
 use crate::plugin::json::Json;
 use crate::plugin::logemu::LogEmu;
 use crate::plugin::output::{Destination, Output};
+use crate::plugin::ship::{Shipped, Spool};
 use crate::plugin::sqlite3::Sqlite3;
 use crate::plugin::syslog::Syslog;
 use crate::plugin::{Body, Downstream, Item, Scratch, printflow};
@@ -24,6 +25,19 @@ enum Stage {
     Syslog(Box<Syslog>),
     Json(Box<Json>),
     Sqlite3(Box<Sqlite3>),
+    #[expect(dead_code, reason = "the first sink that ships removes this")]
+    Shipped(Box<Shipped>),
+}
+
+/// What plugins need to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// The name of this host.
+    pub host: &'a str,
+    /// Who counts.
+    pub stats: &'a Stats,
+    /// Where records wait for what is away; there where a stack needs it.
+    pub spool: Option<&'a Spool>,
 }
 
 /// The plugins behind a source, in order.
@@ -37,8 +51,8 @@ impl Stack {
     ///
     /// # Errors
     /// A plugin could not be started; the message says which and why.
-    pub fn start(config: &config::Stack, host: &str, stats: &Stats) -> anyhow::Result<Self> {
-        let stages = config.stages.iter().map(|stage| start(stage, host, stats));
+    pub fn start(config: &config::Stack, site: Site<'_>) -> anyhow::Result<Self> {
+        let stages = config.stages.iter().map(|stage| start(stage, site));
         Ok(Self { stages: stages.collect::<anyhow::Result<_>>()?, scratch: Scratch::default() })
     }
 
@@ -65,6 +79,7 @@ impl Stack {
                 Stage::LogEmu(_) | Stage::Syslog(_) => {}
                 Stage::Json(sink) => sink.push(item, scratch),
                 Stage::Sqlite3(sink) => sink.push(item, scratch),
+                Stage::Shipped(sink) => sink.push(item, scratch),
             }
         }
     }
@@ -75,6 +90,7 @@ impl Stack {
             Stage::Syslog(sink) => Some(sink.output()),
             Stage::Json(sink) => Some(sink.output()),
             Stage::Sqlite3(sink) => Some(sink.output()),
+            Stage::Shipped(sink) => Some(sink.output()),
             Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_) => None,
         })
     }
@@ -85,12 +101,14 @@ impl Stack {
             Stage::Syslog(sink) => Some(sink.output_mut()),
             Stage::Json(sink) => Some(sink.output_mut()),
             Stage::Sqlite3(sink) => Some(sink.output_mut()),
+            Stage::Shipped(sink) => Some(sink.output_mut()),
             Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_) => None,
         })
     }
 }
 
-fn start(stage: &config::Stage, host: &str, stats: &Stats) -> anyhow::Result<Stage> {
+fn start(stage: &config::Stage, site: Site<'_>) -> anyhow::Result<Stage> {
+    let Site { host, stats, .. } = site;
     let stats = stats.clone();
     Ok(match stage {
         config::Stage::Ip2Str => Stage::Ip2Str,
@@ -141,6 +159,17 @@ impl Stacks {
     /// Ends a batch: what has gathered is written.
     pub fn flush(&mut self) {
         self.outputs_mut().for_each(Output::flush);
+    }
+
+    /// Starts the threads that sinks need: when no process is forked and no privilege
+    /// dropped any more.
+    pub fn begin(&mut self) {
+        self.outputs_mut().for_each(Output::begin);
+    }
+
+    /// Tells the stats what the threads of sinks have counted.
+    pub fn tell(&mut self) {
+        self.outputs_mut().for_each(Output::tell);
     }
 
     /// Opens files anew, and looks for peers that are away.

@@ -6,9 +6,13 @@ use std::rc::Rc;
 
 pub use self::crosscheck::{Check, CheckKind};
 pub use self::handed::Handed;
+use self::shipped::Shipped;
+pub use self::shipped::Shipper;
+use crate::plugin::ship::Measure;
 
 mod crosscheck;
 mod handed;
+mod shipped;
 
 /// A counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,6 +304,7 @@ pub struct Stats(Rc<Shared>);
 struct Shared {
     counters: Counters,
     checks: crosscheck::Checks,
+    shipped: Shipped,
     ebpf: Cell<bool>,
     crosscheck: Cell<bool>,
     filter: Cell<bool>,
@@ -341,6 +346,17 @@ impl Stats {
         self.0.checks.cell(check, kind).get()
     }
 
+    /// Adds `n` to what a sink counts that delivers from the spool.
+    pub fn add_shipped(&self, shipper: Shipper, measure: Measure, n: u64) {
+        let cell = self.0.shipped.cell(shipper, measure);
+        cell.set(cell.get().wrapping_add(n));
+    }
+
+    /// What the sinks of that plugin have counted since the daemon started.
+    pub fn shipped(&self, shipper: Shipper, measure: Measure) -> u64 {
+        self.0.shipped.cell(shipper, measure).get()
+    }
+
     /// Its value since the daemon started.
     pub fn get(&self, counter: Counter) -> u64 {
         self.0.counters.0[counter as usize].get()
@@ -376,6 +392,16 @@ impl Stats {
         self.0.sqlite3.set(true);
     }
 
+    /// There is a sink of that plugin: reports tell what it counts from now on.
+    pub fn use_shipper(&self, shipper: Shipper) {
+        self.0.shipped.used(shipper).set(true);
+    }
+
+    /// Whether there is a sink of that plugin.
+    pub fn uses_shipper(&self, shipper: Shipper) -> bool {
+        self.0.shipped.used(shipper).get()
+    }
+
     /// Whether anything is there that counts it.
     pub fn uses(&self, counter: Counter) -> bool {
         match counter.name().split_once('.') {
@@ -402,6 +428,7 @@ impl Stats {
             .into_iter()
             .filter(|counter| self.uses(*counter))
             .map(|c| format!("total {}: {} {}", c.name(), self.get(c), c.unit()))
+            .chain(self.0.shipped.totals())
             .chain(checks)
     }
 }

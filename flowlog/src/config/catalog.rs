@@ -113,6 +113,25 @@ pub const GLOBAL: &[Key] = &[
         "serve /metrics for Prometheus and /healthz over HTTP there, such as 127.0.0.1:9470 or \
          [::1]:9470; whoever can reach the address can read them. Empty: nowhere",
     ),
+    key(
+        "spool_dir",
+        "directory",
+        "/var/lib/flowlog",
+        "where sinks that ship to others keep records until these have acknowledged them: the \
+         SQLite database spool.db; made if it is missing",
+    ),
+    key(
+        "spool_max_bytes",
+        "integer from 1048576 to 1125899906842624, bytes",
+        "1073741824",
+        "records that may wait there, of all sinks together; the file is somewhat larger",
+    ),
+    key(
+        "spool_full",
+        "`drop-oldest` or `drop-newest`",
+        "drop-oldest",
+        "which records are lost, and counted, when there is no room",
+    ),
     Key {
         name: "plugin",
         kind: "path",

@@ -22,7 +22,7 @@ use crate::capture::crosscheck::Settings as Crosscheck;
 use crate::capture::filter::Filter;
 use crate::event::Kinds;
 use crate::plugin::filter::pushdown::Bounds;
-use crate::plugin::{filter as expression, json, logemu, nfct, printflow, sqlite3, syslog};
+use crate::plugin::{filter as expression, json, logemu, nfct, printflow, ship, sqlite3, syslog};
 
 mod capture;
 pub mod catalog;
@@ -36,6 +36,7 @@ mod metrics;
 mod protocols;
 mod sections;
 mod sinks;
+mod spool;
 mod stacks;
 pub mod values;
 
@@ -50,10 +51,19 @@ pub struct Config {
     pub nice: Option<i32>,
     /// Where metrics are served; absent: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where records wait for what is away.
+    pub spool: ship::Settings,
     /// Sources, each once.
     pub sources: Vec<Source>,
     /// Stacks in the order of the file.
     pub stacks: Vec<Stack>,
+}
+
+impl Config {
+    /// A stack has a sink that needs the spool.
+    pub fn ships(&self) -> bool {
+        self.stacks.iter().flat_map(|stack| &stack.stages).any(Stage::ships)
+    }
 }
 
 /// Where the daemon's own messages go.
@@ -135,6 +145,21 @@ pub enum Stage {
     Json(json::Settings),
     /// Rows of a database.
     Sqlite3(sqlite3::Settings),
+}
+
+impl Stage {
+    /// It is a sink that needs the spool.
+    pub fn ships(&self) -> bool {
+        match self {
+            Self::Ip2Str
+            | Self::PrintFlow(_)
+            | Self::LogEmu(_)
+            | Self::Syslog(_)
+            | Self::Json(_)
+            | Self::Sqlite3(_)
+            | Self::Filter(_) => false,
+        }
+    }
 }
 
 /// What came of reading a configuration.

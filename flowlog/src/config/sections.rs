@@ -23,6 +23,7 @@ pub(super) struct Global<'a> {
     pub(super) loglevel: u8,
     pub(super) nice: Option<i32>,
     pub(super) metrics: Option<SocketAddr>,
+    pub(super) spool: ship::Settings,
     pub(super) values: Values<'a>,
 }
 
@@ -46,7 +47,8 @@ pub(super) fn global<'a>(document: &Document<'a>, found: &mut Diagnostics) -> Op
     let loglevel = values.integer("loglevel", 0..=8, found).unwrap_or(5) as u8;
     let nice = values.integer("nice", -20..=19, found).map(|nice| nice as i32);
     let metrics = metrics::read(&values, found);
-    Some(Global { log, loglevel, nice, metrics, values })
+    let spool = spool::read(&values, found);
+    Some(Global { log, loglevel, nice, metrics, spool, values })
 }
 
 /// The section of an instance; empty where it is missing.

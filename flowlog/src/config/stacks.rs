@@ -27,6 +27,7 @@ pub(super) fn build<'a>(
         loglevel: global.loglevel,
         nice: global.nice,
         metrics: global.metrics,
+        spool: global.spool,
         sources: Vec::new(),
         stacks: Vec::new(),
     };

@@ -29,6 +29,7 @@ impl Engine {
         page.add(Family::StartTime, &[], self.started);
         for source in &mut self.sources {
             source.capture.before_totals();
+            source.stacks.tell();
             source.tell(&mut page);
         }
         counters::add(&self.stats, &mut page);
@@ -54,6 +55,12 @@ fn stuck(sink: &Output) -> String {
         Output::Database(database) => {
             let why = database.failure().map(ToString::to_string).unwrap_or_default();
             return format!("{sink} cannot be written: {why}; {waiting} of {limit} bytes wait\n");
+        }
+        Output::Shipped(shipment) => {
+            let why = shipment.tally().trouble().unwrap_or_default();
+            let kept = shipment.tally().kept();
+            let (records, bytes) = (kept.records, kept.bytes);
+            return format!("{sink}: {why}; {records} records ({bytes} bytes) wait in the spool\n");
         }
     };
     format!("{sink} cannot be {what}: {waiting} of {limit} bytes wait; {remedy}\n")
@@ -90,6 +97,11 @@ impl Source {
             let (waiting, limit) = sink.fill();
             page.add(Family::BufferBytes, &labels, waiting);
             page.add(Family::BufferLimitBytes, &labels, limit);
+            if let Output::Shipped(shipment) = sink {
+                let kept = shipment.tally().kept();
+                page.add(Family::SpoolRecords, &labels, kept.records);
+                page.add(Family::SpoolBytes, &labels, kept.bytes);
+            }
             page.add(Family::SinkFailing, &labels, u8::from(sink.is_failing()));
         }
     }

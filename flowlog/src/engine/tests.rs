@@ -8,7 +8,7 @@ use crate::capture::FlowKey;
 use crate::config;
 use crate::event::{Kinds, Lost};
 use crate::metrics::{Answer, Topic};
-use crate::stack::Stack;
+use crate::stack::{Site, Stack};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Call {
@@ -79,13 +79,14 @@ fn source_with(sink: &str, due: Option<Instant>) -> (Source, Rc<RefCell<Vec<Call
     let config = config::parse(std::path::Path::new("u.conf"), &text).config.unwrap();
     let stats = Stats::default();
     let calls = Rc::new(RefCell::new(Vec::new()));
+    let site = Site { host: "host", stats: &stats, spool: None };
     let source = Source {
         id: "ct1".to_owned(),
         by: "by hand".to_owned(),
         table: TableFill::open(),
         capture: Box::new(Noted { calls: Rc::clone(&calls), due }),
         nfct: Nfct::new(config.sources[0].nfct.clone(), stats.clone()),
-        stacks: Stacks(vec![Stack::start(&config.stacks[0], "host", &stats).unwrap()]),
+        stacks: Stacks(vec![Stack::start(&config.stacks[0], site).unwrap()]),
     };
     (source, calls)
 }

@@ -3,7 +3,8 @@
 
 use super::family::Family;
 use super::page::Page;
-use crate::stats::{Check, CheckKind, Counter, Stats};
+use crate::plugin::ship::Measure;
+use crate::stats::{Check, CheckKind, Counter, Shipper, Stats};
 
 /// The metric of a counter, and the values of its labels.
 pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
@@ -63,6 +64,22 @@ pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
     }
 }
 
+/// The metric of what a sink counts that delivers from the spool.
+pub fn shipped(measure: Measure) -> Family {
+    match measure {
+        Measure::Spooled => Family::SpooledRecords,
+        Measure::Records => Family::WrittenLines,
+        Measure::Bytes => Family::WrittenBytes,
+        Measure::Errors => Family::WriteErrors,
+        Measure::Reconnects => Family::Reconnects,
+        Measure::Repeated => Family::RepeatedLines,
+        Measure::Known => Family::KnownRecords,
+        Measure::Lost => Family::LostLines,
+        Measure::Dropped => Family::DroppedRecords,
+        Measure::Refused => Family::RefusedRecords,
+    }
+}
+
 /// Adds every counter that is in use, and what the cross-check counts.
 pub fn add(stats: &Stats, page: &mut Page) {
     for counter in Counter::ALL.into_iter().filter(|counter| stats.uses(*counter)) {
@@ -71,6 +88,11 @@ pub fn add(stats: &Stats, page: &mut Page) {
             // Prometheus wants base units.
             ("microseconds", value) => page.add(family, labels, value as f64 / 1e6),
             (_, value) => page.add(family, labels, value),
+        }
+    }
+    for shipper in Shipper::ALL.into_iter().filter(|shipper| stats.uses_shipper(*shipper)) {
+        for measure in Measure::ALL {
+            page.add(shipped(measure), &[shipper.name()], stats.shipped(shipper, measure));
         }
     }
     if stats.uses_crosscheck() {

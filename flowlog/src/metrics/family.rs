@@ -92,6 +92,18 @@ pub enum Family {
     Reconnects,
     /// Lines sent once more.
     RepeatedLines,
+    /// Records put into the spool.
+    SpooledRecords,
+    /// Records that left a full spool.
+    DroppedRecords,
+    /// Records that the far side will never take.
+    RefusedRecords,
+    /// Records that the far side had already.
+    KnownRecords,
+    /// Records in the spool.
+    SpoolRecords,
+    /// Bytes of them.
+    SpoolBytes,
     /// Bytes that wait.
     BufferBytes,
     /// Bytes that may wait.
@@ -141,7 +153,7 @@ const fn gauge(
 }
 
 /// All metrics, each at the index of its [`Family`].
-pub const DEFINITIONS: [Definition; 41] = [
+pub const DEFINITIONS: [Definition; 47] = [
     gauge(Family::BuildInfo, "flowlog_build_info", &["version"], "Version of flowlog; always 1."),
     gauge(
         Family::StartTime,
@@ -340,6 +352,42 @@ pub const DEFINITIONS: [Definition; 41] = [
         "flowlog_repeated_lines_total",
         &["sink"],
         "Records or messages sent once more: nobody had confirmed them when a connection broke.",
+    ),
+    counter(
+        Family::SpooledRecords,
+        "flowlog_spooled_records_total",
+        &["sink"],
+        "Records put into the spool, where they stay until the far side has acknowledged them.",
+    ),
+    counter(
+        Family::DroppedRecords,
+        "flowlog_dropped_records_total",
+        &["sink"],
+        "Records lost because the spool was full (spool_max_bytes).",
+    ),
+    counter(
+        Family::RefusedRecords,
+        "flowlog_refused_records_total",
+        &["sink"],
+        "Records lost because the far side does not take them, now or ever.",
+    ),
+    counter(
+        Family::KnownRecords,
+        "flowlog_known_records_total",
+        &["sink"],
+        "Records that the far side had already, where it tells.",
+    ),
+    gauge(
+        Family::SpoolRecords,
+        "flowlog_spool_records",
+        &["source", "stack", "to"],
+        "Records in the spool that the far side has not acknowledged.",
+    ),
+    gauge(
+        Family::SpoolBytes,
+        "flowlog_spool_bytes",
+        &["source", "stack", "to"],
+        "Bytes of the records in the spool.",
     ),
     gauge(
         Family::BufferBytes,

@@ -14,6 +14,7 @@ pub mod nfct;
 pub mod output;
 pub mod printflow;
 pub mod record_id;
+pub mod ship;
 pub mod sqlite3;
 pub mod syslog;
 

@@ -10,6 +10,7 @@ use self::database::DatabaseOutput;
 use self::file::FileOutput;
 pub use self::peer::Address;
 use self::socket::SocketOutput;
+use crate::plugin::ship::Shipment;
 use crate::stats::{Counter, Stats};
 
 mod append;
@@ -72,7 +73,7 @@ pub struct SocketTally {
     pub repeated: Counter,
 }
 
-/// An open file, a connection or a database, with what waits for it.
+/// An open file, a connection, a database or a spool, with what waits for it.
 pub enum Output {
     /// A file.
     File(FileOutput),
@@ -80,6 +81,8 @@ pub enum Output {
     Socket(SocketOutput),
     /// A database in a file.
     Database(Box<DatabaseOutput>),
+    /// The spool, and somebody whom it is delivered to.
+    Shipped(Box<Shipment>),
 }
 
 impl Output {
@@ -100,13 +103,14 @@ impl Output {
         })
     }
 
-    /// Takes a record in two parts.
+    /// Takes a record in two parts; of one that is shipped, see [`Shipment::push`].
     #[inline]
     pub fn push(&mut self, front: &[u8], rest: &[u8]) {
         match self {
             Self::File(file) => file.push(front, rest),
             Self::Socket(socket) => socket.push(front, rest),
             Self::Database(database) => database.push(front, rest),
+            Self::Shipped(_) => debug_assert!(false, "it has a push of its own"),
         }
     }
 
@@ -116,6 +120,7 @@ impl Output {
             Self::File(file) => file.flush(),
             Self::Socket(socket) => socket.flush(),
             Self::Database(database) => database.flush(),
+            Self::Shipped(shipment) => shipment.flush(),
         }
     }
 
@@ -125,6 +130,7 @@ impl Output {
             Self::File(file) => file.retry_in(),
             Self::Socket(socket) => socket.retry_in(),
             Self::Database(database) => database.retry_in(),
+            Self::Shipped(shipment) => shipment.due_in(),
         }
     }
 
@@ -134,6 +140,7 @@ impl Output {
             Self::File(file) => file.close(),
             Self::Socket(socket) => socket.close(),
             Self::Database(database) => database.close(),
+            Self::Shipped(shipment) => shipment.close(),
         }
     }
 
@@ -144,6 +151,7 @@ impl Output {
             Self::File(file) => file.reopen(),
             Self::Socket(socket) => socket.reopen(),
             Self::Database(database) => database.reopen(),
+            Self::Shipped(shipment) => shipment.reopen(),
         }
     }
 
@@ -153,6 +161,7 @@ impl Output {
             Self::File(file) => file.fill(),
             Self::Socket(socket) => socket.fill(),
             Self::Database(database) => database.fill(),
+            Self::Shipped(shipment) => shipment.fill(),
         }
     }
 
@@ -162,6 +171,22 @@ impl Output {
             Self::File(file) => file.is_failing(),
             Self::Socket(socket) => socket.is_failing(),
             Self::Database(database) => database.failure().is_some(),
+            Self::Shipped(shipment) => shipment.tally().trouble().is_some(),
+        }
+    }
+
+    /// Starts the threads that it needs: when no process is forked and no privilege
+    /// dropped any more.
+    pub fn begin(&mut self) {
+        if let Self::Shipped(shipment) = self {
+            shipment.begin();
+        }
+    }
+
+    /// Tells the stats what other threads have counted.
+    pub fn tell(&mut self) {
+        if let Self::Shipped(shipment) = self {
+            shipment.tell();
         }
     }
 
@@ -169,19 +194,22 @@ impl Output {
     pub fn give_to(&self, uid: nix::unistd::Uid, gid: nix::unistd::Gid) {
         match self {
             Self::File(file) => file.give_to(uid, gid),
-            Self::Socket(_) => {}
+            // The spool is handed over by itself.
+            Self::Socket(_) | Self::Shipped(_) => {}
             Self::Database(database) => database.give_to(uid, gid),
         }
     }
 }
 
-/// The full path of the file or the database, or the peer's address.
+/// The full path of the file or the database, the peer's address, or the name of
+/// what is shipped to.
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file) => file.path().display().fmt(f),
             Self::Socket(socket) => socket.address().fmt(f),
             Self::Database(database) => database.path().display().fmt(f),
+            Self::Shipped(shipment) => shipment.name().fmt(f),
         }
     }
 }

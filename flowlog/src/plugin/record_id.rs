@@ -82,6 +82,26 @@ impl Identifier {
     }
 }
 
+impl Identifier {
+    /// The same for all records of a flow, and of the expectations that it makes: a
+    /// hash of the host, the namespace, the zone and the original tuple.
+    #[inline]
+    pub fn flow(&self, item: &Item<'_>) -> u64 {
+        let Self(host) = *self;
+        let Fnv(hash) = match item.body {
+            Body::Flow { flow, .. } => {
+                host.netns(flow.netns).bytes(&flow.zone.to_le_bytes()).tuple(&flow.orig)
+            }
+            Body::Expectation(expectation) => host
+                .netns(expectation.netns)
+                .bytes(&expectation.zone.to_le_bytes())
+                .tuple(&expectation.master),
+            Body::Lost(lost) => host.bytes(lost.source.as_bytes()),
+        };
+        hash
+    }
+}
+
 /// A hash that is being made.
 #[derive(Clone, Copy, Debug)]
 struct Fnv(u64);

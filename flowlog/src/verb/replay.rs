@@ -14,8 +14,9 @@ use crate::config;
 use crate::engine::Source;
 use crate::kernel::TableFill;
 use crate::plugin::nfct::Nfct;
-use crate::stack::{Stack, Stacks};
+use crate::stack::{Site, Stack, Stacks};
 use crate::stats::Stats;
+use crate::verb::run::open_spool;
 
 /// Messages taken per batch.
 const BUDGET: usize = 4096;
@@ -31,6 +32,8 @@ pub fn source(file: &Path, recording: Vec<u8>, stats: &Stats) -> anyhow::Result<
         bail!("{}", lines.join("\n"));
     };
     let stacks = config.stacks.iter().filter(|stack| stack.source == 0);
+    let spool = open_spool(&config)?;
+    let site = Site { host: "host", stats, spool: spool.as_ref() };
     let first = &config.sources[0];
     Ok(Source {
         id: first.id.clone(),
@@ -39,9 +42,7 @@ pub fn source(file: &Path, recording: Vec<u8>, stats: &Stats) -> anyhow::Result<
         capture: capture(recording, stats),
         nfct: Nfct::new(first.nfct.clone(), stats.clone()),
         stacks: Stacks(
-            stacks
-                .map(|stack| Stack::start(stack, "host", stats))
-                .collect::<anyhow::Result<_>>()?,
+            stacks.map(|stack| Stack::start(stack, site)).collect::<anyhow::Result<_>>()?,
         ),
     })
 }
@@ -65,6 +66,7 @@ pub fn run(file: &Path, recording: &Path) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("the recording {} cannot be read", recording.display()))?;
     let stats = Stats::default();
     let mut source = source(file, bytes, &stats)?;
+    source.stacks.begin();
     while source.drain(BUDGET)?.drained == Drained::More {
         source.stacks.flush();
     }

@@ -22,8 +22,9 @@ use crate::engine::{Engine, Source};
 use crate::log::{self, notice};
 use crate::metrics::server::{self, Bound};
 use crate::plugin::nfct::Nfct;
+use crate::plugin::ship::{self, Spool};
 use crate::source;
-use crate::stack::{Stack, Stacks};
+use crate::stack::{Site, Stack, Stacks};
 use crate::stats::Stats;
 
 /// Nice value where the configuration names none.
@@ -57,6 +58,8 @@ pub struct Options {
 /// What is held while the daemon runs.
 struct Running {
     sources: Vec<Source>,
+    /// Where records wait, if a stack needs that.
+    spool: Option<Spool>,
     /// Rules that make the kernel track connections; they go with the process.
     _activations: Vec<Activation>,
     /// What the captures need while they run.
@@ -111,6 +114,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         for source in &running.sources {
             source.stacks.give_to(user.uid, user.gid);
         }
+        if let Some(spool) = &running.spool {
+            spool.give_to(user.uid, user.gid);
+        }
         privileges::drop_to(user, &running.capabilities)?;
     }
     let result = serve(running, bound, readiness);
@@ -161,13 +167,15 @@ fn start(config: &Config) -> anyhow::Result<Running> {
     let mut activations = Vec::new();
     let mut capabilities = CapsHashSet::new();
     let mut by: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let spool = open_spool(config)?;
+    let site = Site { host: &host, stats: &stats, spool: spool.as_ref() };
     let mut sources = Vec::new();
     for (index, source) in config.sources.iter().enumerate() {
         let stacks = config
             .stacks
             .iter()
             .filter(|stack| stack.source == index)
-            .map(|stack| Stack::start(stack, &host, &stats))
+            .map(|stack| Stack::start(stack, site))
             .collect::<anyhow::Result<Vec<_>>>()?;
         if stacks.is_empty() {
             continue;
@@ -186,7 +194,16 @@ fn start(config: &Config) -> anyhow::Result<Running> {
         });
     }
     let by: Vec<_> = by.iter().map(|(by, ids)| format!("{by}: {}", ids.join(", "))).collect();
-    Ok(Running { sources, _activations: activations, capabilities, by: by.join("; "), stats })
+    let by = by.join("; ");
+    Ok(Running { sources, spool, _activations: activations, capabilities, by, stats })
+}
+
+/// Opens the spool, if a stack needs it.
+///
+/// # Errors
+/// It cannot be used.
+pub(super) fn open_spool(config: &Config) -> Result<Option<Spool>, ship::Failure> {
+    config.ships().then(|| Spool::open(&config.spool)).transpose()
 }
 
 /// Says that the daemon runs, and runs it.

@@ -1,0 +1,170 @@
+//! What the sinks share whose far side may be away: a spool on disk, and a
+//! thread for each of them that delivers what is spooled.
+//!
+//! The engine's thread encodes a record and hands it over in chunks
+//! ([`Shipment`]); the keeper's thread commits chunks to the spool; a worker's
+//! thread reads them from there, in order, and has its [`Client`] deliver them.
+//! A batch leaves the spool when the far side has acknowledged it, and not before:
+//! what was under way when a connection broke, or the daemon was killed, is
+//! delivered again, and the records' ids tell.
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use self::batch::{Batch, Record};
+pub use self::shipment::{Shipment, Start};
+pub use self::sink::{Encode, Shipped};
+pub use self::spool::{Failure, Spool};
+pub use self::tally::{Measure, Tally};
+
+mod backoff;
+mod batch;
+mod shipment;
+mod sink;
+mod spool;
+mod store;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+/// Which records leave a full spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The oldest, so that the newest find room.
+    DropOldest,
+    /// The newest: what is there stays.
+    DropNewest,
+}
+
+/// Where records wait for the far side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The directory of `spool.db`.
+    pub directory: PathBuf,
+    /// Bytes of records that it may hold, of all sinks together.
+    pub max_bytes: u64,
+    /// What leaves it when there is no room.
+    pub full: Full,
+}
+
+/// What the configuration says of every sink that ships.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shipping {
+    /// The id of its section.
+    pub id: String,
+    /// Bytes that may wait in memory while the spool cannot be written.
+    pub buffer_max: usize,
+}
+
+/// The far side of a sink, as its worker sees it.
+///
+/// The worker connects, delivers batches in order, and connects anew after a
+/// [`Trouble`]; whatever was not acknowledged is delivered again then. It drops a
+/// client in the middle of a call when the daemon has to end.
+pub trait Client: Sized {
+    /// How to reach the far side.
+    type Settings: Clone + Send + 'static;
+
+    /// How much the far side wants to get at once.
+    fn appetite(settings: &Self::Settings) -> Appetite {
+        let _ = settings;
+        Appetite::default()
+    }
+
+    /// Reaches the far side, and makes sure that it is the right one.
+    fn connect(settings: &Self::Settings) -> impl Future<Output = Result<Self, Trouble>>;
+
+    /// Delivers a batch: has the far side's acknowledgement of all of it in the
+    /// end, or holds it until [`Client::tick`] or [`Client::close`] settles it.
+    fn deliver(&mut self, batch: &Batch) -> impl Future<Output = Result<Delivered, Trouble>>;
+
+    /// When [`Client::tick`] wants to be called, though nothing new has come.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Does what time has made due.
+    fn tick(&mut self) -> impl Future<Output = Result<Settled, Trouble>> {
+        async { Ok(Settled::No) }
+    }
+
+    /// Ends: what is held is settled, if that can be done in a moment.
+    fn close(&mut self) -> impl Future<Output = Result<Settled, Trouble>> {
+        async { Ok(Settled::No) }
+    }
+}
+
+/// How much the far side wants to get at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Appetite {
+    /// Bytes of records from which on a batch is large enough.
+    pub bytes: usize,
+    /// How long a smaller batch waits for more.
+    pub linger: Duration,
+}
+
+impl Default for Appetite {
+    fn default() -> Self {
+        Self { bytes: 1 << 20, linger: Duration::ZERO }
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Records that the far side has taken, also those that it had already.
+    pub records: u64,
+    /// Of those, records that it had already, where it tells.
+    pub known: u64,
+    /// Records that it will never take: they are lost.
+    pub refused: u64,
+    /// Why not, of the last of them.
+    pub why: Option<String>,
+    /// Bytes sent for it, as far as the client knows.
+    pub bytes: u64,
+    /// The far side has not acknowledged it yet: it stays in the spool.
+    pub held: bool,
+}
+
+/// Whether what is held was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// All of it.
+    All,
+    /// Nothing new.
+    No,
+}
+
+/// Why the far side does not take records. None of them is lost by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    what: String,
+    person: bool,
+}
+
+impl Trouble {
+    /// Something that may pass by itself: nobody listens, a connection broke.
+    pub fn passing(what: impl fmt::Display) -> Self {
+        Self { what: what.to_string(), person: false }
+    }
+
+    /// Something that a person has to change: a wrong password, a wrong table. It
+    /// is tried again, but seldom. `what` says what failed, and the remedy.
+    pub fn refused(what: impl fmt::Display) -> Self {
+        Self { what: what.to_string(), person: true }
+    }
+
+    /// Somebody has to change something.
+    pub fn needs_a_person(&self) -> bool {
+        self.person
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}

@@ -1,0 +1,156 @@
+use super::*;
+
+/// Something that a person has to change is told, and nothing is lost by it.
+#[test]
+fn a_refusal_is_told() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    far.with(|state| state.troubles.push(Trouble::refused("wrong password; see `pass=`")));
+    let mut daemon = Daemon::start(&directory, &far);
+    daemon.shipment.begin();
+    daemon.push(0..10);
+    daemon.flush();
+    daemon.wait_for(Measure::Errors, 1);
+    assert_eq!(daemon.shipment.tally().trouble().unwrap(), "wrong password; see `pass=`");
+    daemon.shipment.reopen();
+    assert_eq!(numbers(&far.wait(10)), (0..10).collect::<Vec<_>>());
+}
+
+fn full_spool(full: Full) -> (u64, u64, Vec<u64>) {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    far.with(|state| state.away = true);
+    let settings = Settings { max_bytes: 1 << 20, full, ..settings(&directory) };
+    let mut daemon = Daemon::with(&settings, &far, 64 << 20);
+    daemon.shipment.begin();
+    daemon.push(0..100_000);
+    daemon.shipment.close();
+    let dropped = daemon.get(Measure::Dropped);
+    let kept = daemon.shipment.tally().kept();
+    assert!(kept.bytes <= settings.max_bytes && kept.bytes > settings.max_bytes / 2, "{kept:?}");
+    assert_eq!(kept.records + dropped, 100_000);
+    assert_eq!(daemon.get(Measure::Lost), 0);
+    drop(daemon);
+    far.with(|state| state.away = false);
+    let mut daemon = Daemon::with(&settings, &far, 64 << 20);
+    daemon.shipment.close();
+    (kept.records, dropped, numbers(&far.with(|state| state.taken.clone())))
+}
+
+#[test]
+fn a_full_spool_drops_the_oldest() {
+    let (kept, dropped, arrived) = full_spool(Full::DropOldest);
+    assert_eq!(arrived, (dropped..dropped + kept).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_spool_drops_the_newest() {
+    let (kept, _, arrived) = full_spool(Full::DropNewest);
+    // Chunks are of one size, except for the last one, which may find room.
+    assert_eq!(arrived.len() as u64, kept);
+    assert_eq!(arrived[0], 0);
+    assert!(arrived.is_sorted());
+}
+
+#[test]
+fn a_spool_that_cannot_be_written_waits_in_memory() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    let mut daemon = Daemon::with(&settings(&directory), &far, 600_000);
+    daemon.spool.limit_pages(Some(1));
+    daemon.shipment.begin();
+    daemon.push(0..100_000);
+    daemon.flush();
+    daemon.wait_for(Measure::Errors, 1);
+    let lost = daemon.get(Measure::Lost);
+    assert!(lost > 50_000 && lost < 100_000, "{lost}");
+    let trouble = daemon.shipment.tally().trouble().unwrap();
+    assert!(trouble.contains("spool.db: ") && trouble.ends_with("; make room"), "{trouble}");
+    assert!(daemon.shipment.fill().0 > 300_000);
+    daemon.shipment.close();
+    assert_eq!(daemon.get(Measure::Lost), 100_000, "nothing could be spooled");
+}
+
+#[test]
+fn what_is_no_spool_is_not_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Spool::open(&settings(&directory)).map(|_| ()).map_err(|e| e.to_string());
+    open().unwrap();
+    let path = directory.path().join("spool/spool.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    assert!(open().unwrap_err().contains("not a spool of this version: move it away"));
+    std::fs::write(&path, "hello, this is a text and no database at all").unwrap();
+    let why = open().unwrap_err();
+    assert!(why.contains("spool.db: file is not a database; end flowlog, move it away"), "{why}");
+    assert!(std::fs::read(&path).unwrap().starts_with(b"hello"));
+    let missing = Settings { directory: directory.path().join("a/b"), ..settings(&directory) };
+    let why = Spool::open(&missing).unwrap_err().to_string();
+    assert!(why.contains("a/b cannot be used") && why.contains("`spool_dir=`"), "{why}");
+}
+
+#[test]
+fn two_daemons_do_not_share_a_spool() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Spool::open(&settings(&directory)).unwrap();
+    let why = Spool::open(&settings(&directory)).unwrap_err().to_string();
+    assert!(why.contains("in use by another flowlog"), "{why}");
+    drop(first);
+    Spool::open(&settings(&directory)).unwrap();
+}
+
+/// A row that was damaged on disk costs its records, and no others.
+#[test]
+fn a_damaged_row_is_counted() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    far.with(|state| state.away = true);
+    for range in [0..10, 10..30, 30..60] {
+        let mut daemon = Daemon::start(&directory, &far);
+        daemon.push(range);
+        daemon.shipment.close();
+    }
+    let path = directory.path().join("spool/spool.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let changed = connection
+        .execute("UPDATE batch SET payload = substr(payload, 1, bytes - 1) WHERE records = 20", [])
+        .unwrap();
+    assert_eq!(changed, 1);
+    drop(connection);
+    far.with(|state| state.away = false);
+    let mut daemon = Daemon::start(&directory, &far);
+    daemon.shipment.close();
+    assert_eq!(numbers(&far.with(|s| s.taken.clone())), (0..10).chain(30..60).collect::<Vec<_>>());
+    assert_eq!(daemon.get(Measure::Lost), 20);
+    assert_eq!(daemon.shipment.tally().kept().records, 0);
+}
+
+/// The end does not wait for a far side that does not answer.
+#[test]
+fn the_end_comes_in_time() {
+    struct Mute;
+    impl Client for Mute {
+        type Settings = ();
+        async fn connect((): &()) -> Result<Self, Trouble> {
+            Ok(Self)
+        }
+        async fn deliver(&mut self, _: &Batch) -> Result<Delivered, Trouble> {
+            std::future::pending().await
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&settings(&directory)).unwrap();
+    let stats = Stats::default();
+    let start = Start {
+        id: "far1",
+        shipper: Shipper::Nats,
+        encoding: "text 1",
+        buffer_max: 1 << 20,
+        spool: &spool,
+        stats: &stats,
+    };
+    let mut shipment = Shipment::open::<Mute>(&start, ());
+    shipment.push(&Record { id: id(1), flow: 1, body: &body(1) });
+    let begin = Instant::now();
+    shipment.close();
+    let took = begin.elapsed();
+    assert!(took > Duration::from_secs(4) && took < Duration::from_secs(8), "{took:?}");
+    assert_eq!(shipment.tally().kept().records, 1);
+}

@@ -1,0 +1,355 @@
+//! The thread of one sink: reads the spool, has the client deliver, and says to the
+//! keeper what has arrived.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, sleep_until, timeout};
+use tracing::{error, info, warn};
+
+use super::backoff::Backoff;
+use super::batch::Batch;
+use super::spool::{self, Job, Sink};
+use super::store::{Failure, Found, Reader};
+use super::tally::{Amount, Measure, Part};
+use super::{Appetite, Client, Delivered, Settled, Trouble};
+
+/// How long the far side may take to answer at all.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the same trouble is told.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// What the engine tells a worker.
+#[derive(Clone, Debug)]
+pub(super) struct Control {
+    /// When to end at the latest, once it is to end.
+    stop: watch::Sender<Option<Instant>>,
+    reconnect: Arc<Notify>,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { stop: watch::channel(None).0, reconnect: Arc::default() }
+    }
+}
+
+impl Control {
+    /// To end when nothing is left to deliver, or at `deadline`.
+    pub(super) fn stop(&self, deadline: Instant) {
+        self.stop.send_replace(Some(deadline));
+    }
+
+    /// To connect anew.
+    pub(super) fn reconnect(&self) {
+        self.reconnect.notify_one();
+    }
+}
+
+/// A sink's end of the spool.
+#[derive(Debug)]
+pub(super) struct Link {
+    sink: Arc<Sink>,
+    jobs: Sender<Job>,
+    path: PathBuf,
+    /// The newest row that has arrived.
+    arrived: i64,
+    /// The newest row that was ever handed to a client.
+    handed: i64,
+}
+
+impl Link {
+    pub(super) fn new(sink: Arc<Sink>, jobs: Sender<Job>, path: &Path) -> Self {
+        Self { sink, jobs, path: path.to_owned(), arrived: 0, handed: 0 }
+    }
+
+    fn count(&self, measure: Measure, n: u64) {
+        self.sink.tally.add(measure, n);
+    }
+
+    /// All up to that row has arrived.
+    fn acknowledge(&mut self, last: i64) {
+        if last > self.arrived {
+            self.arrived = last;
+            // It fails when the daemon has ended: then it is delivered again.
+            let _ = self.jobs.send(Job::Acknowledge(self.sink.clone(), last));
+        }
+    }
+}
+
+/// Starts the thread.
+pub(super) fn spawn<C: Client + 'static>(
+    settings: C::Settings,
+    link: Link,
+    control: Control,
+) -> Option<JoinHandle<()>> {
+    let name = link.sink.name.split(':').next().unwrap_or_default().to_owned();
+    spool::spawn(&name, move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(why) => {
+                error!("{} cannot begin: {why}; raise the limit of open files", link.sink.name);
+                return;
+            }
+        };
+        let stop = control.stop.subscribe();
+        runtime.block_on(async {
+            let mut worker = Worker::<C>::new(settings, link, control);
+            tokio::select! {
+                () = worker.run() => {}
+                () = over(stop) => {}
+            }
+        });
+        // A name that is being looked up is not waited for.
+        runtime.shutdown_background();
+    })
+}
+
+/// Resolves at the deadline, once there is one.
+async fn over(mut stop: watch::Receiver<Option<Instant>>) {
+    let deadline = match stop.wait_for(Option::is_some).await {
+        Ok(deadline) => *deadline,
+        Err(_) => None,
+    };
+    if let Some(deadline) = deadline {
+        sleep_until(deadline.into()).await;
+    }
+}
+
+struct Worker<C: Client> {
+    settings: C::Settings,
+    appetite: Appetite,
+    link: Link,
+    reconnect: Arc<Notify>,
+    stop: watch::Receiver<Option<Instant>>,
+    newest: watch::Receiver<i64>,
+    backoff: Backoff,
+    /// The trouble that was told last, and when.
+    told: Option<(Trouble, Instant)>,
+    connected_before: bool,
+}
+
+/// Why delivering ended.
+enum End {
+    /// The daemon ends.
+    Stop,
+    /// Somebody wants a new connection.
+    Reconnect,
+    Trouble(Trouble),
+    Spool(Failure),
+}
+
+impl From<Trouble> for End {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl<C: Client> Worker<C> {
+    fn new(settings: C::Settings, link: Link, control: Control) -> Self {
+        Self {
+            appetite: C::appetite(&settings),
+            settings,
+            newest: link.sink.newest.subscribe(),
+            link,
+            stop: control.stop.subscribe(),
+            reconnect: control.reconnect,
+            backoff: Backoff::default(),
+            told: None,
+            connected_before: false,
+        }
+    }
+
+    /// Delivers until the daemon ends.
+    async fn run(&mut self) {
+        loop {
+            let wait = match self.connection().await {
+                End::Stop => return,
+                End::Reconnect => continue,
+                End::Trouble(trouble) => {
+                    self.tell(&trouble);
+                    self.backoff.after(&trouble)
+                }
+                End::Spool(failure) => {
+                    self.tell(&Trouble::passing(failure));
+                    Duration::from_secs(1)
+                }
+            };
+            // A far side that is away now is not waited for at the end.
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.reconnect.notified() => {}
+                _ = self.stop.wait_for(Option::is_some) => return,
+            }
+        }
+    }
+
+    /// One connection, from its beginning to its end.
+    async fn connection(&mut self) -> End {
+        let reader = match Reader::open(&self.link.path) {
+            Ok(reader) => reader,
+            Err(failure) => return End::Spool(failure),
+        };
+        let client = match timeout(PATIENCE, C::connect(&self.settings)).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(trouble)) => return trouble.into(),
+            Err(_) => return no_answer("to a connection").into(),
+        };
+        if std::mem::replace(&mut self.connected_before, true) {
+            self.link.count(Measure::Reconnects, 1);
+        }
+        match self.deliver_all(client, &reader).await {
+            Ok(end) | Err(end) => end,
+        }
+    }
+
+    async fn deliver_all(&mut self, mut client: C, reader: &Reader) -> Result<End, End> {
+        // What was delivered on a former connection and not acknowledged comes again.
+        let mut after = self.link.arrived;
+        loop {
+            if client.due().is_some_and(|due| due <= Instant::now()) {
+                let settled = answer(client.tick()).await?;
+                self.settle(settled, after);
+            }
+            match self.next(reader, after).await? {
+                Some(batch) => {
+                    self.deliver(&mut client, &batch).await?;
+                    after = batch.last;
+                }
+                None if self.stop.borrow().is_some() => {
+                    let settled = answer(client.close()).await?;
+                    self.settle(settled, after);
+                    return Ok(End::Stop);
+                }
+                None => {
+                    if self.idle(client.due()).await {
+                        return Ok(End::Reconnect);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for something to do; returns whether that is a new connection.
+    async fn idle(&mut self, due: Option<Instant>) -> bool {
+        // The daemon cannot do without an end to the wait: it may be called to end
+        // in between.
+        tokio::select! {
+            _ = self.newest.changed() => false,
+            () = sleep_to(due) => false,
+            () = self.reconnect.notified() => true,
+            _ = self.stop.wait_for(Option::is_some) => false,
+        }
+    }
+
+    /// The rows behind `after`, as many as the far side likes.
+    async fn next(&mut self, reader: &Reader, after: i64) -> Result<Option<Batch>, End> {
+        let Appetite { bytes, linger } = self.appetite;
+        self.newest.mark_unchanged();
+        let found = self.read(reader, after, bytes)?;
+        let hungry = found.as_ref().is_some_and(|batch| batch.bytes < bytes);
+        if !hungry || linger.is_zero() || self.stop.borrow().is_some() {
+            return Ok(found);
+        }
+        tokio::select! {
+            () = sleep(linger) => {}
+            _ = self.stop.wait_for(Option::is_some) => {}
+        }
+        self.read(reader, after, bytes)
+    }
+
+    fn read(&mut self, reader: &Reader, after: i64, bytes: usize) -> Result<Option<Batch>, End> {
+        let mut after = after;
+        loop {
+            match reader.next(&self.link.sink.name, after, bytes).map_err(End::Spool)? {
+                Found::Batch(batch) => return Ok(Some(batch)),
+                Found::Nothing => return Ok(None),
+                Found::Damaged(row, records) => {
+                    error!(
+                        "row {row} of {} is damaged: {records} records for {} are lost",
+                        self.link.path.display(),
+                        self.link.sink.name
+                    );
+                    self.link.count(Measure::Lost, records);
+                    after = row;
+                }
+            }
+        }
+    }
+
+    async fn deliver(&mut self, client: &mut C, batch: &Batch) -> Result<(), End> {
+        if batch.first <= self.link.handed {
+            self.link.count(Measure::Repeated, batch.records);
+        }
+        self.link.handed = self.link.handed.max(batch.last);
+        let delivered = answer(client.deliver(batch)).await?;
+        self.count(&delivered);
+        if !delivered.held {
+            self.link.acknowledge(batch.last);
+        }
+        self.works();
+        Ok(())
+    }
+
+    fn count(&mut self, delivered: &Delivered) {
+        let Delivered { records, known, refused, why, bytes, held: _ } = delivered;
+        self.link.count(Measure::Records, *records);
+        self.link.count(Measure::Known, *known);
+        self.link.count(Measure::Bytes, *bytes);
+        if *refused > 0 {
+            self.link.count(Measure::Refused, *refused);
+            let why = why.as_deref().unwrap_or("it does not say why");
+            warn!("{} does not take {refused} records, they are lost: {why}", self.link.sink.name);
+        }
+    }
+
+    fn settle(&mut self, settled: Settled, last: i64) {
+        if settled == Settled::All {
+            self.link.acknowledge(last);
+        }
+    }
+
+    /// The far side works.
+    fn works(&mut self) {
+        self.backoff.reset();
+        if self.told.take().is_some() {
+            self.link.sink.tally.set_trouble(Part::FarSide, None);
+            info!("{} works again", self.link.sink.name);
+        }
+    }
+
+    #[cold]
+    fn tell(&mut self, trouble: &Trouble) {
+        self.link.count(Measure::Errors, 1);
+        let tally = &self.link.sink.tally;
+        tally.set_trouble(Part::FarSide, Some(trouble.to_string()));
+        let known =
+            self.told.as_ref().is_some_and(|(told, at)| told == trouble && at.elapsed() < REMIND);
+        if !known {
+            let Amount { bytes: _, records } = tally.kept();
+            warn!("{}: {trouble}. {records} records wait in the spool", self.link.sink.name);
+            self.told = Some((trouble.clone(), Instant::now()));
+        }
+    }
+}
+
+async fn answer<T>(asked: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    match timeout(PATIENCE, asked).await {
+        Ok(result) => result,
+        Err(_) => Err(no_answer("to records")),
+    }
+}
+
+fn no_answer(to: &str) -> Trouble {
+    Trouble::passing(format!("the far side has not answered {to} for {} s", PATIENCE.as_secs()))
+}
+
+async fn sleep_to(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
