@@ -223,6 +223,22 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Whether NAT has changed the address or port of the source, and of the
+    /// destination.
+    pub fn translated(&self) -> (bool, bool) {
+        let Self { orig, reply, .. } = self;
+        match orig.proto {
+            // Its identifier is in the source of both directions.
+            proto::ICMP | proto::ICMPV6 => {
+                (reply.dst != orig.src || reply.src_l4 != orig.src_l4, reply.src != orig.dst)
+            }
+            _ => (
+                reply.dst != orig.src || reply.dst_l4 != orig.src_l4,
+                reply.src != orig.dst || reply.src_l4 != orig.dst_l4,
+            ),
+        }
+    }
+
     /// What tells this entry from others with the same tuple and zone; 0 when
     /// the source tells nothing of the kind.
     ///

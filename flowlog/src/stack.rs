@@ -5,16 +5,18 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
+
 use crate::config;
 use crate::plugin::filter::Filter;
 use crate::plugin::json::Json;
 use crate::plugin::logemu::LogEmu;
 use crate::plugin::output::{Destination, Output};
-use crate::plugin::ship::{Shipped, Spool};
+use crate::plugin::ship::{Shipped, Shipping, Spool, Start};
 use crate::plugin::sqlite3::Sqlite3;
 use crate::plugin::syslog::Syslog;
-use crate::plugin::{Body, Downstream, Item, Scratch, printflow};
-use crate::stats::Stats;
+use crate::plugin::{Body, Downstream, Item, Scratch, ipfix, printflow};
+use crate::stats::{Shipper, Stats};
 
 /// A plugin behind the source.
 enum Stage {
@@ -25,7 +27,6 @@ enum Stage {
     Syslog(Box<Syslog>),
     Json(Box<Json>),
     Sqlite3(Box<Sqlite3>),
-    #[expect(dead_code, reason = "the first sink that ships removes this")]
     Shipped(Box<Shipped>),
 }
 
@@ -129,7 +130,23 @@ fn start(stage: &config::Stage, site: Site<'_>) -> anyhow::Result<Stage> {
         config::Stage::Sqlite3(settings) => {
             Stage::Sqlite3(Box::new(Sqlite3::open(settings, stats)?))
         }
+        config::Stage::Ipfix(settings) => {
+            let start = shipping(&settings.shipping, Shipper::Ipfix, ipfix::ENCODING, site)?;
+            Stage::Shipped(Box::new(ipfix::open(&start, settings)))
+        }
     })
+}
+
+/// What a sink needs that ships.
+fn shipping<'a>(
+    settings: &'a Shipping,
+    shipper: Shipper,
+    encoding: &'a str,
+    site: Site<'a>,
+) -> anyhow::Result<Start<'a>> {
+    let Shipping { id, buffer_max } = settings;
+    let spool = site.spool.with_context(|| format!("there is no spool for [{id}]"))?;
+    Ok(Start { id, shipper, encoding, buffer_max: *buffer_max, spool, stats: site.stats })
 }
 
 fn no_output(settings: &crate::plugin::output::Settings, error: &io::Error) -> anyhow::Error {

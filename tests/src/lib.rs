@@ -27,10 +27,12 @@
 //! | [`notify`] | what a service tells its manager |
 //! | [`debian`] | a Debian to install the package in |
 //! | [`booted`] | systemd as init of that Debian |
+//! | [`collector`] | collectors of IPFIX, and what they have got |
 //! | [`poll`] | waiting for a condition instead of sleeping |
 
 pub mod booted;
 pub mod burst;
+pub mod collector;
 pub mod daemon;
 pub mod debian;
 pub mod filters;

@@ -30,6 +30,10 @@ pub(crate) const TESTS: &[Program] = &[
     ("promtool", "prometheus"),
     ("strace", "strace"),
     ("jq", "jq"),
+    ("nfcapd", "nfdump"),
+    ("nfacctd", "pmacct"),
+    ("ipfixDump", "libfixbuf-tools"),
+    ("openssl", "openssl"),
 ];
 /// No programs, but plugins of one, in the directory that ulogd2 has on each system.
 const ULOGD_JSON: &str = "ulogd_output_JSON.so";

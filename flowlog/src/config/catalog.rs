@@ -4,11 +4,12 @@
 
 use self::{
     keys::{FILTER, NFCT},
-    sinks::{JSON, LOGEMU, PRINTFLOW, SQLITE3, SYSLOG},
+    sinks::{IPFIX, JSON, LOGEMU, PRINTFLOW, SQLITE3, SYSLOG},
 };
 
 mod keys;
 mod sinks;
+mod tls;
 
 /// A key of a section.
 #[derive(Clone, Copy, Debug)]
@@ -247,6 +248,14 @@ pub const PLUGINS: &[Plugin] = &[
         provides: &[],
         keys: SQLITE3,
     },
+    Plugin {
+        name: "IPFIX",
+        role: Role::Sink,
+        summary: "flows to an IPFIX collector",
+        needs: &[],
+        provides: &[],
+        keys: IPFIX,
+    },
 ];
 
 const ADDRESS_TEXTS: &[&str] =
@@ -258,7 +267,7 @@ pub const FOREIGN_SOURCES: &[&str] = &["NFLOG", "ULOG", "UNIXSOCK", "NFACCT"];
 /// Plugins of ulogd2 that flowlog does not have.
 pub const FOREIGN_PLUGINS: &[&str] = &[
     "BASE", "IFINDEX", "HWHDR", "PWSNIFF", "MARK", "IP2BIN", "IP2HBIN", "PRINTPKT", "GPRINT",
-    "OPRINT", "XML", "NACCT", "MYSQL", "PGSQL", "DBI", "IPFIX", "GRAPHITE", "PCAP",
+    "OPRINT", "XML", "NACCT", "MYSQL", "PGSQL", "DBI", "GRAPHITE", "PCAP",
 ];
 
 /// The plugin of that name.

@@ -22,10 +22,13 @@ use crate::capture::crosscheck::Settings as Crosscheck;
 use crate::capture::filter::Filter;
 use crate::event::Kinds;
 use crate::plugin::filter::pushdown::Bounds;
-use crate::plugin::{filter as expression, json, logemu, nfct, printflow, ship, sqlite3, syslog};
+use crate::plugin::{
+    filter as expression, ipfix, json, logemu, nfct, printflow, ship, sqlite3, syslog,
+};
 
 mod capture;
 pub mod catalog;
+mod collector;
 mod command_line;
 mod crosscheck;
 pub mod diagnostic;
@@ -38,6 +41,7 @@ mod sections;
 mod sinks;
 mod spool;
 mod stacks;
+mod tls;
 pub mod values;
 
 /// A configuration that can be run.
@@ -145,6 +149,8 @@ pub enum Stage {
     Json(json::Settings),
     /// Rows of a database.
     Sqlite3(sqlite3::Settings),
+    /// Records to a collector.
+    Ipfix(ipfix::Settings),
 }
 
 impl Stage {
@@ -158,6 +164,7 @@ impl Stage {
             | Self::Json(_)
             | Self::Sqlite3(_)
             | Self::Filter(_) => false,
+            Self::Ipfix(_) => true,
         }
     }
 }

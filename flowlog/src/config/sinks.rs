@@ -51,7 +51,12 @@ pub(super) fn logemu(
 }
 
 /// A text that is not empty, or the default.
-fn text<'a>(values: &Values<'a>, element: &Element, key: &str, found: &mut Diagnostics) -> &'a str {
+pub(super) fn text<'a>(
+    values: &Values<'a>,
+    element: &Element,
+    key: &str,
+    found: &mut Diagnostics,
+) -> &'a str {
     let given = values.string(key, found).filter(|text| !text.is_empty());
     given.unwrap_or_else(|| {
         let known = element.plugin.keys.iter().find(|known| known.name == key);
@@ -62,6 +67,15 @@ fn text<'a>(values: &Values<'a>, element: &Element, key: &str, found: &mut Diagn
 fn buffer_max(values: &Values<'_>, found: &mut Diagnostics) -> usize {
     let bytes = values.integer("buffer_max_bytes", 4096..=i64::from(u32::MAX), found);
     bytes.unwrap_or(64 << 20) as usize
+}
+
+/// What all sinks that ship have.
+pub(super) fn shipping(
+    values: &Values<'_>,
+    element: &Element,
+    found: &mut Diagnostics,
+) -> ship::Shipping {
+    ship::Shipping { id: element.id.clone(), buffer_max: buffer_max(values, found) }
 }
 
 pub(super) fn syslog(

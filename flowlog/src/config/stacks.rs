@@ -148,6 +148,7 @@ fn stage(document: &Document<'_>, element: &Element, found: &mut Diagnostics) ->
         "SYSLOG" => Stage::Syslog(sinks::syslog(document, element, found)),
         "JSON" => Stage::Json(sinks::json(document, element, found)),
         "SQLITE3" => Stage::Sqlite3(sinks::sqlite3(document, element, found)),
+        "IPFIX" => Stage::Ipfix(collector::ipfix(document, element, found)),
         _ => Stage::Ip2Str,
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::capture::filter::Network;
 
 mod capture;
+mod collector;
 mod filter;
 mod keys;
 mod sinks;

@@ -7,6 +7,7 @@ use crate::flow::Flow;
 pub mod clock;
 pub mod filter;
 pub mod ip2str;
+pub mod ipfix;
 pub mod json;
 pub mod line;
 pub mod logemu;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use self::database::DatabaseOutput;
 use self::file::FileOutput;
 pub use self::peer::Address;
+pub(super) use self::peer::{notice_silence, queued};
 use self::socket::SocketOutput;
 use crate::plugin::ship::Shipment;
 use crate::stats::{Counter, Stats};

@@ -28,6 +28,7 @@ mod store;
 mod tally;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod worker;
 
 /// Which records leave a full spool.

@@ -91,7 +91,8 @@ fn files(config: &Config) -> Vec<Finding> {
             Stage::Syslog(settings) => destination(&settings.output.destination),
             Stage::Json(settings) => destination(&settings.output.destination),
             Stage::Sqlite3(settings) => Some(database(&settings.db, &settings.table)),
-            Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_) => None,
+            // Of other hosts nothing is asked.
+            Stage::Ipfix(_) | Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_) => None,
         };
         findings.extend(finding.filter(|finding| !findings.contains(finding)));
     }

@@ -7,6 +7,7 @@ mod differential;
 mod disk_full;
 mod filter_stage;
 mod filters;
+mod ipfix;
 mod json;
 mod lifecycle;
 mod list;

@@ -1,6 +1,7 @@
 //! The keys of PRINTFLOW and of the sinks on this host, each plugin's in the
 //! order in which they are told.
 
+use super::tls::{TLS, TLS_CA, TLS_CERT, TLS_KEY};
 use super::{Key, key};
 
 pub(super) const PRINTFLOW: &[Key] = &[
@@ -165,3 +166,63 @@ pub(super) const SQLITE3: &[Key] = &[
         "accepted and ignored, as by ulogd2: what arrives together is one transaction",
     ),
 ];
+
+pub(super) const IPFIX: &[Key] = &[
+    key("host", "name or address", "127.0.0.1", "the collector"),
+    key("port", "integer from 1 to 65535", "4739", "its port; with tls=1 it is 4740 by default"),
+    key(
+        "proto",
+        "`tcp` or `udp`",
+        "tcp",
+        "how records go there: tcp tells when they have arrived; over udp what the way or a busy \
+         collector drops is lost unseen",
+    ),
+    key(
+        "oid",
+        "integer from 0 to 4294967295",
+        "1",
+        "the observation domain: what tells this flowlog from others on the same address",
+    ),
+    key(
+        "mtu",
+        "integer from 512 to 65507, bytes",
+        "1400",
+        "with proto=udp: how long a message may be, without the headers of IP and UDP",
+    ),
+    key(
+        "send_template",
+        "`once` or `always`",
+        "once",
+        "once: a connection is told each template once, over udp again as template_refresh says; \
+         always: each message that has records has their templates too. ulogd2's `never` is taken \
+         for `once`",
+    ),
+    key(
+        "template_refresh",
+        "time such as 60s; ms, s, m, h or d, a plain number is seconds",
+        "60s",
+        "with proto=udp: templates are told again after so long",
+    ),
+    key(
+        "template_refresh_messages",
+        "integer from 1 to 4294967295",
+        "100",
+        "with proto=udp: and after so many messages",
+    ),
+    key(
+        "nat_events",
+        "switch",
+        "1",
+        "1: beginning and end of a translated IPv4 flow are NAT events too (natEvent, RFC 8158); 0: \
+         only the addresses and ports behind NAT are told. pmacct does not count packets and bytes \
+         of NAT events",
+    ),
+    TLS,
+    TLS_CA,
+    TLS_CERT,
+    TLS_KEY,
+    key("buffer_max_bytes", BUFFER_RANGE, "67108864", SPOOL_BUFFER_HELP),
+];
+
+const SPOOL_BUFFER_HELP: &str = "records kept in memory while the spool cannot be written; beyond \
+                                 it they are lost and counted";

@@ -99,13 +99,15 @@ fn integers_have_the_bounds_that_are_told() {
                     "[global]\n{}stack=ct1:NFCT,ip1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n\
                      stack=ct1:NFCT,ip1:IP2STR,print1:PRINTFLOW,sys1:SYSLOG\n\
                      stack=ct1:NFCT,json1:JSON\nstack=ct1:NFCT,db1:SQLITE3\n\
-                     [ct1]\n{}[emu1]\n{}[sys1]\n{}[json1]\n{}[db1]\n{}",
+                     stack=ct1:NFCT,ipfix1:IPFIX\n\
+                     [ct1]\n{}[emu1]\n{}[sys1]\n{}[json1]\n{}[db1]\n{}[ipfix1]\n{}",
                     of("global"),
                     of("NFCT"),
                     of("LOGEMU"),
                     of("SYSLOG"),
                     of("JSON"),
                     of("SQLITE3"),
+                    of("IPFIX"),
                 );
                 messages(&text).iter().any(|message| message.contains("out of range"))
             };

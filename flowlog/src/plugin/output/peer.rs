@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -115,8 +115,7 @@ impl Connection {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(family, address.kind(), flags, None)?;
         if matches!(address, Address::Tcp(..)) {
-            setsockopt(&socket, sockopt::KeepAlive, &true)?;
-            setsockopt(&socket, sockopt::TcpUserTimeout, &SILENCE)?;
+            notice_silence(&socket)?;
         }
         let result = connect(socket.as_raw_fd(), to);
         let connection = Self { socket, address: address.clone() };
@@ -170,7 +169,7 @@ impl Connection {
     pub(super) fn arrived(&self, sent: usize) -> (usize, io::Result<()>) {
         // Before it is known that the peer is there: what he leaves unread when
         // he goes is no longer queued.
-        let queued = self.queued();
+        let queued = queued(&self.socket);
         let open = self.check_open();
         let arrived = match (&self.address, &open) {
             (Address::Tcp(..), _) => sent - queued.min(sent),
@@ -188,17 +187,6 @@ impl Connection {
         (arrived, open)
     }
 
-    /// What the kernel tells as `SIOCOUTQ`.
-    #[expect(unsafe_code, reason = "neither std nor nix has this ioctl")]
-    fn queued(&self) -> usize {
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: the socket is open as long as `self`, and TIOCOUTQ, which is
-        // SIOCOUTQ, writes one int, for which there is room.
-        let result =
-            unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-        if result < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
-    }
-
     /// Fails if the peer has closed the connection. What he says is ignored.
     fn check_open(&self) -> io::Result<()> {
         if self.address.is_datagram() {
@@ -214,4 +202,22 @@ impl Connection {
             }
         }
     }
+}
+
+/// Has a TCP connection fail whose peer confirms nothing any more.
+pub(in crate::plugin) fn notice_silence(socket: &impl AsFd) -> nix::Result<()> {
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    setsockopt(socket, sockopt::TcpUserTimeout, &SILENCE)
+}
+
+/// Bytes that the peer's host has not acknowledged over TCP, or the peer has not
+/// read through a stream socket of this host: what the kernel tells as `SIOCOUTQ`.
+#[expect(unsafe_code, reason = "neither std nor nix has this ioctl")]
+pub(in crate::plugin) fn queued(socket: &impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    let socket = socket.as_fd();
+    // SAFETY: the socket is open as long as it is borrowed, and TIOCOUTQ, which is
+    // SIOCOUTQ, writes one int, for which there is room.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
 }

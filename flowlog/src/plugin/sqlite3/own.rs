@@ -208,11 +208,13 @@ fn kind(tag: Kinds, row: &mut Row) {
 }
 
 fn flow(flow: &Flow, addresses: &Addresses, row: &mut Row) {
+    let (source, destination) = flow.translated();
     let Flow { orig, reply, status, counters, zone, mark, id, l4_state, helper, .. } = flow;
     row.number(orig.proto);
     ends(orig, &addresses.orig, row);
     ends(reply, &addresses.reply, row);
-    row.number(translated(orig, reply));
+    // 1: the source was translated, 2: the destination, 3: both.
+    row.number(u8::from(source) | u8::from(destination) << 1);
     let icmp = matches!(orig.proto, proto::ICMP | proto::ICMPV6);
     row.optional(icmp.then(|| orig.icmp_type()));
     row.optional(icmp.then(|| orig.icmp_code()));
@@ -238,21 +240,6 @@ fn flow(flow: &Flow, addresses: &Addresses, row: &mut Row) {
         }
         None => (0..4).for_each(|_| row.null()),
     }
-}
-
-/// 1: the source was translated, 2: the destination, 3: both.
-fn translated(orig: &Tuple, reply: &Tuple) -> u8 {
-    let (source, destination) = match orig.proto {
-        // Its identifier is in the source of both directions.
-        proto::ICMP | proto::ICMPV6 => {
-            (reply.dst != orig.src || reply.src_l4 != orig.src_l4, reply.src != orig.dst)
-        }
-        _ => (
-            reply.dst != orig.src || reply.dst_l4 != orig.src_l4,
-            reply.src != orig.dst || reply.src_l4 != orig.dst_l4,
-        ),
-    };
-    u8::from(source) | u8::from(destination) << 1
 }
 
 fn expectation(expectation: &Expectation, addresses: &Addresses, row: &mut Row) {

@@ -163,6 +163,9 @@ fn written(stack: &Stack) -> String {
             settings.table,
             settings.db.display()
         ),
+        Some(Stage::Ipfix(settings)) => {
+            format!("as an IPFIX record to {}", settings.collector())
+        }
         Some(Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_)) | None => {
             "to nobody".to_owned()
         }
