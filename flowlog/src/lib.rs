@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod activate;
+pub mod archive;
 pub mod capture;
 pub mod cli;
 pub mod config;

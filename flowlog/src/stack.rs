@@ -15,7 +15,7 @@ use crate::plugin::output::{Destination, Output};
 use crate::plugin::ship::{Shipped, Shipping, Spool, Start};
 use crate::plugin::sqlite3::Sqlite3;
 use crate::plugin::syslog::Syslog;
-use crate::plugin::{Body, Downstream, Item, Scratch, ipfix, printflow};
+use crate::plugin::{Body, Downstream, Item, Scratch, ipfix, parquet, printflow};
 use crate::stats::{Shipper, Stats};
 
 /// A plugin behind the source.
@@ -133,6 +133,12 @@ fn start(stage: &config::Stage, site: Site<'_>) -> anyhow::Result<Stage> {
         config::Stage::Ipfix(settings) => {
             let start = shipping(&settings.shipping, Shipper::Ipfix, ipfix::ENCODING, site)?;
             Stage::Shipped(Box::new(ipfix::open(&start, settings)))
+        }
+        config::Stage::Parquet(settings) => {
+            let run = parquet::Run::begin();
+            let encoding = run.encoding();
+            let start = shipping(&settings.shipping, Shipper::Parquet, &encoding, site)?;
+            Stage::Shipped(Box::new(parquet::open(&start, settings, host, run)?))
         }
     })
 }

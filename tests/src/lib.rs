@@ -28,6 +28,7 @@
 //! | [`debian`] | a Debian to install the package in |
 //! | [`booted`] | systemd as init of that Debian |
 //! | [`collector`] | collectors of IPFIX, and what they have got |
+//! | [`python`] | DuckDB and pyarrow, which read archives |
 //! | [`poll`] | waiting for a condition instead of sleeping |
 
 pub mod booted;
@@ -47,6 +48,7 @@ pub mod page;
 pub mod pictures;
 pub mod poll;
 pub mod process;
+pub mod python;
 pub mod sources;
 pub mod tags;
 pub mod terminal;

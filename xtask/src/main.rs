@@ -16,6 +16,7 @@ mod mirror;
 mod packages;
 mod pictures;
 mod privilege;
+mod python;
 mod run;
 mod say;
 mod setup;

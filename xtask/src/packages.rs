@@ -34,6 +34,7 @@ pub(crate) const TESTS: &[Program] = &[
     ("nfacctd", "pmacct"),
     ("ipfixDump", "libfixbuf-tools"),
     ("openssl", "openssl"),
+    ("virtualenv", "virtualenv"),
 ];
 /// No programs, but plugins of one, in the directory that ulogd2 has on each system.
 const ULOGD_JSON: &str = "ulogd_output_JSON.so";

@@ -15,7 +15,7 @@ use crate::packages::{DEBIAN, GUESTS, LAB, TESTS};
 use crate::privilege::{by_hand, is_root};
 use crate::say::say;
 use crate::step::Steps;
-use crate::{interrupt, leftovers, packages, setup, vm};
+use crate::{interrupt, leftovers, packages, python, setup, vm};
 
 /// Cases of each property with `--full`; proptest's own default is 256.
 const FULL_CASES: &str = "20000";
@@ -103,7 +103,12 @@ fn host(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
         words.extend(["--features", "live"]);
     }
     let name = if root { "live tests" } else { "live tests, not run" };
-    steps.run(name, with_args(&words).env(cargo::FLOWLOG, &flowlog))?;
+    let mut live = with_args(&words);
+    live.env(cargo::FLOWLOG, &flowlog);
+    if root {
+        live.env(python::PYTHON, python::provide()?);
+    }
+    steps.run(name, &mut live)?;
     interrupt::check()?;
     if args.full {
         let mut many = with_args(&["test", "--release", "--package", "flowlog"]);

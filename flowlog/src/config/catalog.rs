@@ -4,7 +4,7 @@
 
 use self::{
     keys::{FILTER, NFCT},
-    sinks::{IPFIX, JSON, LOGEMU, PRINTFLOW, SQLITE3, SYSLOG},
+    sinks::{IPFIX, JSON, LOGEMU, PARQUET, PRINTFLOW, SQLITE3, SYSLOG},
 };
 
 mod keys;
@@ -255,6 +255,14 @@ pub const PLUGINS: &[Plugin] = &[
         needs: &[],
         provides: &[],
         keys: IPFIX,
+    },
+    Plugin {
+        name: "PARQUET",
+        role: Role::Sink,
+        summary: "an archive: compressed files of columns",
+        needs: &[],
+        provides: &[],
+        keys: PARQUET,
     },
 ];
 

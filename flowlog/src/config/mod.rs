@@ -23,7 +23,8 @@ use crate::capture::filter::Filter;
 use crate::event::Kinds;
 use crate::plugin::filter::pushdown::Bounds;
 use crate::plugin::{
-    filter as expression, ipfix, json, logemu, nfct, printflow, ship, sqlite3, syslog,
+    filter as expression, ipfix, json, logemu, nfct, parquet as archived, printflow, ship, sqlite3,
+    syslog,
 };
 
 mod capture;
@@ -36,6 +37,7 @@ mod filter;
 pub mod grammar;
 pub mod lines;
 mod metrics;
+mod parquet;
 mod protocols;
 mod sections;
 mod sinks;
@@ -151,6 +153,8 @@ pub enum Stage {
     Sqlite3(sqlite3::Settings),
     /// Records to a collector.
     Ipfix(ipfix::Settings),
+    /// Records to files of columns.
+    Parquet(archived::Settings),
 }
 
 impl Stage {
@@ -164,7 +168,7 @@ impl Stage {
             | Self::Json(_)
             | Self::Sqlite3(_)
             | Self::Filter(_) => false,
-            Self::Ipfix(_) => true,
+            Self::Ipfix(_) | Self::Parquet(_) => true,
         }
     }
 }

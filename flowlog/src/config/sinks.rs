@@ -64,7 +64,7 @@ pub(super) fn text<'a>(
     })
 }
 
-fn buffer_max(values: &Values<'_>, found: &mut Diagnostics) -> usize {
+pub(super) fn buffer_max(values: &Values<'_>, found: &mut Diagnostics) -> usize {
     let bytes = values.integer("buffer_max_bytes", 4096..=i64::from(u32::MAX), found);
     bytes.unwrap_or(64 << 20) as usize
 }

@@ -136,11 +136,12 @@ fn stack(
             config.sources.len() - 1
         }
     };
-    let stages = rest.iter().map(|element| stage(document, element, found)).collect();
+    let spool = config.spool.max_bytes;
+    let stages = rest.iter().map(|element| stage(document, element, spool, found)).collect();
     config.stacks.push(Stack { line, source, stages });
 }
 
-fn stage(document: &Document<'_>, element: &Element, found: &mut Diagnostics) -> Stage {
+fn stage(document: &Document<'_>, element: &Element, spool: u64, found: &mut Diagnostics) -> Stage {
     match element.plugin.name {
         "PRINTFLOW" => Stage::PrintFlow(sections::printflow(document, element, found)),
         "FILTER" => Stage::Filter(filter::read(document, element, found)),
@@ -149,6 +150,7 @@ fn stage(document: &Document<'_>, element: &Element, found: &mut Diagnostics) ->
         "JSON" => Stage::Json(sinks::json(document, element, found)),
         "SQLITE3" => Stage::Sqlite3(sinks::sqlite3(document, element, found)),
         "IPFIX" => Stage::Ipfix(collector::ipfix(document, element, found)),
+        "PARQUET" => Stage::Parquet(parquet::read(document, element, spool, found)),
         _ => Stage::Ip2Str,
     }
 }

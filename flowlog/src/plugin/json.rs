@@ -13,7 +13,7 @@ use super::{Body, Item, Scratch};
 use crate::flow::{Flow, Tuple};
 use crate::stats::{Counter, Stats};
 
-pub(super) mod full;
+pub(crate) mod full;
 mod text;
 mod ulogd;
 

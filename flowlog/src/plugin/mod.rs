@@ -5,6 +5,7 @@ use crate::event::{End, Expectation, Kinds, Lost, Witness};
 use crate::flow::Flow;
 
 pub mod clock;
+pub mod compact;
 pub mod filter;
 pub mod ip2str;
 pub mod ipfix;
@@ -13,6 +14,7 @@ pub mod line;
 pub mod logemu;
 pub mod nfct;
 pub mod output;
+pub mod parquet;
 pub mod printflow;
 pub mod record_id;
 pub mod ship;

@@ -195,8 +195,8 @@ impl Output {
     pub fn give_to(&self, uid: nix::unistd::Uid, gid: nix::unistd::Gid) {
         match self {
             Self::File(file) => file.give_to(uid, gid),
-            // The spool is handed over by itself.
-            Self::Socket(_) | Self::Shipped(_) => {}
+            Self::Socket(_) => {}
+            Self::Shipped(shipment) => shipment.give_to(uid, gid),
             Self::Database(database) => database.give_to(uid, gid),
         }
     }

@@ -67,6 +67,12 @@ impl Identifier {
         Self(Fnv(BASIS).bytes(host.as_bytes()))
     }
 
+    /// What the hash of each of its ids begins with.
+    pub fn host(&self) -> u64 {
+        let Self(Fnv(hash)) = *self;
+        hash
+    }
+
     /// The id of a record.
     #[inline]
     pub fn id(&self, item: &Item<'_>) -> RecordId {

@@ -91,6 +91,7 @@ fn files(config: &Config) -> Vec<Finding> {
             Stage::Syslog(settings) => destination(&settings.output.destination),
             Stage::Json(settings) => destination(&settings.output.destination),
             Stage::Sqlite3(settings) => Some(database(&settings.db, &settings.table)),
+            Stage::Parquet(settings) => Some(directory(&settings.archive.directory)),
             // Of other hosts nothing is asked.
             Stage::Ipfix(_) | Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_) => None,
         };
@@ -146,6 +147,28 @@ fn database(path: &Path, table: &str) -> Finding {
             let (what, remedy) = failure.parts();
             Finding::problem(NAME, format!("{shown} cannot be used: {what}"), remedy)
         }
+    }
+}
+
+/// A directory that is made if it is missing.
+fn directory(path: &Path) -> Finding {
+    const NAME: &str = "directory";
+    const REMEDY: &str = "make it, writable for flowlog's user, or name another with `directory=`";
+    let shown = path.display();
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let place = if path.exists() { path } else { parent.unwrap_or(Path::new(".")) };
+    let usable = access(place, AccessFlags::W_OK | AccessFlags::X_OK);
+    match usable {
+        Ok(()) if !place.is_dir() => {
+            Finding::problem(NAME, format!("{} is no directory", place.display()), REMEDY)
+        }
+        Ok(()) if place == path => Finding::ok(NAME, format!("{shown} can be written")),
+        Ok(()) => Finding::ok(NAME, format!("{shown} will be made")),
+        Err(error) => Finding::problem(
+            NAME,
+            format!("{shown} cannot be written, because of {}: {}", place.display(), error.desc()),
+            REMEDY,
+        ),
     }
 }
 

@@ -18,6 +18,7 @@ mod migrating;
 mod nat_log;
 mod output;
 mod overrun;
+mod parquet;
 mod preexisting;
 mod signals;
 mod sqlite3;

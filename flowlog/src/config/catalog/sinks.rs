@@ -226,3 +226,44 @@ pub(super) const IPFIX: &[Key] = &[
 
 const SPOOL_BUFFER_HELP: &str = "records kept in memory while the spool cannot be written; beyond \
                                  it they are lost and counted";
+
+pub(super) const PARQUET: &[Key] = &[
+    key(
+        "directory",
+        "directory",
+        "/var/lib/flowlog/archive",
+        "where the files are; one sink writes there. It is made if it is missing",
+    ),
+    key(
+        "rotate_interval",
+        "time from 1s to 1d",
+        "15m",
+        "a file is closed at each multiple of it; only then it can be read",
+    ),
+    key(
+        "rotate_size",
+        "integer from 1048576 to 1099511627776, bytes",
+        "134217728",
+        "a file of about so many bytes is closed before; as is one whose records take a quarter \
+         of spool_max_bytes",
+    ),
+    key(
+        "keep_for",
+        "time up to 366d, or 0",
+        "0",
+        "files are removed when all in them is older; 0: never",
+    ),
+    key(
+        "keep_bytes",
+        "integer from 0 to 1125899906842624, bytes",
+        "0",
+        "the oldest files are removed until all together have no more bytes; 0: never",
+    ),
+    key(
+        "buffer_max_bytes",
+        BUFFER_RANGE,
+        "67108864",
+        "records kept in memory while the spool cannot be written; beyond it they are lost and \
+         counted",
+    ),
+];

@@ -100,7 +100,8 @@ fn integers_have_the_bounds_that_are_told() {
                      stack=ct1:NFCT,ip1:IP2STR,print1:PRINTFLOW,sys1:SYSLOG\n\
                      stack=ct1:NFCT,json1:JSON\nstack=ct1:NFCT,db1:SQLITE3\n\
                      stack=ct1:NFCT,ipfix1:IPFIX\n\
-                     [ct1]\n{}[emu1]\n{}[sys1]\n{}[json1]\n{}[db1]\n{}[ipfix1]\n{}",
+                     stack=ct1:NFCT,arc1:PARQUET\n\
+                     [ct1]\n{}[emu1]\n{}[sys1]\n{}[json1]\n{}[db1]\n{}[ipfix1]\n{}[arc1]\n{}",
                     of("global"),
                     of("NFCT"),
                     of("LOGEMU"),
@@ -108,6 +109,7 @@ fn integers_have_the_bounds_that_are_told() {
                     of("JSON"),
                     of("SQLITE3"),
                     of("IPFIX"),
+                    of("PARQUET"),
                 );
                 messages(&text).iter().any(|message| message.contains("out of range"))
             };

@@ -9,7 +9,7 @@ use crate::plugin::ip2str::{self, Addresses};
 use crate::plugin::{Body, Item};
 
 /// Names of kinds, in the order in which they are written.
-pub(in crate::plugin) const KINDS: [(Kinds, &str); 8] = [
+pub(crate) const KINDS: [(Kinds, &str); 8] = [
     (Kinds::NEW, "new"),
     (Kinds::UPDATE, "update"),
     (Kinds::DESTROY, "destroy"),

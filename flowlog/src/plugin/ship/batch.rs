@@ -66,7 +66,8 @@ pub struct Batch {
     pub(super) last: i64,
     pub(super) records: u64,
     pub(super) bytes: usize,
-    pub(super) payloads: Vec<Vec<u8>>,
+    /// Each with the number of its row.
+    pub(super) payloads: Vec<(i64, Vec<u8>)>,
 }
 
 impl Batch {
@@ -104,13 +105,19 @@ impl Batch {
 
     /// The records, the oldest first.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        self.payloads.iter().flat_map(|payload| {
+        self.rows().flat_map(|(_, records)| records)
+    }
+
+    /// The rows, each with its number and its records.
+    pub fn rows(&self) -> impl Iterator<Item = (i64, impl Iterator<Item = Record<'_>>)> {
+        self.payloads.iter().map(|(number, payload)| {
             let mut rest = payload.as_slice();
-            std::iter::from_fn(move || {
+            let records = std::iter::from_fn(move || {
                 let (record, behind) = Record::split(rest)?;
                 rest = behind;
                 Some(record)
-            })
+            });
+            (*number, records)
         })
     }
 
@@ -124,8 +131,19 @@ impl Batch {
             last: 1,
             records: records.len() as u64,
             bytes: payload.len(),
-            payloads: vec![payload],
+            payloads: vec![(1, payload)],
         }
+    }
+
+    /// The same behind another, as one batch; its row gets the next number.
+    #[cfg(test)]
+    pub(in crate::plugin) fn then(mut self, other: Self) -> Self {
+        self.last += 1;
+        self.records += other.records;
+        self.bytes += other.bytes;
+        let last = self.last;
+        self.payloads.extend(other.payloads.into_iter().map(|(_, payload)| (last, payload)));
+        self
     }
 }
 

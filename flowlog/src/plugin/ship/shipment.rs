@@ -1,10 +1,12 @@
 //! A network sink as the engine sees it: takes records, hands them to the keeper in
 //! chunks, and waits for nobody.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::unistd::{Gid, Uid, chown};
 use tracing::warn;
 
 use super::Client;
@@ -54,6 +56,7 @@ pub struct Shipment {
     /// Present until the worker has begun.
     begin: Option<Begin>,
     worker: Option<JoinHandle<()>>,
+    directory: Option<PathBuf>,
     stats: Stats,
     /// What the stats have been told of the tally.
     told: [u64; Measure::ALL.len()],
@@ -76,6 +79,7 @@ impl Shipment {
             buffer_max,
             begin: Some(Box::new(|link, control| worker::spawn::<C>(settings, link, control))),
             worker: None,
+            directory: None,
             stats: stats.clone(),
             told: [0; Measure::ALL.len()],
         }
@@ -90,6 +94,20 @@ impl Shipment {
         {
             let link = Link::new(self.sink.clone(), jobs, self.spool.path());
             self.worker = begin(link, self.control.clone());
+        }
+    }
+
+    /// A directory that was made for it.
+    pub(super) fn own(&mut self, directory: &Path) {
+        self.directory = Some(directory.to_owned());
+    }
+
+    /// Hands the directory that was made for it to a user. The spool is handed over
+    /// by itself.
+    pub fn give_to(&self, uid: Uid, gid: Gid) {
+        let Some(directory) = &self.directory else { return };
+        if let Err(error) = chown(directory, Some(uid), Some(gid)) {
+            warn!("{} cannot be handed to the user: {error}", directory.display());
         }
     }
 

@@ -1,5 +1,7 @@
 //! A sink that ships: an encoder, and what its records are handed to.
 
+use std::path::Path;
+
 use crate::plugin::output::Output;
 use crate::plugin::record_id::{Identifier, RecordId};
 use crate::plugin::{Item, Scratch};
@@ -40,6 +42,14 @@ impl Shipped {
             body: Vec::new(),
             output: Output::Shipped(Box::new(Shipment::open::<C>(start, settings))),
         }
+    }
+
+    /// Has made that directory, which goes with the privileges.
+    pub fn owning(mut self, directory: &Path) -> Self {
+        if let Output::Shipped(shipment) = &mut self.output {
+            shipment.own(directory);
+        }
+        self
     }
 
     /// Takes an item.

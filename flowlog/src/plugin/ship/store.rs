@@ -333,7 +333,7 @@ impl Reader {
             batch.last = number;
             batch.records += records;
             batch.bytes += payload.len();
-            batch.payloads.push(payload);
+            batch.payloads.push((number, payload));
             if batch.bytes >= bytes {
                 break;
             }

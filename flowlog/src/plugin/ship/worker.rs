@@ -226,6 +226,9 @@ impl<C: Client> Worker<C> {
                 }
                 None => {
                     if self.idle(client.due()).await {
+                        // What is held would come again.
+                        let settled = answer(client.close()).await?;
+                        self.settle(settled, after);
                         return Ok(End::Reconnect);
                     }
                 }
@@ -287,10 +290,10 @@ impl<C: Client> Worker<C> {
         self.link.handed = self.link.handed.max(batch.last);
         let delivered = answer(client.deliver(batch)).await?;
         self.count(&delivered);
+        // What is held may fail yet.
         if !delivered.held {
-            self.link.acknowledge(batch.last);
+            self.settle(Settled::All, batch.last);
         }
-        self.works();
         Ok(())
     }
 
@@ -309,6 +312,7 @@ impl<C: Client> Worker<C> {
     fn settle(&mut self, settled: Settled, last: i64) {
         if settled == Settled::All {
             self.link.acknowledge(last);
+            self.works();
         }
     }
 

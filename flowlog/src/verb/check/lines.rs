@@ -166,6 +166,9 @@ fn written(stack: &Stack) -> String {
         Some(Stage::Ipfix(settings)) => {
             format!("as an IPFIX record to {}", settings.collector())
         }
+        Some(Stage::Parquet(settings)) => {
+            format!("as a row of the archive in {}", settings.archive.directory.display())
+        }
         Some(Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_)) | None => {
             "to nobody".to_owned()
         }

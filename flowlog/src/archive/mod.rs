@@ -1,0 +1,108 @@
+//! The archive: a directory of Parquet files. A file is begun under a name that
+//! no reader looks at, and renamed when all of it is on disk: whatever
+//! `*.parquet` finds is whole. What it holds is in [`schema`].
+//!
+//! | module | its one job |
+//! |---|---|
+//! | [`schema`] | the columns, and what a file says of itself |
+//! | `about` | what a file says of itself, written and read |
+//! | `columns` | records → columns |
+//! | `properties` | how columns are kept: encodings, statistics, bloom filters |
+//! | `part` | a file that is being written |
+//! | `directory` | names, the lock, leftovers, retention |
+//! | `writer` | when a file is closed, what time it covers, what has been written |
+
+use std::io;
+
+use parquet::errors::ParquetError;
+
+pub use self::directory::{Removed, prepare};
+pub use self::writer::{Archive, Closed, Settings};
+
+mod about;
+mod columns;
+mod directory;
+mod part;
+mod properties;
+pub mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+/// Whose records they are.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// What the hash of its record ids begins with.
+    pub hash: u64,
+}
+
+/// Why the archive cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another one writes there.
+    #[error(
+        "another sink or another flowlog writes there; give each its own directory, or stop the \
+         other"
+    )]
+    Taken,
+    /// The system refuses.
+    #[error("{error}; {}", remedy(.error))]
+    System {
+        /// Why.
+        #[from]
+        error: io::Error,
+    },
+    /// A file cannot be made of the records, which is a mistake in flowlog.
+    #[error("{0}; please report it, and give SQLITE3 or JSON the records meanwhile")]
+    Parquet(ParquetError),
+}
+
+impl Error {
+    /// It may be over without anybody doing anything here.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Taken => true,
+            Self::Parquet(_) => false,
+            Self::System { error } => !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ),
+        }
+    }
+}
+
+impl From<ParquetError> for Error {
+    fn from(error: ParquetError) -> Self {
+        match error {
+            ParquetError::External(why) => match why.downcast::<io::Error>() {
+                Ok(error) => Self::System { error: *error },
+                Err(why) => Self::Parquet(ParquetError::External(why)),
+            },
+            error => Self::Parquet(error),
+        }
+    }
+}
+
+impl From<arrow_schema::ArrowError> for Error {
+    fn from(error: arrow_schema::ArrowError) -> Self {
+        Self::Parquet(error.into())
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "make the directory that it is in",
+        io::ErrorKind::NotADirectory => "name a directory",
+        io::ErrorKind::PermissionDenied => "make the directory writable for flowlog's user",
+        io::ErrorKind::ReadOnlyFilesystem => "name a directory that can be written",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room, or let `keep_bytes` do it"
+        }
+        _ => "see to the disk",
+    }
+}

@@ -1,0 +1,235 @@
+//! PARQUET: records into the files of an archive (`archive/`), by way of the
+//! spool: it keeps them until the file that they are in is closed, so that
+//! neither a kill nor a full disk loses any, or writes any twice.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info};
+
+use super::compact::Encoder;
+use super::record_id::{Identifier, RecordId};
+use super::ship::{Batch, Client, Delivered, Encode, Settled, Shipped, Shipping, Start, Trouble};
+use super::{Item, Scratch};
+use crate::archive::{self, Archive, Closed, Error, Host, Removed};
+
+/// How records stand in the spool: the message of conf/fleet/flow.proto, and
+/// behind it when the run began that has put them there.
+const ENCODING: &str = "flow.proto 1 of run ";
+
+/// Nothing is in the spool if nothing has come out of it for so long: what happens
+/// is there after a fifth of a second.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How PARQUET is to write.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What all say who ship.
+    pub shipping: Shipping,
+    /// The archive.
+    pub archive: archive::Settings,
+    /// Bytes of the spool that may wait for a file to be closed.
+    pub held_max: u64,
+}
+
+/// A run of flowlog, by the time when it began.
+#[derive(Clone, Copy, Debug)]
+pub struct Run(u64);
+
+impl Run {
+    /// The one that begins now.
+    pub fn begin() -> Self {
+        Self(now())
+    }
+
+    /// The word of the encoding of its records.
+    pub fn encoding(self) -> String {
+        let Self(run) = self;
+        format!("{ENCODING}{run}")
+    }
+}
+
+/// Prepares the sink of a run; the directory is made here.
+///
+/// # Errors
+/// The directory cannot be used; says what to do.
+pub fn open(
+    start: &Start<'_>,
+    settings: &Settings,
+    host: &str,
+    Run(run): Run,
+) -> anyhow::Result<Shipped> {
+    let Settings { shipping: _, archive, held_max } = settings;
+    let made = archive::prepare(&archive.directory)
+        .map_err(|error| anyhow::anyhow!("{}", told(&archive.directory, &error)))?;
+    let far = Far {
+        archive: archive.clone(),
+        host: Host { name: host.to_owned(), hash: Identifier::of_this_host().host() },
+        run,
+        held_max: *held_max,
+        failed: Arc::default(),
+    };
+    let sink = Shipped::open::<Writer>(start, Encoding(Encoder::new()), far);
+    Ok(if made { sink.owning(&archive.directory) } else { sink })
+}
+
+fn told(directory: &Path, error: &Error) -> String {
+    format!("the archive {} cannot be written: {error}", directory.display())
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_nanos() as u64)
+}
+
+struct Encoding(Encoder);
+
+impl Encode for Encoding {
+    fn encode(&mut self, item: &Item<'_>, _: RecordId, _: &Scratch, out: &mut Vec<u8>) -> bool {
+        let Self(encoder) = self;
+        encoder.encode(item, None, out);
+        true
+    }
+}
+
+/// What the worker needs to know.
+#[derive(Clone, Debug)]
+struct Far {
+    archive: archive::Settings,
+    host: Host,
+    run: u64,
+    held_max: u64,
+    /// The last attempt has failed.
+    failed: Arc<AtomicBool>,
+}
+
+/// The archive, on the worker's thread.
+struct Writer {
+    archive: Archive,
+    directory: PathBuf,
+    held_max: u64,
+    /// Bytes of the spool that wait for the file to be closed.
+    held: u64,
+    /// When the last batch came: soon after it there may be more in the spool.
+    since: Instant,
+    malformed: u64,
+    failed: Arc<AtomicBool>,
+}
+
+impl Client for Writer {
+    type Settings = Far;
+
+    async fn connect(far: &Far) -> Result<Self, Trouble> {
+        let Far { archive, host, run, held_max, failed } = far.clone();
+        let directory = archive.directory.clone();
+        let archive = Archive::open(archive, host, run, now())
+            .map_err(|error| trouble(&directory, &error, &failed))?;
+        let since = Instant::now();
+        Ok(Self { archive, directory, held_max, held: 0, since, malformed: 0, failed })
+    }
+
+    async fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Trouble> {
+        let Some(run) = run_of(batch.encoding()) else {
+            let why = format!("they are encoded as `{}`, by another version", batch.encoding());
+            let refused = batch.len();
+            // What was held before is not settled by it.
+            return Ok(Delivered { refused, why: Some(why), held: true, ..Delivered::default() });
+        };
+        let known = self.write(run, batch).map_err(|error| self.trouble(&error))?;
+        self.held += batch.bytes() as u64;
+        // After a failure a small file says at once whether it is over.
+        let full = self.archive.is_full()
+            || self.held >= self.held_max
+            || self.failed.swap(false, Ordering::Relaxed);
+        self.since = Instant::now();
+        if full {
+            self.close_file(false)?;
+        }
+        let refused = std::mem::take(&mut self.malformed);
+        Ok(Delivered {
+            records: batch.len(),
+            known,
+            refused,
+            why: (refused > 0).then(|| "the bytes in the spool were damaged".to_owned()),
+            bytes: batch.bytes() as u64,
+            held: !full,
+        })
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let wait = Duration::from_nanos(self.archive.due().saturating_sub(now()));
+        Some(Instant::now() + wait)
+    }
+
+    async fn tick(&mut self) -> Result<Settled, Trouble> {
+        self.close_file(self.since.elapsed() > QUIET)?;
+        Ok(Settled::All)
+    }
+
+    async fn close(&mut self) -> Result<Settled, Trouble> {
+        // The worker has come to the end of the spool.
+        self.close_file(true)?;
+        Ok(Settled::All)
+    }
+}
+
+impl Writer {
+    /// Returns how many of the records were in a closed file already.
+    fn write(&mut self, run: u64, batch: &Batch) -> Result<u64, Error> {
+        let Self { archive, .. } = self;
+        archive.begin(run)?;
+        let mut known = 0;
+        for (row, records) in batch.rows() {
+            if archive.has(run, row) {
+                known += records.count() as u64;
+                continue;
+            }
+            for record in records {
+                archive.push(record.id.time, record.body)?;
+            }
+            archive.end_row(row);
+        }
+        Ok(known)
+    }
+
+    fn close_file(&mut self, complete: bool) -> Result<(), Trouble> {
+        let closed = self.archive.close(now(), complete);
+        self.tell();
+        closed.map_err(|error| self.trouble(&error))?;
+        self.held = 0;
+        Ok(())
+    }
+
+    fn tell(&mut self) {
+        let Closed { files, records, bytes, malformed, removed } = self.archive.take_closed();
+        let directory = self.directory.display();
+        self.malformed += malformed;
+        if files > 0 {
+            debug!("{directory} has {files} more files, {records} records in {bytes} bytes");
+        }
+        let Removed { files, bytes } = removed;
+        if files > 0 {
+            info!("{files} old files, {bytes} bytes, were removed from {directory}");
+        }
+    }
+
+    fn trouble(&self, error: &Error) -> Trouble {
+        trouble(&self.directory, error, &self.failed)
+    }
+}
+
+fn trouble(directory: &Path, error: &Error, failed: &AtomicBool) -> Trouble {
+    failed.store(true, Ordering::Relaxed);
+    let what = told(directory, error);
+    if error.may_pass() { Trouble::passing(what) } else { Trouble::refused(what) }
+}
+
+fn run_of(encoding: &str) -> Option<u64> {
+    encoding.strip_prefix(ENCODING)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;
