@@ -42,7 +42,10 @@ const NEW: &str = "event_mask=1\nhash_enable=0";
 
 /// What `sqlite3` answers, a row a line. It waits for nobody.
 fn ask(db: &Path, sql: &str) -> Result<Vec<String>> {
-    let output = Command::new("sqlite3").arg(db).arg(sql).output().context("sqlite3")?;
+    // ulogd2 writes with its database locked, and holds up whoever asks.
+    let mut command = Command::new("sqlite3");
+    command.args(["-cmd", ".timeout 10000"]).arg(db).arg(sql);
+    let output = command.output().context("sqlite3")?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {sql}: {error}", db.display());
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
