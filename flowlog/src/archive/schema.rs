@@ -1,6 +1,6 @@
 //! What a file of the archive holds: its columns, and what it says of itself.
-//! The writer fills them, `flowlog who` reads them, docs/parquet.md explains
-//! them. They are called as the columns of SQLITE3 are.
+//! The writer fills them, docs/parquet.md explains them. They are called as the
+//! columns of SQLITE3 are.
 //!
 //! A row is a record: an event of a connection, of an expectation, or a loss,
 //! which `kind` tells apart. What is not known is null, never 0.
