@@ -53,6 +53,8 @@ pub struct Shipment {
     /// When the first record of the chunk came.
     since: Instant,
     buffer_max: usize,
+    /// Bytes of a chunk: some of them fit into the buffer, however small that is.
+    chunk_max: usize,
     /// Present until the worker has begun.
     begin: Option<Begin>,
     worker: Option<JoinHandle<()>>,
@@ -77,6 +79,7 @@ impl Shipment {
             encoding,
             since: Instant::now(),
             buffer_max,
+            chunk_max: CHUNK.min(buffer_max / 4),
             begin: Some(Box::new(|link, control| worker::spawn::<C>(settings, link, control))),
             worker: None,
             directory: None,
@@ -125,7 +128,7 @@ impl Shipment {
     #[inline]
     pub fn push(&mut self, record: &Record<'_>) {
         let size = record.size();
-        if self.chunk.payload.len() + size > CHUNK {
+        if self.chunk.payload.len() + size > self.chunk_max {
             self.hand_over();
         }
         if self.waiting() + size > self.buffer_max {

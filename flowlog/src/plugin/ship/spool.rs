@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 pub use super::store::Failure;
-use super::store::{Change, Store};
+use super::store::{Change, FILES, Store};
 use super::tally::{Amount, Measure, Part, Tally};
 use super::{Full, Settings};
 use crate::ratelimit::RateLimit;
@@ -81,6 +81,8 @@ pub struct Spool(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
+    /// The directory was not there before.
+    made_directory: bool,
     sinks: Mutex<HashMap<String, (Arc<Sink>, Claimed)>>,
     /// Absent when the spool is given up.
     jobs: Mutex<Option<Sender<Job>>>,
@@ -125,9 +127,11 @@ impl Spool {
         }
         let (jobs, receiver) = mpsc::channel();
         let path = store.path().to_owned();
+        let made_directory = store.made_directory();
         let keeper = Keeper::new(store, *max_bytes, *full, receiver);
         Ok(Self(Arc::new(Shared {
             path,
+            made_directory,
             sinks: Mutex::new(sinks),
             jobs: Mutex::new(Some(jobs)),
             keeper: Mutex::new(State::Idle(Box::new(keeper))),
@@ -140,6 +144,11 @@ impl Spool {
         &self.0.path
     }
 
+    #[cfg(test)]
+    pub(super) fn made_directory(&self) -> bool {
+        self.0.made_directory
+    }
+
     /// A disk that is full after so many pages.
     #[cfg(test)]
     pub(super) fn limit_pages(&self, pages: Option<i64>) {
@@ -149,15 +158,13 @@ impl Spool {
     }
 
     /// Hands the files to a user, so that they can be written after privileges
-    /// were dropped. Best effort: what cannot be handed over is told when it is
-    /// written.
+    /// were dropped; the directory only if flowlog has made it. Best effort: what
+    /// cannot be handed over is told when it is written.
     pub fn give_to(&self, uid: Uid, gid: Gid) {
         let Some(directory) = self.0.path.parent() else { return };
-        let inside = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        let ours = inside.map(|entry| entry.path()).filter(|path| {
-            path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("spool."))
-        });
-        for path in ours.chain([directory.to_owned()]) {
+        let files = FILES.map(|name| directory.join(name)).into_iter();
+        let made = self.0.made_directory.then(|| directory.to_owned());
+        for path in files.filter(|path| path.exists()).chain(made) {
             if let Err(error) = chown(&path, Some(uid), Some(gid)) {
                 warn!("{} cannot be handed to the user: {error}", path.display());
             }

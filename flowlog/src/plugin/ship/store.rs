@@ -20,6 +20,8 @@ use super::tally::Amount;
 /// The file's name in its directory, and that of its lock.
 const FILE: &str = "spool.db";
 const LOCK: &str = "spool.lock";
+/// All that is flowlog's there: the file, what SQLite has beside it, the lock.
+pub(super) const FILES: [&str; 4] = [FILE, "spool.db-wal", "spool.db-shm", LOCK];
 /// Of the tables below.
 const VERSION: i64 = 1;
 /// Bytes of a page: a chunk takes some sixteen, and the smallest commit two.
@@ -100,13 +102,15 @@ pub(super) struct Store {
     path: PathBuf,
     /// Bytes of all payloads.
     bytes: u64,
+    /// Its directory was not there before.
+    made_directory: bool,
     _lock: Flock<fs::File>,
 }
 
 impl Store {
     /// Opens the file, and makes it where there is none.
     pub(super) fn open(directory: &Path) -> Result<Self, Failure> {
-        let lock = lock(directory)?;
+        let (lock, made_directory) = lock(directory)?;
         let path = directory.join(FILE);
         let failed = |error| Failure::Database(path.clone(), error);
         let connection = Connection::open(&path).map_err(failed)?;
@@ -120,12 +124,17 @@ impl Store {
         let bytes = connection
             .query_row("SELECT ifnull(sum(bytes), 0) FROM batch", [], |row| row.get(0))
             .map_err(failed)?;
-        Ok(Self { connection, path, bytes, _lock: lock })
+        Ok(Self { connection, path, bytes, made_directory, _lock: lock })
     }
 
     /// The file.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its directory was not there before.
+    pub(super) fn made_directory(&self) -> bool {
+        self.made_directory
     }
 
     /// What it holds of each sink.
@@ -182,19 +191,20 @@ impl Store {
     }
 }
 
-/// Keeps others out, also other namespaces' and users'; makes the directory.
-fn lock(directory: &Path) -> Result<Flock<fs::File>, Failure> {
+/// Keeps others out, also other namespaces' and users'; makes the directory, and
+/// returns whether it was missing.
+fn lock(directory: &Path) -> Result<(Flock<fs::File>, bool), Failure> {
     let cannot = |error| Failure::Directory(directory.to_owned(), error);
-    match fs::DirBuilder::new().mode(0o750).create(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(cannot(error));
-        }
-        _ => {}
-    }
+    let made = match fs::DirBuilder::new().mode(0o750).create(directory) {
+        Ok(()) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(cannot(error)),
+    };
     let path = directory.join(LOCK);
     let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    Flock::lock(file.map_err(cannot)?, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| Failure::InUse(directory.to_owned()))
+    let lock = Flock::lock(file.map_err(cannot)?, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| Failure::InUse(directory.to_owned()))?;
+    Ok((lock, made))
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {

@@ -238,8 +238,6 @@ impl<C: Client> Worker<C> {
 
     /// Waits for something to do; returns whether that is a new connection.
     async fn idle(&mut self, due: Option<Instant>) -> bool {
-        // The daemon cannot do without an end to the wait: it may be called to end
-        // in between.
         tokio::select! {
             _ = self.newest.changed() => false,
             () = sleep_to(due) => false,

@@ -154,3 +154,28 @@ fn the_end_comes_in_time() {
     assert!(took > Duration::from_secs(4) && took < Duration::from_secs(8), "{took:?}");
     assert_eq!(shipment.tally().kept().records, 1);
 }
+
+/// A directory of others is not handed to anybody.
+#[test]
+fn only_a_directory_that_was_missing_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(Spool::open(&settings(&directory)).unwrap().made_directory());
+    assert!(!Spool::open(&settings(&directory)).unwrap().made_directory());
+}
+
+/// However small the buffer is, it is no bound for what goes on to the spool.
+#[test]
+fn a_small_buffer_is_handed_over_in_time() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    let mut daemon = Daemon::with(&settings(&directory), &far, 8192);
+    daemon.shipment.begin();
+    for number in 0..2000 {
+        daemon.push(number..number + 1);
+        while daemon.shipment.fill().0 > 6000 {
+            std::thread::yield_now();
+        }
+    }
+    daemon.shipment.close();
+    assert_eq!(daemon.get(Measure::Lost), 0);
+    assert_eq!(numbers(&far.wait(2000)), (0..2000).collect::<Vec<_>>());
+}
