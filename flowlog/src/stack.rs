@@ -15,7 +15,7 @@ use crate::plugin::output::{Destination, Output};
 use crate::plugin::ship::{Shipped, Shipping, Spool, Start};
 use crate::plugin::sqlite3::Sqlite3;
 use crate::plugin::syslog::Syslog;
-use crate::plugin::{Body, Downstream, Item, Scratch, ipfix, parquet, printflow};
+use crate::plugin::{Body, Downstream, Item, Scratch, ipfix, parquet, pgsql, printflow};
 use crate::stats::{Shipper, Stats};
 
 /// A plugin behind the source.
@@ -139,6 +139,10 @@ fn start(stage: &config::Stage, site: Site<'_>) -> anyhow::Result<Stage> {
             let encoding = run.encoding();
             let start = shipping(&settings.shipping, Shipper::Parquet, &encoding, site)?;
             Stage::Shipped(Box::new(parquet::open(&start, settings, host, run)?))
+        }
+        config::Stage::Pgsql(settings) => {
+            let start = shipping(&settings.shipping, Shipper::Pgsql, pgsql::ENCODING, site)?;
+            Stage::Shipped(Box::new(pgsql::open(&start, settings)))
         }
     })
 }

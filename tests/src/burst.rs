@@ -55,16 +55,30 @@ pub fn burst_lines(tag: &str, port: u16, numbers: Range<u32>) -> Multiset {
 pub fn udp_burst(single: &SingleNs, source_port: u16, first: u32, flows: u32) -> Result<Burst> {
     let namespace = single.namespace();
     let before = namespace.conntrack_count()?;
-    let elapsed = namespace.enter(|| {
+    let elapsed = uncounted_burst(single, source_port, first, flows)?;
+    let made = namespace.conntrack_count()?.saturating_sub(before);
+    ensure!(made == u64::from(flows), "sent {flows} datagrams, but the table gained {made} flows");
+    Ok(Burst { flows: made, elapsed })
+}
+
+/// The same where flows of former bursts may end meanwhile, so that the table's count tells nothing.
+/// Returns the time that the sending took.
+///
+/// # Errors
+/// A datagram cannot be sent.
+pub fn uncounted_burst(
+    single: &SingleNs,
+    source_port: u16,
+    first: u32,
+    flows: u32,
+) -> Result<Duration> {
+    single.namespace().enter(|| {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
         // A process that another thread just forks may still hold the socket of the last burst.
         socket.set_reuse_address(true)?;
         socket.bind(&SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), source_port).into())?;
         send_each(&socket, first, first + flows)
-    })?;
-    let made = namespace.conntrack_count()?.saturating_sub(before);
-    ensure!(made == u64::from(flows), "sent {flows} datagrams, but the table gained {made} flows");
-    Ok(Burst { flows: made, elapsed })
+    })
 }
 
 fn send_each(socket: &Socket, first: u32, end: u32) -> Result<Duration> {

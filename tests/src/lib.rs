@@ -16,6 +16,8 @@
 //! | [`sources`] | one configuration with several sources, each with a log of its own |
 //! | [`filters`] | `accept_*_filter`s, and which flows of the mix each accepts |
 //! | [`process`] | a child that does not outlive its guard; what /proc tells about it |
+//! | [`postgres`] | a PostgreSQL server |
+//! | [`shipping`] | faults of the far side, for all sinks that ship |
 //! | [`metrics`] | a scrape of what flowlog serves to Prometheus |
 //! | [`tags`] | which flows of the mix have lines with which tag |
 //! | [`lines`] | a log file as lines, their multiset, and the difference of two |
@@ -47,8 +49,10 @@ pub mod packet;
 pub mod page;
 pub mod pictures;
 pub mod poll;
+pub mod postgres;
 pub mod process;
 pub mod python;
+pub mod shipping;
 pub mod sources;
 pub mod tags;
 pub mod terminal;

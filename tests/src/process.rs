@@ -134,13 +134,7 @@ impl Guarded {
     /// # Errors
     /// The process is gone.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        // The program name may hold blanks; after its bracket, utime and stime are words 12 and 13.
-        let words = stat.rsplit_once(") ").context("a strange /proc/PID/stat")?.1;
-        let ticks = words.split(' ').skip(11).take(2).map(str::parse::<u64>);
-        let ticks: u64 = ticks.sum::<Result<u64, _>>()?;
-        let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")?;
-        Ok(Duration::from_millis(ticks * 1000 / u64::try_from(per_second)?))
+        ticks(self.pid(), 2)
     }
 
     /// The netfilter netlink sockets that this process holds in `namespace`.
@@ -195,6 +189,25 @@ pub struct NetlinkSocket {
     pub queued: u64,
     /// Messages that found the buffer full.
     pub drops: u64,
+}
+
+/// Processor time of a process so far, with that of its children that have ended.
+///
+/// # Errors
+/// The process is gone.
+pub fn cpu_time_with_children(pid: i32) -> Result<Duration> {
+    ticks(pid, 4)
+}
+
+/// The sum of the first so many of utime, stime, cutime and cstime.
+fn ticks(pid: i32, numbers: usize) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The program name may hold blanks; after its bracket, utime is word 12.
+    let words = stat.rsplit_once(") ").context("a strange /proc/PID/stat")?.1;
+    let ticks = words.split(' ').skip(11).take(numbers).map(str::parse::<u64>);
+    let ticks: u64 = ticks.sum::<Result<u64, _>>()?;
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")?;
+    Ok(Duration::from_millis(ticks * 1000 / u64::try_from(per_second)?))
 }
 
 fn exit_code(status: ExitStatus) -> i32 {

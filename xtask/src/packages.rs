@@ -35,16 +35,27 @@ pub(crate) const TESTS: &[Program] = &[
     ("ipfixDump", "libfixbuf-tools"),
     ("openssl", "openssl"),
     ("virtualenv", "virtualenv"),
+    ("initdb", "postgresql"),
+    (ULOGD_PGSQL, "ulogd2-pgsql"),
+    ("faketime", "faketime"),
 ];
 /// No programs, but plugins of one, in the directory that ulogd2 has on each system.
 const ULOGD_JSON: &str = "ulogd_output_JSON.so";
 const ULOGD_SQLITE3: &str = "ulogd_output_SQLITE3.so";
+const ULOGD_PGSQL: &str = "ulogd_output_PGSQL.so";
 const PLUGINS: [&str; 5] = [
     "/usr/lib/x86_64-linux-gnu/ulogd",
     "/usr/lib/aarch64-linux-gnu/ulogd",
     "/usr/lib64/ulogd",
     "/usr/lib/ulogd",
     "/usr/local/lib/ulogd",
+];
+/// Programs of a PostgreSQL server, by its version.
+const POSTGRESQL: [&str; 4] = [
+    "/usr/lib/postgresql/15/bin",
+    "/usr/lib/postgresql/16/bin",
+    "/usr/lib/postgresql/17/bin",
+    "/usr/lib/postgresql/18/bin",
 ];
 /// What makes and runs a guest, and what it gets, besides [`LAB`].
 pub(crate) const GUESTS: &[Program] = &[
@@ -84,6 +95,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .chain(system)
         .chain(PLUGINS.map(PathBuf::from))
+        .chain(POSTGRESQL.map(PathBuf::from))
         .map(|directory| directory.join(program))
         .find(|file| file.is_file())
 }
@@ -125,12 +137,13 @@ pub(crate) fn by_hand(packages: &[&str]) -> String {
 }
 
 /// Installs packages, as root, without starting their services: ulogd2's would log beside the
-/// tests, rsyslog's beside the host's own, that of Prometheus would scrape this host.
+/// tests, rsyslog's beside the host's own, that of Prometheus would scrape this host, PostgreSQL's
+/// would have a database that nobody asks.
 ///
 /// # Errors
 /// apt fails.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    let services = ["ulogd2", "prometheus", "rsyslog"];
+    let services = ["ulogd2", "prometheus", "rsyslog", "postgresql"];
     let _masked: Vec<_> =
         services.into_iter().filter(|name| packages.contains(name)).map(Masked::new).collect();
     apt(&["update"])?;

@@ -4,10 +4,12 @@
 
 use self::{
     keys::{FILTER, NFCT},
+    network::PGSQL,
     sinks::{IPFIX, JSON, LOGEMU, PARQUET, PRINTFLOW, SQLITE3, SYSLOG},
 };
 
 mod keys;
+mod network;
 mod sinks;
 mod tls;
 
@@ -264,6 +266,14 @@ pub const PLUGINS: &[Plugin] = &[
         provides: &[],
         keys: PARQUET,
     },
+    Plugin {
+        name: "PGSQL",
+        role: Role::Sink,
+        summary: "rows of a PostgreSQL database",
+        needs: &[],
+        provides: &[],
+        keys: PGSQL,
+    },
 ];
 
 const ADDRESS_TEXTS: &[&str] =
@@ -275,7 +285,7 @@ pub const FOREIGN_SOURCES: &[&str] = &["NFLOG", "ULOG", "UNIXSOCK", "NFACCT"];
 /// Plugins of ulogd2 that flowlog does not have.
 pub const FOREIGN_PLUGINS: &[&str] = &[
     "BASE", "IFINDEX", "HWHDR", "PWSNIFF", "MARK", "IP2BIN", "IP2HBIN", "PRINTPKT", "GPRINT",
-    "OPRINT", "XML", "NACCT", "MYSQL", "PGSQL", "DBI", "GRAPHITE", "PCAP",
+    "OPRINT", "XML", "NACCT", "MYSQL", "DBI", "GRAPHITE", "PCAP",
 ];
 
 /// The plugin of that name.

@@ -23,8 +23,8 @@ use crate::capture::filter::Filter;
 use crate::event::Kinds;
 use crate::plugin::filter::pushdown::Bounds;
 use crate::plugin::{
-    filter as expression, ipfix, json, logemu, nfct, parquet as archived, printflow, ship, sqlite3,
-    syslog,
+    filter as expression, ipfix, json, logemu, nfct, parquet as archived, pgsql, printflow, ship,
+    sqlite3, syslog,
 };
 
 mod capture;
@@ -37,6 +37,7 @@ mod filter;
 pub mod grammar;
 pub mod lines;
 mod metrics;
+mod network;
 mod parquet;
 mod protocols;
 mod sections;
@@ -149,12 +150,14 @@ pub enum Stage {
     Syslog(syslog::Settings),
     /// Objects to a file or a socket.
     Json(json::Settings),
-    /// Rows of a database.
+    /// Rows of a database in a file.
     Sqlite3(sqlite3::Settings),
     /// Records to a collector.
     Ipfix(ipfix::Settings),
     /// Records to files of columns.
     Parquet(archived::Settings),
+    /// Rows of a database of a server.
+    Pgsql(Box<pgsql::Settings>),
 }
 
 impl Stage {
@@ -168,7 +171,7 @@ impl Stage {
             | Self::Json(_)
             | Self::Sqlite3(_)
             | Self::Filter(_) => false,
-            Self::Ipfix(_) | Self::Parquet(_) => true,
+            Self::Ipfix(_) | Self::Parquet(_) | Self::Pgsql(_) => true,
         }
     }
 }

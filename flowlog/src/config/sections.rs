@@ -63,7 +63,7 @@ pub(super) fn section<'a>(
         None => Vec::new(),
     };
     // Plugins without keys in ulogd2 have no section there.
-    if matches!(plugin.name, "NFCT" | "LOGEMU" | "JSON" | "SQLITE3" | "IPFIX") {
+    if matches!(plugin.name, "NFCT" | "LOGEMU" | "JSON" | "SQLITE3" | "PGSQL" | "IPFIX") {
         found.note(
             *line,
             format!(

@@ -151,6 +151,7 @@ fn stage(document: &Document<'_>, element: &Element, spool: u64, found: &mut Dia
         "SQLITE3" => Stage::Sqlite3(sinks::sqlite3(document, element, found)),
         "IPFIX" => Stage::Ipfix(collector::ipfix(document, element, found)),
         "PARQUET" => Stage::Parquet(parquet::read(document, element, spool, found)),
+        "PGSQL" => Stage::Pgsql(Box::new(network::pgsql(document, element, found))),
         _ => Stage::Ip2Str,
     }
 }

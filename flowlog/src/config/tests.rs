@@ -169,7 +169,7 @@ fn sections_of_stacks_that_are_switched_off_are_not_unknown() {
 fn every_error_is_told_at_once_with_its_line() {
     let text = "[global]\nstack=ct1:NFCTX,emu1:LOGEMU\n\
                 stack=ct1:NFCT,print1:PRINTFLOW,emu1:LOGEMU\n\
-                stack=emu1:LOGEMU,ct1:NFCT\nstack=ct1\nstack=ct1:NFCT,db1:PGSQL\n\
+                stack=emu1:LOGEMU,ct1:NFCT\nstack=ct1\nstack=ct1:NFCT,db1:MYSQL\n\
                 stack=ct3:NFCT,ip1:IP2STR,p1:PRINTFLOW,emu1:LOGEMU\n\
                 [ct3]\nevent_mask=yes\nhash_enable=1\nhash_enable=0\n\
                 accept_src_filter=10.0.0.1\naccept_proto_filter=tpc\npollinterval=-1\n[emu1]\n";
@@ -187,7 +187,7 @@ fn every_error_is_told_at_once_with_its_line() {
          put IP2STR before it",
         "u.conf:4: the stack begins with emu1:LOGEMU, which is no source",
         "u.conf:5: `ct1` in the stack is not ID:PLUGIN",
-        "u.conf:6: PGSQL is a plugin of ulogd2 that flowlog does not have",
+        "u.conf:6: MYSQL is a plugin of ulogd2 that flowlog does not have",
         "u.conf:9: `event_mask=yes` in [ct3] is no number",
         "u.conf:11: `hash_enable` stands in [ct3] for the second time, first in line 10",
         "u.conf:12: `accept_src_filter`: `10.0.0.1` has no prefix length",

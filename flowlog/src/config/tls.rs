@@ -7,29 +7,34 @@ use crate::plugin::ship::tls::{Identity, Settings};
 /// Reads the keys; `None`: without TLS.
 pub(super) fn read(values: &Values<'_>, found: &mut Diagnostics) -> Option<Settings> {
     let on = values.switch("tls", found).unwrap_or(false);
-    let file = |key, found: &mut Diagnostics| {
-        values.string(key, found).filter(|path| !path.is_empty()).map(PathBuf::from)
-    };
-    let ca = file("tls_ca", found);
-    let certificate = file("tls_cert", found);
-    let key = file("tls_key", found);
+    files(values, on, "set tls=1", found)
+}
+
+/// Reads the keys that name files; `remedy` is how TLS is turned on.
+pub(super) fn files(
+    values: &Values<'_>,
+    on: bool,
+    remedy: &str,
+    found: &mut Diagnostics,
+) -> Option<Settings> {
+    let [ca, certificate, key] = ["tls_ca", "tls_cert", "tls_key"]
+        .map(|key| values.string(key, found).filter(|path| !path.is_empty()).map(PathBuf::from));
     // Whoever names them believes that nobody can read along.
     let named = [("tls_ca", &ca), ("tls_cert", &certificate), ("tls_key", &key)];
     let named = named.into_iter().find(|(_, file)| file.is_some());
     if let (false, Some((key, _))) = (on, named) {
         found.error(
             values.line(key),
-            format!("`{key}` is for TLS, which is off; set tls=1, or remove it"),
+            format!("`{key}` is for TLS, which is off; {remedy}, or remove it"),
         );
     }
     let identity = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
         (None, None) => None,
         (certificate, _) => {
-            let (there, missing) = if certificate.is_some() {
-                ("tls_cert", "tls_key")
-            } else {
-                ("tls_key", "tls_cert")
+            let (there, missing) = match certificate {
+                Some(_) => ("tls_cert", "tls_key"),
+                None => ("tls_key", "tls_cert"),
             };
             found.error(
                 values.line(there),

@@ -15,11 +15,13 @@ pub mod logemu;
 pub mod nfct;
 pub mod output;
 pub mod parquet;
+pub mod pgsql;
 pub mod printflow;
 pub mod record_id;
 pub mod ship;
 pub mod sqlite3;
 pub mod syslog;
+mod ulogd_key;
 
 /// What a source hands down its stacks.
 #[derive(Clone, Copy, Debug)]

@@ -21,6 +21,9 @@ mod own;
 mod row;
 mod ulogd;
 
+#[cfg(test)]
+pub(super) use self::own::names as own_names;
+
 /// How SQLITE3 is to write.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -15,6 +15,7 @@ use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::{self, Config, Source, Stage};
 use crate::kernel::{self, Finding, State};
 use crate::plugin::output::{Address, Destination};
+use crate::plugin::pgsql;
 use crate::plugin::sqlite3::{self, Schema};
 
 use self::lines::Judged;
@@ -92,6 +93,7 @@ fn files(config: &Config) -> Vec<Finding> {
             Stage::Json(settings) => destination(&settings.output.destination),
             Stage::Sqlite3(settings) => Some(database(&settings.db, &settings.table)),
             Stage::Parquet(settings) => Some(directory(&settings.archive.directory)),
+            Stage::Pgsql(settings) => pgsql(&settings.target),
             // Of other hosts nothing is asked.
             Stage::Ipfix(_) | Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_) => None,
         };
@@ -111,9 +113,18 @@ fn destination(destination: &Destination) -> Option<Finding> {
     }
 }
 
+/// Of a server nothing is asked; its socket on this host, and files, can be looked at.
+fn pgsql(target: &pgsql::Target) -> Option<Finding> {
+    if let Some(path) = target.socket() {
+        return Some(socket(&path));
+    }
+    let trouble = target.tls.as_ref()?.client_config().err()?;
+    Some(Finding { name: "tls", state: State::Problem, what: trouble.to_string(), remedy: None })
+}
+
 fn socket(path: &Path) -> Finding {
     const NAME: &str = "socket";
-    const REMEDY: &str = "start what listens there; records wait until then, in buffer_max_bytes";
+    const REMEDY: &str = "start what listens there; records wait until then";
     let shown = path.display();
     match std::fs::metadata(path) {
         Ok(found) if found.file_type().is_socket() => {

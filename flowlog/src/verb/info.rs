@@ -93,6 +93,7 @@ const STACKS: [&str; 7] = [
     "ct1:NFCT,ipfix1:IPFIX",
     "ct1:NFCT,arc1:PARQUET",
     "ct1:NFCT,f1:FILTER,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU",
+    "ct1:NFCT,pg1:PGSQL",
 ];
 
 /// A stack, and the plugin's section.

@@ -101,7 +101,8 @@ fn integers_have_the_bounds_that_are_told() {
                      stack=ct1:NFCT,json1:JSON\nstack=ct1:NFCT,db1:SQLITE3\n\
                      stack=ct1:NFCT,ipfix1:IPFIX\n\
                      stack=ct1:NFCT,arc1:PARQUET\n\
-                     [ct1]\n{}[emu1]\n{}[sys1]\n{}[json1]\n{}[db1]\n{}[ipfix1]\n{}[arc1]\n{}",
+                     stack=ct1:NFCT,pg1:PGSQL\n\
+                     [ct1]\n{}[emu1]\n{}[sys1]\n{}[json1]\n{}[db1]\n{}[ipfix1]\n{}[arc1]\n{}[pg1]\n{}",
                     of("global"),
                     of("NFCT"),
                     of("LOGEMU"),
@@ -110,6 +111,7 @@ fn integers_have_the_bounds_that_are_told() {
                     of("SQLITE3"),
                     of("IPFIX"),
                     of("PARQUET"),
+                    of("PGSQL"),
                 );
                 messages(&text).iter().any(|message| message.contains("out of range"))
             };

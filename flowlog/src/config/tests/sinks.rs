@@ -1,4 +1,4 @@
-//! The sections of SYSLOG and JSON.
+//! The sections of sinks.
 
 use super::*;
 use crate::plugin::json::Schema;
@@ -105,4 +105,29 @@ fn what_cannot_be_meant_is_refused_with_its_remedy() {
     assert!(syslog("server=tcp://:514").contains("has no port"));
     assert!(syslog("ident=\"a b\"").contains("is no name"));
     assert!(refused("s:SYSLOG", "[s]").contains("s:SYSLOG needs `print`"));
+}
+
+#[test]
+fn pgsql_finds_its_server() {
+    let settings = |keys: &str| {
+        let config = good(&text("p:PGSQL", &format!("[p]\n{keys}")));
+        let Some(Stage::Pgsql(settings)) = config.stacks[0].stages.last() else { panic!() };
+        settings.clone()
+    };
+    let target = settings("").target;
+    assert_eq!(target.place(), "the database flowlog at /var/run/postgresql/.s.PGSQL.5432");
+    let target = settings("host=db1\nport=9\ndb=log\nuser=u\npass=p\ntls=1").target;
+    assert_eq!(target.place(), "the database log at db1:9");
+    assert_eq!(target.server.get_password(), Some(&b"p"[..]));
+    assert!(target.tls.is_some());
+    let target = settings("host=db1\nconnstring=\"host=db2 user=v\"\nuser=u").target;
+    assert_eq!(
+        (target.place().as_str(), target.server.get_user()),
+        ("the database flowlog at db2:5432", Some("v"))
+    );
+    let pgsql = |keys: &str| refused("p:PGSQL", &format!("[p]\n{keys}"));
+    assert!(pgsql("procedure=\"CALL x\"").contains("name a function instead"));
+    assert!(pgsql("connstring=\"host=db1 sslmode=require\"").contains("set tls=1"));
+    assert!(pgsql("connstring=\"hosts=db1\"").contains("`connstring` cannot be read"));
+    assert!(pgsql("tls=1").contains("there is none through a socket of this host"));
 }

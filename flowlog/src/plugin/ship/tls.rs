@@ -183,8 +183,10 @@ fn refused(alert: AlertDescription) -> &'static str {
         A::CertificateRequired | A::HandshakeFailure => {
             "it wants a certificate of flowlog: name one with `tls_cert=` and `tls_key=`"
         }
+        // Some servers say the second of who has none.
         A::UnknownCA | A::BadCertificate | A::CertificateUnknown | A::CertificateExpired => {
-            "it does not take the certificate in `tls_cert=`: name one that it trusts"
+            "it wants a certificate of flowlog that it trusts: name one with `tls_cert=` and \
+             `tls_key=`"
         }
         A::ProtocolVersion => "flowlog speaks TLS 1.2 and 1.3: allow one of them there",
         _ => "see what its own log says",

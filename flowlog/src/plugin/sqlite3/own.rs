@@ -158,7 +158,7 @@ pub(super) fn inserts() -> Vec<String> {
 
 /// The tables and the names of their columns.
 #[cfg(test)]
-pub(super) fn names() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+pub(in crate::plugin) fn names() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     TABLES.iter().map(|table| (table.name, table.columns().map(|(name, _)| name).collect()))
 }
 

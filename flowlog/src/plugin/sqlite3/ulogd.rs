@@ -8,82 +8,10 @@ use super::row::Row;
 use crate::flow::{Family, Flow, Tuple, proto};
 use crate::plugin::clock::SECOND;
 use crate::plugin::ip2str::{self, Addresses};
+use crate::plugin::ulogd_key::Direction::{self, Orig, Reply};
+use crate::plugin::ulogd_key::End::{self, Source};
+use crate::plugin::ulogd_key::Key;
 use crate::plugin::{Body, Item, Scratch};
-
-/// A direction of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Orig,
-    Reply,
-}
-
-/// An end of a direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Source,
-    Destination,
-}
-
-/// What a column holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key {
-    Family,
-    OobProtocol,
-    Address(Direction, End),
-    Protocol(Direction),
-    Port(Direction, End),
-    Bytes(Direction),
-    Packets(Direction),
-    IcmpCode,
-    IcmpType,
-    Mark,
-    Id,
-    Event,
-    StartSeconds,
-    StartMicroseconds,
-    EndSeconds,
-    EndMicroseconds,
-    /// The address as text, IP2STR's.
-    Text(Direction, End),
-    /// The line of PRINTFLOW.
-    Print,
-}
-
-use Direction::{Orig, Reply};
-use End::{Destination, Source};
-
-const KEYS: [(&str, Key); 30] = [
-    ("oob.family", Key::Family),
-    ("oob.protocol", Key::OobProtocol),
-    ("orig.ip.saddr", Key::Address(Orig, Source)),
-    ("orig.ip.daddr", Key::Address(Orig, Destination)),
-    ("orig.ip.protocol", Key::Protocol(Orig)),
-    ("orig.l4.sport", Key::Port(Orig, Source)),
-    ("orig.l4.dport", Key::Port(Orig, Destination)),
-    ("orig.raw.pktlen", Key::Bytes(Orig)),
-    ("orig.raw.pktcount", Key::Packets(Orig)),
-    ("reply.ip.saddr", Key::Address(Reply, Source)),
-    ("reply.ip.daddr", Key::Address(Reply, Destination)),
-    ("reply.ip.protocol", Key::Protocol(Reply)),
-    ("reply.l4.sport", Key::Port(Reply, Source)),
-    ("reply.l4.dport", Key::Port(Reply, Destination)),
-    ("reply.raw.pktlen", Key::Bytes(Reply)),
-    ("reply.raw.pktcount", Key::Packets(Reply)),
-    ("icmp.code", Key::IcmpCode),
-    ("icmp.type", Key::IcmpType),
-    ("ct.mark", Key::Mark),
-    ("ct.id", Key::Id),
-    ("ct.event", Key::Event),
-    ("flow.start.sec", Key::StartSeconds),
-    ("flow.start.usec", Key::StartMicroseconds),
-    ("flow.end.sec", Key::EndSeconds),
-    ("flow.end.usec", Key::EndMicroseconds),
-    ("orig.ip.saddr.str", Key::Text(Orig, Source)),
-    ("orig.ip.daddr.str", Key::Text(Orig, Destination)),
-    ("reply.ip.saddr.str", Key::Text(Reply, Source)),
-    ("reply.ip.daddr.str", Key::Text(Reply, Destination)),
-    ("print", Key::Print),
-];
 
 /// A table of ulogd2.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +42,7 @@ impl Table {
             names.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
         let columns = names
             .iter()
-            .map(|column| key(column).ok_or_else(|| Failure::column(&name, column)))
+            .map(|column| Key::of_column(column).ok_or_else(|| Failure::column(&name, column)))
             .collect::<Result<_, _>>()?;
         let quoted: Vec<_> = names.iter().map(|name| quoted(name)).collect();
         let places = vec!["?"; quoted.len()].join(", ");
@@ -164,11 +92,6 @@ impl Table {
         }
         true
     }
-}
-
-fn key(column: &str) -> Option<Key> {
-    let name = column.replace('_', ".");
-    KEYS.iter().find(|(known, _)| *known == name).map(|(_, key)| *key)
 }
 
 fn quoted(name: &str) -> String {
@@ -231,21 +154,4 @@ fn seconds(at: Option<u64>) -> Option<u64> {
 
 fn microseconds(at: Option<u64>) -> Option<u64> {
     at.filter(|at| *at >= SECOND).map(|at| at % SECOND / 1000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::catalog;
-
-    #[test]
-    fn each_key_of_a_stack_may_be_a_column() {
-        for plugin in ["NFCT", "IP2STR", "PRINTFLOW"] {
-            for name in catalog::plugin(plugin).unwrap().provides {
-                let column = name.replace('.', "_");
-                assert!(key(&column).is_some(), "{plugin} provides {name}");
-            }
-        }
-        assert_eq!(key("ct_label"), None);
-    }
 }

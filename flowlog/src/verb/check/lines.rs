@@ -169,6 +169,7 @@ fn written(stack: &Stack) -> String {
         Some(Stage::Parquet(settings)) => {
             format!("as a row of the archive in {}", settings.archive.directory.display())
         }
+        Some(Stage::Pgsql(settings)) => format!("as a row to {}", settings.target.place()),
         Some(Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_)) | None => {
             "to nobody".to_owned()
         }
