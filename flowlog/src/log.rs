@@ -181,6 +181,10 @@ impl<S: Subscriber> Layer<S> for Messages {
 }
 
 fn level(event: &Event<'_>) -> u8 {
+    // What a library has to say is told by flowlog, with a remedy.
+    if !event.metadata().target().starts_with("flowlog") {
+        return 1;
+    }
     match *event.metadata().level() {
         Level::ERROR => 7,
         Level::WARN => 5,

@@ -5,17 +5,17 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
-
 use crate::config;
 use crate::plugin::filter::Filter;
 use crate::plugin::json::Json;
 use crate::plugin::logemu::LogEmu;
 use crate::plugin::output::{Destination, Output};
-use crate::plugin::ship::{Shipped, Shipping, Spool, Start};
+use crate::plugin::ship::{Shipped, Spool, Start};
 use crate::plugin::sqlite3::Sqlite3;
 use crate::plugin::syslog::Syslog;
-use crate::plugin::{Body, Downstream, Item, Scratch, ipfix, parquet, pgsql, printflow};
+use crate::plugin::{
+    Body, Downstream, Item, Scratch, ipfix, kafka, nats, parquet, pgsql, printflow,
+};
 use crate::stats::{Shipper, Stats};
 
 /// A plugin behind the source.
@@ -124,39 +124,29 @@ fn start(stage: &config::Stage, site: Site<'_>) -> anyhow::Result<Stage> {
             Stage::Syslog(Box::new(sink.map_err(|error| no_output(&settings.output, &error))?))
         }
         config::Stage::Json(settings) => {
-            let sink = Json::open(settings, stats);
+            let sink = Json::open(settings, host, stats);
             Stage::Json(Box::new(sink.map_err(|error| no_output(&settings.output, &error))?))
         }
         config::Stage::Sqlite3(settings) => {
             Stage::Sqlite3(Box::new(Sqlite3::open(settings, stats)?))
         }
         config::Stage::Ipfix(settings) => {
-            let start = shipping(&settings.shipping, Shipper::Ipfix, ipfix::ENCODING, site)?;
+            let start = Start::of(&settings.shipping, Shipper::Ipfix, ipfix::ENCODING, site)?;
             Stage::Shipped(Box::new(ipfix::open(&start, settings)))
         }
         config::Stage::Parquet(settings) => {
             let run = parquet::Run::begin();
             let encoding = run.encoding();
-            let start = shipping(&settings.shipping, Shipper::Parquet, &encoding, site)?;
+            let start = Start::of(&settings.shipping, Shipper::Parquet, &encoding, site)?;
             Stage::Shipped(Box::new(parquet::open(&start, settings, host, run)?))
         }
         config::Stage::Pgsql(settings) => {
-            let start = shipping(&settings.shipping, Shipper::Pgsql, pgsql::ENCODING, site)?;
+            let start = Start::of(&settings.shipping, Shipper::Pgsql, pgsql::ENCODING, site)?;
             Stage::Shipped(Box::new(pgsql::open(&start, settings)))
         }
+        config::Stage::Kafka(settings) => Stage::Shipped(Box::new(kafka::open(settings, site)?)),
+        config::Stage::Nats(settings) => Stage::Shipped(Box::new(nats::open(settings, site)?)),
     })
-}
-
-/// What a sink needs that ships.
-fn shipping<'a>(
-    settings: &'a Shipping,
-    shipper: Shipper,
-    encoding: &'a str,
-    site: Site<'a>,
-) -> anyhow::Result<Start<'a>> {
-    let Shipping { id, buffer_max } = settings;
-    let spool = site.spool.with_context(|| format!("there is no spool for [{id}]"))?;
-    Ok(Start { id, shipper, encoding, buffer_max: *buffer_max, spool, stats: site.stats })
 }
 
 fn no_output(settings: &crate::plugin::output::Settings, error: &io::Error) -> anyhow::Error {

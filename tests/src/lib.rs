@@ -15,17 +15,20 @@
 //! | [`daemon`] | flowlog or ulogd2 in a namespace, from a configuration to its exit code |
 //! | [`sources`] | one configuration with several sources, each with a log of its own |
 //! | [`filters`] | `accept_*_filter`s, and which flows of the mix each accepts |
+//! | [`shipping`] | a sink whose far side goes away, and what arrives in the end |
 //! | [`process`] | a child that does not outlive its guard; what /proc tells about it |
 //! | [`postgres`] | a PostgreSQL server |
 //! | [`shipping`] | faults of the far side, for all sinks that ship |
 //! | [`metrics`] | a scrape of what flowlog serves to Prometheus |
 //! | [`tags`] | which flows of the mix have lines with which tag |
+//! | [`kafka`] | brokers as librdkafka mocks them, and what kcat reads there |
 //! | [`lines`] | a log file as lines, their multiset, and the difference of two |
 //! | [`terminal`] | a program in a pseudo-terminal: its screen, and keys for it |
 //! | [`top`] | `flowlog top` on a terminal or as text, and its numbers |
 //! | [`page`] | pages of docs, of which tests run the commands |
 //! | [`pictures`] | the pictures of docs/pictures, and the traffic in them |
 //! | [`watch`] | `flowlog watch` in a namespace, and what it shows |
+//! | [`nats`] | a NATS server, and the messages of its streams |
 //! | [`notify`] | what a service tells its manager |
 //! | [`debian`] | a Debian to install the package in |
 //! | [`booted`] | systemd as init of that Debian |
@@ -39,11 +42,13 @@ pub mod collector;
 pub mod daemon;
 pub mod debian;
 pub mod filters;
+pub mod kafka;
 pub mod lab;
 pub mod lines;
 pub mod mass;
 pub mod metrics;
 pub mod namespace;
+pub mod nats;
 pub mod notify;
 pub mod packet;
 pub mod page;

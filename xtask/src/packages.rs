@@ -26,6 +26,8 @@ pub(crate) const TESTS: &[Program] = &[
     (ULOGD_SQLITE3, "ulogd2-sqlite3"),
     ("sqlite3", "sqlite3"),
     ("rsyslogd", "rsyslog"),
+    ("kcat", "kcat"),
+    ("nats-server", "nats-server"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("strace", "strace"),

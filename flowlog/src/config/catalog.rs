@@ -3,11 +3,13 @@
 //! `flowlog info`, for docs/keys.md and for the test of `conf/flowlog.conf`.
 
 use self::{
+    brokers::{KAFKA, NATS},
     keys::{FILTER, NFCT},
     network::PGSQL,
     sinks::{IPFIX, JSON, LOGEMU, PARQUET, PRINTFLOW, SQLITE3, SYSLOG},
 };
 
+mod brokers;
 mod keys;
 mod network;
 mod sinks;
@@ -273,6 +275,22 @@ pub const PLUGINS: &[Plugin] = &[
         needs: &[],
         provides: &[],
         keys: PGSQL,
+    },
+    Plugin {
+        name: "NATS",
+        role: Role::Sink,
+        summary: "messages to a stream of NATS JetStream",
+        needs: &[],
+        provides: &[],
+        keys: NATS,
+    },
+    Plugin {
+        name: "KAFKA",
+        role: Role::Sink,
+        summary: "messages to a topic of Kafka",
+        needs: &[],
+        provides: &[],
+        keys: KAFKA,
     },
 ];
 

@@ -23,10 +23,11 @@ use crate::capture::filter::Filter;
 use crate::event::Kinds;
 use crate::plugin::filter::pushdown::Bounds;
 use crate::plugin::{
-    filter as expression, ipfix, json, logemu, nfct, parquet as archived, pgsql, printflow, ship,
-    sqlite3, syslog,
+    filter as expression, ipfix, json, kafka, logemu, nats, nfct, parquet as archived, pgsql,
+    printflow, ship, sqlite3, syslog,
 };
 
+mod brokers;
 mod capture;
 pub mod catalog;
 mod collector;
@@ -158,6 +159,10 @@ pub enum Stage {
     Parquet(archived::Settings),
     /// Rows of a database of a server.
     Pgsql(Box<pgsql::Settings>),
+    /// Messages of NATS.
+    Nats(nats::Settings),
+    /// Messages of Kafka.
+    Kafka(kafka::Settings),
 }
 
 impl Stage {
@@ -171,7 +176,9 @@ impl Stage {
             | Self::Json(_)
             | Self::Sqlite3(_)
             | Self::Filter(_) => false,
-            Self::Ipfix(_) | Self::Parquet(_) | Self::Pgsql(_) => true,
+            Self::Ipfix(_) | Self::Parquet(_) | Self::Pgsql(_) | Self::Nats(_) | Self::Kafka(_) => {
+                true
+            }
         }
     }
 }

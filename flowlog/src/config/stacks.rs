@@ -148,6 +148,8 @@ fn stage(document: &Document<'_>, element: &Element, spool: u64, found: &mut Dia
         "LOGEMU" => Stage::LogEmu(sinks::logemu(document, element, found)),
         "SYSLOG" => Stage::Syslog(sinks::syslog(document, element, found)),
         "JSON" => Stage::Json(sinks::json(document, element, found)),
+        "KAFKA" => Stage::Kafka(brokers::kafka(document, element, found)),
+        "NATS" => Stage::Nats(brokers::nats(document, element, found)),
         "SQLITE3" => Stage::Sqlite3(sinks::sqlite3(document, element, found)),
         "IPFIX" => Stage::Ipfix(collector::ipfix(document, element, found)),
         "PARQUET" => Stage::Parquet(parquet::read(document, element, spool, found)),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::capture::filter::Network;
 
+mod brokers;
 mod capture;
 mod collector;
 mod filter;

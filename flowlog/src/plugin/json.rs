@@ -5,15 +5,18 @@ use std::io;
 
 use jiff::tz::TimeZone;
 
+pub use self::record::Records;
 use self::text::Text;
 use super::clock::{self, PerSecond};
 use super::ip2str::{self, Addresses};
 use super::output::{self, Output, SocketTally, Tally};
+use super::record_id::Identifier;
 use super::{Body, Item, Scratch};
 use crate::flow::{Flow, Tuple};
 use crate::stats::{Counter, Stats};
 
 pub(crate) mod full;
+mod record;
 mod text;
 mod ulogd;
 
@@ -57,35 +60,37 @@ const TALLY: SocketTally = SocketTally {
 
 /// The sink.
 pub struct Json {
-    schema: Schema,
+    style: Style,
     loss_records: bool,
-    header: Header,
-    text: Text,
-    /// Where IP2STR does not stand before.
-    addresses: Addresses,
     output: Output,
 }
 
+/// What writes a record.
+enum Style {
+    Ulogd { header: Box<Header>, text: Text },
+    Full { identifier: Identifier, records: Box<Records> },
+}
+
 impl Json {
-    /// Opens the file, or begins to connect.
+    /// Opens the file, or begins to connect. `host` is the name of this one.
     ///
     /// # Errors
     /// As [`Output::open`].
-    pub fn open(settings: &Settings, stats: Stats) -> io::Result<Self> {
+    pub fn open(settings: &Settings, host: &str, stats: Stats) -> io::Result<Self> {
         let Settings { output, schema, timestamp, eventv1, device, loss_records } = settings;
         stats.use_json();
-        let text = match schema {
-            Schema::Ulogd => Text::spaced(),
-            Schema::Full => Text::compact(),
+        let style = match schema {
+            Schema::Ulogd => Style::Ulogd {
+                header: Box::new(Header::new(*timestamp, *eventv1, device)),
+                text: Text::spaced(),
+            },
+            Schema::Full => Style::Full {
+                identifier: Identifier::of_this_host(),
+                records: Box::new(Records::new(host)),
+            },
         };
-        Ok(Self {
-            schema: *schema,
-            loss_records: *loss_records,
-            header: Header::new(*timestamp, *eventv1, device),
-            text,
-            addresses: Addresses::default(),
-            output: Output::open(output, TALLY, stats)?,
-        })
+        let output = Output::open(output, TALLY, stats)?;
+        Ok(Self { style, loss_records: *loss_records, output })
     }
 
     /// Takes an item, with what the plugins before have made of it. Not inlined,
@@ -95,29 +100,18 @@ impl Json {
         if matches!(item.body, Body::Lost(_)) && !self.loss_records {
             return;
         }
-        let text = &mut self.text;
-        match self.schema {
-            Schema::Ulogd => {
-                text.begin_with(self.header.at(item.at));
+        let record = match &mut self.style {
+            Style::Ulogd { header, text } => {
+                text.begin_with(header.at(item.at));
                 ulogd::members(item, &scratch.addresses, text);
+                close(scratch, text);
+                text.as_bytes()
             }
-            Schema::Full => {
-                let addresses = if scratch.addresses.are_set() {
-                    &scratch.addresses
-                } else {
-                    self.addresses.set(item);
-                    &self.addresses
-                };
-                text.clear();
-                text.open();
-                full::members(item, addresses, text);
+            Style::Full { identifier, records } => {
+                records.record(item, identifier.id(item), scratch)
             }
-        }
-        if !scratch.print.is_empty() {
-            text.string("print", scratch.print.as_bytes());
-        }
-        text.close();
-        self.output.push(text.as_bytes(), b"\n");
+        };
+        self.output.push(record, b"\n");
     }
 
     /// Where it writes.
@@ -129,6 +123,14 @@ impl Json {
     pub fn output_mut(&mut self) -> &mut Output {
         &mut self.output
     }
+}
+
+/// Ends a record: with the line of PRINTFLOW, where there is one.
+fn close(scratch: &Scratch, text: &mut Text) {
+    if !scratch.print.is_empty() {
+        text.string("print", scratch.print.as_bytes());
+    }
+    text.close();
 }
 
 /// An entry of the table as an object, with the members that its events have.
@@ -155,11 +157,11 @@ pub fn direction(tuple: &Tuple, out: &mut Vec<u8>) {
 
 /// How each record of ulogd2 begins: time and device, the same for a second.
 struct Header {
-    style: Style,
+    front: Front,
     text: PerSecond,
 }
 
-struct Style {
+struct Front {
     /// Up to the time, the whole of it where there is none.
     front: Vec<u8>,
     /// What follows the time, where there is one.
@@ -169,19 +171,19 @@ struct Style {
 
 impl Header {
     fn new(timestamp: bool, eventv1: bool, device: &str) -> Self {
-        let style = Style::new(timestamp, eventv1, device);
+        let front = Front::new(timestamp, eventv1, device);
         let mut text = Vec::new();
-        style.write(0, &mut text);
-        Self { style, text: PerSecond::new(text) }
+        front.write(0, &mut text);
+        Self { front, text: PerSecond::new(text) }
     }
 
     fn at(&mut self, nanoseconds: u64) -> &[u8] {
-        let Self { style, text } = self;
-        text.at(nanoseconds, |second, out| style.write(second, out))
+        let Self { front, text } = self;
+        text.at(nanoseconds, |second, out| front.write(second, out))
     }
 }
 
-impl Style {
+impl Front {
     fn new(timestamp: bool, eventv1: bool, device: &str) -> Self {
         let mut text = Text::spaced();
         text.open();

@@ -16,6 +16,7 @@ use crate::config::{self, Config, Source, Stage};
 use crate::kernel::{self, Finding, State};
 use crate::plugin::output::{Address, Destination};
 use crate::plugin::pgsql;
+use crate::plugin::ship::Trouble;
 use crate::plugin::sqlite3::{self, Schema};
 
 use self::lines::Judged;
@@ -94,12 +95,24 @@ fn files(config: &Config) -> Vec<Finding> {
             Stage::Sqlite3(settings) => Some(database(&settings.db, &settings.table)),
             Stage::Parquet(settings) => Some(directory(&settings.archive.directory)),
             Stage::Pgsql(settings) => pgsql(&settings.target),
+            Stage::Kafka(settings) => secrets(&settings.shipping.id, settings.far.check()),
+            Stage::Nats(settings) => secrets(&settings.shipping.id, settings.far.check()),
             // Of other hosts nothing is asked.
             Stage::Ipfix(_) | Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_) => None,
         };
         findings.extend(finding.filter(|finding| !findings.contains(finding)));
     }
     findings
+}
+
+/// Whether the files that say who flowlog is, and whom it trusts, are of use.
+fn secrets(id: &str, result: Result<(), Trouble>) -> Option<Finding> {
+    let trouble = result.err()?;
+    Some(Finding::problem(
+        "files",
+        format!("[{id}]: {trouble}"),
+        "correct it, or flowlog does not start",
+    ))
 }
 
 /// Of other hosts nothing is asked: a check sends nothing.

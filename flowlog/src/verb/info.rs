@@ -85,13 +85,15 @@ fn details(plugin: &Plugin) -> String {
 }
 
 /// The stacks of the examples; the first that has the plugin is shown.
-const STACKS: [&str; 7] = [
+const STACKS: &[&str] = &[
     "ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU",
     "ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,sys1:SYSLOG",
     "ct1:NFCT,ip2str1:IP2STR,json1:JSON",
     "ct1:NFCT,db1:SQLITE3",
     "ct1:NFCT,ipfix1:IPFIX",
     "ct1:NFCT,arc1:PARQUET",
+    "ct1:NFCT,nats1:NATS",
+    "ct1:NFCT,kafka1:KAFKA",
     "ct1:NFCT,f1:FILTER,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU",
     "ct1:NFCT,pg1:PGSQL",
 ];

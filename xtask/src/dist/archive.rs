@@ -43,7 +43,8 @@ pub(super) fn make(version: &Version, documents: &Path, into: &Path) -> Result<P
 fn program(file: &Path) -> Result<()> {
     let target = tools::target();
     let words = ["build", "--release", "--locked", "--package", "flowlog", "--target", &target];
-    succeed(&mut cargo(&words))?;
+    // The configure of librdkafka would take the compiler for glibc.
+    succeed(cargo(&words).env("CC", "musl-gcc"))?;
     let built = cargo::target()?.join(target).join("release/flowlog");
     succeed(Command::new("strip").arg("-o").arg(file).arg(built))?;
     let headers = output(Command::new("readelf").args(["-ld", "--wide"]).arg(file))?;

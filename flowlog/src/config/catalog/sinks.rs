@@ -81,7 +81,7 @@ pub(super) const SYSLOG: &[Key] = &[
     key("buffer_max_bytes", BUFFER_RANGE, "67108864", BUFFER_HELP),
 ];
 
-const BUFFER_RANGE: &str = "integer from 4096 to 4294967295, bytes";
+pub(super) const BUFFER_RANGE: &str = "integer from 4096 to 4294967295, bytes";
 const BUFFER_HELP: &str = "kept while nobody takes them or the disk is full; beyond it they are \
                            lost and counted";
 

@@ -102,7 +102,9 @@ fn integers_have_the_bounds_that_are_told() {
                      stack=ct1:NFCT,ipfix1:IPFIX\n\
                      stack=ct1:NFCT,arc1:PARQUET\n\
                      stack=ct1:NFCT,pg1:PGSQL\n\
-                     [ct1]\n{}[emu1]\n{}[sys1]\n{}[json1]\n{}[db1]\n{}[ipfix1]\n{}[arc1]\n{}[pg1]\n{}",
+                     stack=ct1:NFCT,nats1:NATS\nstack=ct1:NFCT,kafka1:KAFKA\n\
+                     [ct1]\n{}[emu1]\n{}[sys1]\n{}[json1]\n{}[db1]\n{}[ipfix1]\n{}[arc1]\n{}[pg1]\n{}\
+                     [nats1]\n{}[kafka1]\n{}",
                     of("global"),
                     of("NFCT"),
                     of("LOGEMU"),
@@ -112,6 +114,8 @@ fn integers_have_the_bounds_that_are_told() {
                     of("IPFIX"),
                     of("PARQUET"),
                     of("PGSQL"),
+                    of("NATS"),
+                    of("KAFKA"),
                 );
                 messages(&text).iter().any(|message| message.contains("out of range"))
             };

@@ -63,6 +63,12 @@ fn ended(flow: &Flow) -> Item<'_> {
     }
 }
 
+/// How a record ends that is told from others.
+fn tail(item: &Item<'_>) -> String {
+    let id = Identifier::of_host("machine").id(item);
+    format!("\"host\":\"fw1\",\"record\":\"{id}\"}}")
+}
+
 /// What is written of each item, IP2STR before it or not.
 fn written(change: impl FnOnce(&mut Settings), items: &[Item<'_>], with_texts: bool) -> String {
     let dir = tempfile::tempdir().unwrap();
@@ -70,8 +76,11 @@ fn written(change: impl FnOnce(&mut Settings), items: &[Item<'_>], with_texts: b
     let mut settings = settings(path.clone(), Schema::Ulogd);
     change(&mut settings);
     let stats = Stats::default();
-    let mut sink = Json::open(&settings, stats.clone()).unwrap();
-    sink.header.style.zone = TimeZone::UTC;
+    let mut sink = Json::open(&settings, "fw1", stats.clone()).unwrap();
+    match &mut sink.style {
+        Style::Ulogd { header, .. } => header.front.zone = TimeZone::UTC,
+        Style::Full { identifier, .. } => *identifier = Identifier::of_host("machine"),
+    }
     let mut scratch = Scratch::default();
     for item in items {
         if with_texts {
@@ -173,7 +182,7 @@ fn the_full_record_has_all_there_is() {
     assert_valid(&text);
     assert_eq!(
         text,
-        concat!(
+        [concat!(
             r#"{"type":"flow","kinds":["destroy","gc"],"time":"2026-11-21T22:48:18.647593001Z","#,
             r#""family":"ipv4","protocol":{"name":"tcp","number":6},"state":"ESTABLISHED","#,
             r#""timeout":119,"orig":{"src":"10.77.1.2","dst":"10.77.2.2","sport":40001,"#,
@@ -184,9 +193,8 @@ fn the_full_record_has_all_there_is() {
             r#""labels":"80000000000000000000000000000001","master":{"src":"10.77.1.2","#,
             r#""dst":"10.77.2.2","sport":40001,"dport":9000},"netns":{"cookie":1,"#,
             r#""inum":4026532210},"end":"2026-11-21T22:48:18.647593001Z","cause":"deleted","#,
-            r#""portid":9,"process":{"pid":1712,"comm":"conn\"track"},"witness":"both"}"#,
-            "\n",
-        )
+            r#""portid":9,"process":{"pid":1712,"comm":"conn\"track"},"witness":"both","#),
+            &tail(&item), "\n"].concat()
     );
 }
 
@@ -207,12 +215,11 @@ fn the_full_record_guesses_nothing() {
     assert_valid(&text);
     assert_eq!(
         text,
-        concat!(
+        [concat!(
             r#"{"type":"flow","kinds":["new"],"time":"1970-01-01T00:00:00.000000000Z","#,
             r#""family":"ipv4","protocol":{"number":89},"orig":{"src":"0.0.0.0","dst":"0.0.0.0"},"#,
-            r#""reply":{"src":"0.0.0.0","dst":"0.0.0.0"},"status":[],"mark":0,"zone":0}"#,
-            "\n",
-        )
+            r#""reply":{"src":"0.0.0.0","dst":"0.0.0.0"},"status":[],"mark":0,"zone":0,"#),
+            &tail(&item), "\n"].concat()
     );
 }
 
@@ -244,7 +251,11 @@ fn expectations_and_losses_are_records_of_their_own() {
     assert!(lines[0].contains(r#""action":"new""#) && lines[0].contains("f\u{fffd}t"), "{text}");
     assert_eq!(
         lines[1],
-        r#"{"type":"lost","time":"2026-11-21T22:48:18.647593001Z","events":3,"source":"ebpf"}"#
+        [
+            r#"{"type":"lost","time":"2026-11-21T22:48:18.647593001Z","events":3,"source":"ebpf","#,
+            &tail(&items[1])
+        ]
+        .concat()
     );
     let text = written(|_| {}, &items, true);
     let lines: Vec<&str> = text.lines().collect();
@@ -261,7 +272,7 @@ fn the_line_of_printflow_comes_last() {
     let path = dir.path().join("json");
     for schema in [Schema::Ulogd, Schema::Full] {
         let settings = settings(path.clone(), schema);
-        let mut sink = Json::open(&settings, Stats::default()).unwrap();
+        let mut sink = Json::open(&settings, "fw1", Stats::default()).unwrap();
         let mut scratch = Scratch::default();
         scratch.print.text(b"[DESTROY] \"x\" \n");
         sink.push(&ended(&flow), &scratch);

@@ -2,6 +2,8 @@
 //! serde_json would need a value for each record first, and it escapes other
 //! than jansson, which ulogd2 writes with.
 
+use crate::plugin::record_id::RecordId;
+
 /// JSON in the making. Its buffer grows to the longest record, once.
 #[derive(Debug)]
 pub(super) struct Text {
@@ -124,10 +126,23 @@ impl Text {
     pub(super) fn hex(&mut self, name: &str, value: &[u8]) {
         self.name(name);
         self.bytes.push(b'"');
+        self.digits(value);
+        self.bytes.push(b'"');
+    }
+
+    /// A member that is the id of a record, as that is written.
+    pub(super) fn id(&mut self, name: &str, RecordId { time, hash }: RecordId) {
+        self.name(name);
+        self.bytes.push(b'"');
+        self.digits(&time.to_be_bytes());
+        self.digits(&hash.to_be_bytes());
+        self.bytes.push(b'"');
+    }
+
+    fn digits(&mut self, value: &[u8]) {
         for byte in value {
             self.bytes.extend([byte >> 4, byte & 0xf].map(|d| DIGITS[usize::from(d)]));
         }
-        self.bytes.push(b'"');
     }
 
     /// A string with jansson's escapes. What is not UTF-8 becomes U+FFFD.

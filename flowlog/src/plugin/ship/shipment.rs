@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use nix::unistd::{Gid, Uid, chown};
 use tracing::warn;
 
-use super::Client;
 use super::batch::Record;
 use super::spool::{self, Chunk, Job, Sink, Spool};
 use super::tally::{Amount, Measure, Tally};
 use super::worker::{self, Control, Link};
+use super::{Client, Shipping};
+use crate::stack::Site;
 use crate::stats::{Shipper, Stats};
 
 /// Bytes that gather before they are handed over, and for how long they do.
@@ -37,6 +39,23 @@ pub struct Start<'a> {
     pub spool: &'a Spool,
     /// Who counts.
     pub stats: &'a Stats,
+}
+
+impl<'a> Start<'a> {
+    /// For a sink with these settings.
+    ///
+    /// # Errors
+    /// There is no spool, which is a mistake of flowlog.
+    pub fn of(
+        shipping: &'a Shipping,
+        shipper: Shipper,
+        encoding: &'a str,
+        site: Site<'a>,
+    ) -> anyhow::Result<Self> {
+        let Shipping { id, buffer_max } = shipping;
+        let spool = site.spool.with_context(|| format!("{id} has no spool"))?;
+        Ok(Self { id, shipper, encoding, buffer_max: *buffer_max, spool, stats: site.stats })
+    }
 }
 
 /// Starts the worker's thread.

@@ -170,6 +170,8 @@ fn written(stack: &Stack) -> String {
             format!("as a row of the archive in {}", settings.archive.directory.display())
         }
         Some(Stage::Pgsql(settings)) => format!("as a row to {}", settings.target.place()),
+        Some(Stage::Kafka(settings)) => format!("as a message to {}", settings.far),
+        Some(Stage::Nats(settings)) => format!("as a message to {}", settings.far),
         Some(Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_)) | None => {
             "to nobody".to_owned()
         }

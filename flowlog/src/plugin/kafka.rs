@@ -1,0 +1,216 @@
+//! KAFKA: each record a message of a topic. The flow is the key, so that the
+//! records of one stay in order; librdkafka compresses, sends and repeats.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+
+use self::ledger::{Context, Ledger};
+use self::trouble::Remedies;
+use super::format::Format;
+use super::ship::{Batch, Client, Delivered, Record, Shipped, Shipping, Start, Trouble};
+use crate::stack::Site;
+use crate::stats::Shipper;
+
+mod ledger;
+#[cfg(test)]
+mod tests;
+mod trouble;
+
+/// The header with the record's id.
+const ID: &str = "record";
+/// How long the brokers may take to say what they know of the topic.
+const GREETING: Duration = Duration::from_secs(10);
+/// And how long after it is clear that none of them can be reached at first.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How Kafka is to be reached.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What all sinks that ship have.
+    pub shipping: Shipping,
+    /// What to write.
+    pub format: Format,
+    /// The far side.
+    pub far: Far,
+}
+
+/// The far side.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Far {
+    /// Some brokers of the cluster, each with its port.
+    pub brokers: String,
+    /// The topic of messages.
+    pub topic: String,
+    /// How batches are compressed, in librdkafka's words.
+    pub compression: &'static str,
+    /// Further properties of librdkafka, with their values.
+    pub properties: Vec<(String, String)>,
+}
+
+/// Where it is: `Kafka at HOST:PORT`.
+impl fmt::Display for Far {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kafka at {}", self.brokers)
+    }
+}
+
+/// Without the properties, of which one may be a password.
+impl fmt::Debug for Far {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}, {}, {}", self.topic, self.compression)
+    }
+}
+
+impl Far {
+    /// Asks librdkafka whether it knows the properties.
+    ///
+    /// # Errors
+    /// It does not know one, or not such a value.
+    pub fn check(&self) -> Result<(), Trouble> {
+        match self.config().create_native_config() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Remedies::of(self).property(&error)),
+        }
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "flowlog")
+            // No message twice and none out of order while the connection lasts; `acks=all` follows.
+            .set("enable.idempotence", "true")
+            .set("compression.codec", self.compression)
+            .set("socket.keepalive.enable", "true")
+            // A little less than the worker waits for an answer.
+            .set("message.timeout.ms", "50000");
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+}
+
+/// Prepares the sink.
+///
+/// # Errors
+/// librdkafka does not know a property.
+pub fn open(settings: &Settings, site: Site<'_>) -> anyhow::Result<Shipped> {
+    let Settings { shipping, format, far } = settings;
+    far.check().map_err(|trouble| anyhow::anyhow!("{}:KAFKA: {trouble}", shipping.id))?;
+    let start = Start::of(shipping, Shipper::Kafka, format.encoding(), site)?;
+    Ok(Shipped::open::<Kafka>(&start, format.encoder(site.host), far.clone()))
+}
+
+/// A producer.
+struct Kafka {
+    producer: Arc<ThreadedProducer<Context>>,
+    ledger: Arc<Ledger>,
+    topic: String,
+    remedies: Remedies,
+    /// Messages handed to librdkafka so far.
+    sent: u64,
+}
+
+impl Client for Kafka {
+    type Settings = Far;
+
+    async fn connect(far: &Far) -> Result<Self, Trouble> {
+        let remedies = Remedies::of(far);
+        let ledger = Arc::new(Ledger::default());
+        let producer = far.config().create_with_context(Context(ledger.clone()));
+        let producer = producer.map_err(|error| remedies.property(&error))?;
+        let topic = far.topic.clone();
+        let kafka = Self { producer: Arc::new(producer), ledger, topic, remedies, sent: 0 };
+        kafka.look().await?;
+        Ok(kafka)
+    }
+
+    async fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Trouble> {
+        // All brokers may have gone away since.
+        self.settled().await?;
+        let mut bytes = 0;
+        for record in batch.records() {
+            bytes += self.send(&record).await?;
+        }
+        self.settled().await?;
+        Ok(Delivered { records: batch.len(), bytes, ..Delivered::default() })
+    }
+}
+
+impl Kafka {
+    /// Asks the brokers for the topic: whether they are Kafka, and have it.
+    async fn look(&self) -> Result<(), Trouble> {
+        let (producer, topic) = (self.producer.clone(), self.topic.clone());
+        // librdkafka waits in this call.
+        let asked = tokio::task::spawn_blocking(move || {
+            let metadata = producer.client().fetch_metadata(Some(&topic), GREETING)?;
+            let error = metadata.topics().first().and_then(|topic| topic.error());
+            Ok::<_, KafkaError>(error.map(RDKafkaErrorCode::from))
+        });
+        // A name may have several addresses, of which the first need not be the one.
+        let hopeless = async {
+            self.ledger.down().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let answer = tokio::select! {
+            answer = asked => answer,
+            () = hopeless => return self.settled().await,
+        };
+        match answer {
+            Ok(Ok(None)) => {
+                self.ledger.up();
+                Ok(())
+            }
+            Ok(Ok(Some(code))) => Err(self.remedies.code(code, None)),
+            Ok(Err(error)) => {
+                let (code, reason) = self.ledger.reason().unzip();
+                let code = code.or(error.rdkafka_error_code());
+                Err(self.remedies.code(code.unwrap_or(RDKafkaErrorCode::Fail), reason))
+            }
+            Err(_) => Err(self.remedies.code(RDKafkaErrorCode::Fail, None)),
+        }
+    }
+
+    /// Hands a record to librdkafka, and returns its bytes before compression.
+    async fn send(&mut self, record: &Record<'_>) -> Result<u64, Trouble> {
+        let id = record.id.to_string();
+        let key = format!("{:016x}", record.flow);
+        let mut tried = false;
+        loop {
+            let headers = OwnedHeaders::new_with_capacity(1);
+            let message = BaseRecord::to(&self.topic)
+                .key(key.as_str())
+                .payload(record.body)
+                .timestamp((record.id.time / 1_000_000) as i64)
+                .headers(headers.insert(Header { key: ID, value: Some(&id) }));
+            let refused = match self.producer.send(message) {
+                Ok(()) => {
+                    self.sent += 1;
+                    return Ok((key.len() + ID.len() + id.len() + record.body.len()) as u64);
+                }
+                Err((error, _)) => error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
+            };
+            // A property may have made the queue smaller than a batch.
+            if refused != RDKafkaErrorCode::QueueFull || tried {
+                return Err(self.remedies.code(refused, None));
+            }
+            self.settled().await?;
+            tried = true;
+        }
+    }
+
+    /// Waits until the brokers have acknowledged all that was sent.
+    async fn settled(&self) -> Result<(), Trouble> {
+        self.ledger
+            .settled(self.sent)
+            .await
+            .map_err(|(code, reason)| self.remedies.code(code, reason))
+    }
+}

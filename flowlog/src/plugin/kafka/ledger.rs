@@ -1,0 +1,134 @@
+//! What librdkafka's thread tells of messages and brokers, for the worker who waits.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use tokio::sync::Notify;
+use tracing::debug;
+
+/// What went wrong, and the reason that was told before.
+pub(super) type Failure = (RDKafkaErrorCode, Option<String>);
+
+/// Messages that are settled, and what went wrong.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Messages that were acknowledged, or have failed.
+    settled: u64,
+    /// How many the worker waits for.
+    awaited: u64,
+    /// Why the first one failed.
+    failed: Option<RDKafkaErrorCode>,
+    /// No broker can be reached.
+    down: bool,
+    /// The last error that was no message's.
+    reason: Option<(RDKafkaErrorCode, String)>,
+}
+
+impl Ledger {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last error that was no message's.
+    pub(super) fn reason(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.state().reason.clone()
+    }
+
+    /// A broker has answered.
+    pub(super) fn up(&self) {
+        self.state().down = false;
+    }
+
+    /// Waits until no broker can be reached.
+    pub(super) async fn down(&self) {
+        while !self.state().down {
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits until that many messages in all are acknowledged. A producer without brokers is
+    /// given up: whether they come back is found out by a new one.
+    pub(super) async fn settled(&self, sent: u64) -> Result<(), Failure> {
+        loop {
+            if let Some(result) = self.result(sent) {
+                return result;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn result(&self, sent: u64) -> Option<Result<(), Failure>> {
+        let mut state = self.state();
+        let reason = state.reason.clone();
+        if let Some(code) = state.failed {
+            return Some(Err((code, reason.map(|(_, text)| text))));
+        }
+        if state.down {
+            let (code, text) = reason.unzip();
+            return Some(Err((code.unwrap_or(RDKafkaErrorCode::AllBrokersDown), text)));
+        }
+        if state.settled >= sent {
+            return Some(Ok(()));
+        }
+        state.awaited = sent;
+        None
+    }
+}
+
+/// librdkafka's end of a ledger.
+pub(super) struct Context(pub(super) Arc<Ledger>);
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, (): ()) {
+        let Self(ledger) = self;
+        let mut state = ledger.state();
+        state.settled += 1;
+        if let Err((error, _)) = delivered {
+            state.failed = state.failed.or(error.rdkafka_error_code());
+        }
+        if state.settled >= state.awaited || state.failed.is_some() {
+            ledger.changed.notify_one();
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Self(ledger) = self;
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        let mut state = ledger.state();
+        match code {
+            // The reason came before it, broker by broker.
+            RDKafkaErrorCode::AllBrokersDown => state.down = true,
+            // An idempotent producer that has lost its way is of no use any more.
+            RDKafkaErrorCode::Fatal => state.failed = Some(code),
+            _ => {}
+        }
+        // That nobody is left, or has hung up, is not why.
+        let why = match &state.reason {
+            None => true,
+            Some((RDKafkaErrorCode::Authentication, _)) => false,
+            Some(_) => code != RDKafkaErrorCode::AllBrokersDown,
+        };
+        if why {
+            state.reason = Some((code, reason.to_owned()));
+        }
+        drop(state);
+        ledger.changed.notify_one();
+    }
+
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        debug!("librdkafka: {facility}: {message}");
+    }
+}
