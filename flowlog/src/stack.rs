@@ -14,7 +14,7 @@ use crate::plugin::ship::{Shipped, Spool, Start};
 use crate::plugin::sqlite3::Sqlite3;
 use crate::plugin::syslog::Syslog;
 use crate::plugin::{
-    Body, Downstream, Item, Scratch, ipfix, kafka, nats, parquet, pgsql, printflow,
+    Body, Downstream, Item, Scratch, clickhouse, ipfix, kafka, nats, parquet, pgsql, printflow,
 };
 use crate::stats::{Shipper, Stats};
 
@@ -146,6 +146,11 @@ fn start(stage: &config::Stage, site: Site<'_>) -> anyhow::Result<Stage> {
         }
         config::Stage::Kafka(settings) => Stage::Shipped(Box::new(kafka::open(settings, site)?)),
         config::Stage::Nats(settings) => Stage::Shipped(Box::new(nats::open(settings, site)?)),
+        config::Stage::Clickhouse(settings) => {
+            let encoding = clickhouse::ENCODING;
+            let start = Start::of(&settings.shipping, Shipper::Clickhouse, encoding, site)?;
+            Stage::Shipped(Box::new(clickhouse::open(&start, settings, host)))
+        }
     })
 }
 

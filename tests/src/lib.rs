@@ -34,10 +34,13 @@
 //! | [`booted`] | systemd as init of that Debian |
 //! | [`collector`] | collectors of IPFIX, and what they have got |
 //! | [`python`] | DuckDB and pyarrow, which read archives |
+//! | [`shipping`] | faults of the far side, for every sink that ships |
+//! | [`clickhouse`] | a ClickHouse server in a namespace |
 //! | [`poll`] | waiting for a condition instead of sleeping |
 
 pub mod booted;
 pub mod burst;
+pub mod clickhouse;
 pub mod collector;
 pub mod daemon;
 pub mod debian;

@@ -4,6 +4,7 @@
 //!
 //! | module | its one job |
 //! |---|---|
+//! | [`fleet`] | many hosts and one ClickHouse |
 //! | [`instructions`] | exact costs, in a guest that counts instructions |
 //! | [`listener`] | one program that listens: started, drained, ended, what it saw |
 //! | [`load`] | one run: a namespace, its listeners, the traffic |
@@ -12,6 +13,7 @@
 //! | [`report`] | medians, the tables, the targets |
 //! | [`machine`] | where it was measured |
 
+mod fleet;
 mod instructions;
 mod listener;
 mod load;
@@ -51,6 +53,21 @@ pub(crate) struct Args {
     /// The kernel of that guest
     #[arg(long, value_name = "SERIES", default_value = "6.12", requires = "instructions")]
     kernel: String,
+    /// Have many hosts ship to one ClickHouse instead
+    #[arg(long, conflicts_with_all = ["flows", "rounds", "instructions"])]
+    fleet: bool,
+    /// Hosts of that fleet
+    #[arg(long, default_value_t = 1000, requires = "fleet", value_parser = clap::value_parser!(u32).range(1..))]
+    hosts: u32,
+    /// Flows a second of each of them
+    #[arg(long, default_value_t = 20, requires = "fleet", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// How long they make flows, seconds
+    #[arg(long, default_value_t = 60, requires = "fleet", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// What they wait for more, seconds; a run for each
+    #[arg(long, value_delimiter = ',', default_value = "1,10,30", requires = "fleet")]
+    linger: Vec<u32>,
 }
 
 /// Everything that was measured.
@@ -78,6 +95,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         interrupt::watch()?;
         return instructions::run(&args.kernel);
     }
+    if args.fleet {
+        return fleet(args);
+    }
     let flowlog = cargo::flowlog()?;
     let replay = cargo::replay()?;
     if let Some(code) = privilege::elevate(&[(cargo::FLOWLOG, &flowlog), (cargo::REPLAY, &replay)])?
@@ -98,6 +118,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let report = report::markdown(&measured, &machine::describe()?);
     say!("measured in {:.0} s\n\n{report}", begin.elapsed().as_secs_f64());
+    if let Some(file) = &args.out {
+        fs::write(file, &report).with_context(|| file.display().to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Many hosts and one ClickHouse.
+fn fleet(args: &Args) -> Result<ExitCode> {
+    let host = cargo::host()?;
+    if let Some(code) = privilege::elevate(&[(cargo::HOST, &host)])? {
+        return Ok(code);
+    }
+    interrupt::watch()?;
+    leftovers::sweep();
+    let Args { hosts, rate, seconds, ref linger, .. } = *args;
+    let fleet = fleet::Fleet { hosts, rate, seconds, lingers: linger.clone() };
+    let report = fleet::measure(&host, &fleet)?;
+    say!("{report}");
     if let Some(file) = &args.out {
         fs::write(file, &report).with_context(|| file.display().to_string())?;
     }

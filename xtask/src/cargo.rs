@@ -10,6 +10,8 @@ use serde_json::Value;
 pub(crate) const FLOWLOG: &str = "FLOWLOG_BIN";
 /// Names the replay benchmark that is already built, for the part of a benchmark that is root.
 pub(crate) const REPLAY: &str = "FLOWLOG_REPLAY_BENCH";
+/// Names the host of a simulated fleet that is already built, likewise.
+pub(crate) const HOST: &str = "FLOWLOG_HOST_EXAMPLE";
 
 /// Builds the tests that run in a guest, as fast as they can be where the processor is emulated.
 pub(crate) const GUEST_TESTS: [&str; 9] = [
@@ -64,6 +66,15 @@ pub(crate) fn flowlog() -> Result<PathBuf> {
 pub(crate) fn replay() -> Result<PathBuf> {
     let words = ["bench", "--no-run", "--package", "flowlog", "--bench", "replay"];
     named_or_built(REPLAY, "replay", &words)
+}
+
+/// The host of a simulated fleet, built unless the environment names it.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn host() -> Result<PathBuf> {
+    let words = ["build", "--release", "--package", "flowlog", "--example", "host"];
+    named_or_built(HOST, "host", &words)
 }
 
 /// The tests that run in a guest.

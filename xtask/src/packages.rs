@@ -40,6 +40,8 @@ pub(crate) const TESTS: &[Program] = &[
     ("initdb", "postgresql"),
     (ULOGD_PGSQL, "ulogd2-pgsql"),
     ("faketime", "faketime"),
+    ("clickhouse-server", "clickhouse-server"),
+    ("clickhouse-client", "clickhouse-client"),
 ];
 /// No programs, but plugins of one, in the directory that ulogd2 has on each system.
 const ULOGD_JSON: &str = "ulogd_output_JSON.so";
@@ -145,7 +147,7 @@ pub(crate) fn by_hand(packages: &[&str]) -> String {
 /// # Errors
 /// apt fails.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    let services = ["ulogd2", "prometheus", "rsyslog", "postgresql"];
+    let services = ["ulogd2", "prometheus", "rsyslog", "postgresql", "clickhouse-server"];
     let _masked: Vec<_> =
         services.into_iter().filter(|name| packages.contains(name)).map(Masked::new).collect();
     apt(&["update"])?;

@@ -4,12 +4,14 @@
 
 use self::{
     brokers::{KAFKA, NATS},
+    house::CLICKHOUSE,
     keys::{FILTER, NFCT},
     network::PGSQL,
     sinks::{IPFIX, JSON, LOGEMU, PARQUET, PRINTFLOW, SQLITE3, SYSLOG},
 };
 
 mod brokers;
+mod house;
 mod keys;
 mod network;
 mod sinks;
@@ -291,6 +293,14 @@ pub const PLUGINS: &[Plugin] = &[
         needs: &[],
         provides: &[],
         keys: KAFKA,
+    },
+    Plugin {
+        name: "CLICKHOUSE",
+        role: Role::Sink,
+        summary: "rows of a table of ClickHouse",
+        needs: &[],
+        provides: &[],
+        keys: CLICKHOUSE,
     },
 ];
 

@@ -23,8 +23,8 @@ use crate::capture::filter::Filter;
 use crate::event::Kinds;
 use crate::plugin::filter::pushdown::Bounds;
 use crate::plugin::{
-    filter as expression, ipfix, json, kafka, logemu, nats, nfct, parquet as archived, pgsql,
-    printflow, ship, sqlite3, syslog,
+    clickhouse, filter as expression, ipfix, json, kafka, logemu, nats, nfct, parquet as archived,
+    pgsql, printflow, ship, sqlite3, syslog,
 };
 
 mod brokers;
@@ -36,6 +36,7 @@ mod crosscheck;
 pub mod diagnostic;
 mod filter;
 pub mod grammar;
+mod house;
 pub mod lines;
 mod metrics;
 mod network;
@@ -163,6 +164,8 @@ pub enum Stage {
     Nats(nats::Settings),
     /// Messages of Kafka.
     Kafka(kafka::Settings),
+    /// Rows of a table of ClickHouse.
+    Clickhouse(Box<clickhouse::Settings>),
 }
 
 impl Stage {
@@ -176,9 +179,12 @@ impl Stage {
             | Self::Json(_)
             | Self::Sqlite3(_)
             | Self::Filter(_) => false,
-            Self::Ipfix(_) | Self::Parquet(_) | Self::Pgsql(_) | Self::Nats(_) | Self::Kafka(_) => {
-                true
-            }
+            Self::Ipfix(_)
+            | Self::Parquet(_)
+            | Self::Pgsql(_)
+            | Self::Nats(_)
+            | Self::Kafka(_)
+            | Self::Clickhouse(_) => true,
         }
     }
 }

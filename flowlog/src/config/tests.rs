@@ -8,6 +8,7 @@ mod capture;
 mod collector;
 mod filter;
 mod keys;
+mod network;
 mod sinks;
 
 const STACK: &str = "stack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n";

@@ -4,6 +4,7 @@
 use crate::event::{End, Expectation, Kinds, Lost, Witness};
 use crate::flow::Flow;
 
+pub mod clickhouse;
 pub mod clock;
 pub mod compact;
 pub mod filter;

@@ -98,7 +98,11 @@ fn files(config: &Config) -> Vec<Finding> {
             Stage::Kafka(settings) => secrets(&settings.shipping.id, settings.far.check()),
             Stage::Nats(settings) => secrets(&settings.shipping.id, settings.far.check()),
             // Of other hosts nothing is asked.
-            Stage::Ipfix(_) | Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_) => None,
+            Stage::Clickhouse(_)
+            | Stage::Ipfix(_)
+            | Stage::Ip2Str
+            | Stage::PrintFlow(_)
+            | Stage::Filter(_) => None,
         };
         findings.extend(finding.filter(|finding| !findings.contains(finding)));
     }

@@ -94,6 +94,7 @@ const STACKS: &[&str] = &[
     "ct1:NFCT,arc1:PARQUET",
     "ct1:NFCT,nats1:NATS",
     "ct1:NFCT,kafka1:KAFKA",
+    "ct1:NFCT,ch1:CLICKHOUSE",
     "ct1:NFCT,f1:FILTER,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU",
     "ct1:NFCT,pg1:PGSQL",
 ];
@@ -104,7 +105,7 @@ fn example(plugin: &Plugin) -> String {
         let elements = stack.split(',').filter_map(|element| element.split_once(':'));
         elements.into_iter().find(|(_, name)| *name == plugin.name).map(|(id, _)| (stack, id))
     };
-    let (stack, id) = STACKS.into_iter().find_map(id).unwrap_or((STACKS[0], "id1"));
+    let (stack, id) = STACKS.iter().copied().find_map(id).unwrap_or((STACKS[0], "id1"));
     let mut text = format!("  [global]\n  stack={stack}\n  [{id}]\n");
     for key in plugin.keys.iter().filter(|key| key.is_expression()) {
         text += &format!("  {}=\"dst.port == 443\"\n", key.name);

@@ -41,7 +41,7 @@ fn config(stages: &str, ct: &str, keys: &str) -> String {
 const NEW: &str = "event_mask=1\nhash_enable=0";
 
 /// What `sqlite3` answers, a row a line. It waits for nobody.
-fn ask(db: &Path, sql: &str) -> Result<Vec<String>> {
+pub(super) fn ask(db: &Path, sql: &str) -> Result<Vec<String>> {
     // ulogd2 writes with its database locked, and holds up whoever asks.
     let mut command = Command::new("sqlite3");
     command.args(["-cmd", ".timeout 10000"]).arg(db).arg(sql);

@@ -103,8 +103,9 @@ fn integers_have_the_bounds_that_are_told() {
                      stack=ct1:NFCT,arc1:PARQUET\n\
                      stack=ct1:NFCT,pg1:PGSQL\n\
                      stack=ct1:NFCT,nats1:NATS\nstack=ct1:NFCT,kafka1:KAFKA\n\
+                     stack=ct1:NFCT,ch1:CLICKHOUSE\n\
                      [ct1]\n{}[emu1]\n{}[sys1]\n{}[json1]\n{}[db1]\n{}[ipfix1]\n{}[arc1]\n{}[pg1]\n{}\
-                     [nats1]\n{}[kafka1]\n{}",
+                     [nats1]\n{}[kafka1]\n{}[ch1]\n{}",
                     of("global"),
                     of("NFCT"),
                     of("LOGEMU"),
@@ -116,6 +117,7 @@ fn integers_have_the_bounds_that_are_told() {
                     of("PGSQL"),
                     of("NATS"),
                     of("KAFKA"),
+                    of("CLICKHOUSE"),
                 );
                 messages(&text).iter().any(|message| message.contains("out of range"))
             };

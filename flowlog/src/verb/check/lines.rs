@@ -172,6 +172,12 @@ fn written(stack: &Stack) -> String {
         Some(Stage::Pgsql(settings)) => format!("as a row to {}", settings.target.place()),
         Some(Stage::Kafka(settings)) => format!("as a message to {}", settings.far),
         Some(Stage::Nats(settings)) => format!("as a message to {}", settings.far),
+        Some(Stage::Clickhouse(settings)) => format!(
+            "as a row of the table {}.{} of ClickHouse at {}",
+            settings.database,
+            settings.table,
+            settings.url.shown()
+        ),
         Some(Stage::Ip2Str | Stage::PrintFlow(_) | Stage::Filter(_)) | None => {
             "to nobody".to_owned()
         }
