@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
+use clap::error::ErrorKind;
 use clap::{Args, Command, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::values::parse_duration;
@@ -20,6 +21,7 @@ mod selection;
 mod top;
 mod trace;
 mod watch;
+mod who;
 
 /// Logs every connection that this host tracks, and counts whatever is lost.
 #[derive(Debug, Parser)]
@@ -69,6 +71,8 @@ enum Verb {
     Top(Box<top::Top>),
     /// Compare what eBPF and netlink tell for a while; logs no flow
     Audit(Audit),
+    /// Tell who had an address and port at a time, from what PARQUET and SQLITE3 have written
+    Who(Box<who::Who>),
     /// Tell plugins, their keys, defaults and meaning
     Info {
         /// One plugin instead of all
@@ -279,6 +283,10 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Verb::Trace(args) => verb::trace::run(&(*args).into()),
         Verb::Top(args) => verb::top::run(&(*args).into()),
         Verb::Audit(args) => audit::run(&args.into()),
+        Verb::Who(args) => match args.options() {
+            Ok(options) => Ok(verb::who::run(&options)),
+            Err(why) => Cli::command().error(ErrorKind::ArgumentConflict, why).exit(),
+        },
         Verb::Info { plugin } => verb::info::run(plugin.as_deref()),
         #[cfg(feature = "ebpf")]
         Verb::Layout => verb::layout::run(),

@@ -5,13 +5,14 @@
 
 mod guests;
 mod package;
+mod who;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use crate::cargo::{self, cargo};
-use crate::packages::{DEBIAN, GUESTS, LAB, TESTS};
+use crate::packages::{DEBIAN, GUESTS, LAB, PIP, TESTS};
 use crate::privilege::{by_hand, is_root};
 use crate::say::say;
 use crate::step::Steps;
@@ -23,7 +24,8 @@ const FULL_CASES: &str = "20000";
 /// What `cargo xtask test` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also what takes long: property tests with many cases, and the replay benchmark once
+    /// Also what takes long: property tests with many cases, the replay benchmark once, and
+    /// `flowlog who` over 50 million flows
     #[arg(long)]
     full: bool,
     /// Only the tests on other kernels
@@ -45,7 +47,8 @@ pub(crate) struct Args {
 /// # Errors
 /// What the tests need cannot be had.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if !packages::provide(&[LAB, TESTS, GUESTS, DEBIAN])? || !setup::provide()? {
+    let pip = if args.full { PIP } else { &[] };
+    if !packages::provide(&[LAB, TESTS, GUESTS, DEBIAN, pip])? || !setup::provide()? {
         return Ok(ExitCode::FAILURE);
     }
     // Ctrl-C ends the step that runs; what it leaves behind is then removed here.
@@ -116,6 +119,8 @@ fn host(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
         interrupt::check()?;
         let bench = ["bench", "--package", "flowlog", "--bench", "replay"];
         steps.run("replay benchmark", &mut cargo(&bench))?;
+        interrupt::check()?;
+        who::run(steps)?;
         interrupt::check()?;
     }
     Ok(())

@@ -26,6 +26,8 @@ mod part;
 mod properties;
 pub mod schema;
 #[cfg(test)]
+pub(crate) mod small;
+#[cfg(test)]
 mod tests;
 mod writer;
 

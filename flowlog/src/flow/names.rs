@@ -79,6 +79,11 @@ pub fn states() -> impl Iterator<Item = &'static str> {
     .map(|(_, name)| name)
 }
 
+/// The state that [`state`] calls so.
+pub fn state_number(protocol: u8, name: &str) -> Option<u8> {
+    (0..16).find(|number| state(protocol, *number) == Some(name))
+}
+
 /// Names of status bits, in the order of the bits; others have none.
 pub const STATUS: [(Status, &str); 10] = [
     (Status::EXPECTED, "expected"),
@@ -96,6 +101,18 @@ pub const STATUS: [(Status, &str); 10] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn states_are_found_by_name() {
+        for (protocol, states) in [(proto::TCP, TCP), (proto::SCTP, SCTP), (proto::DCCP, DCCP)] {
+            for number in 0..states.len() as u8 {
+                let name = state(protocol, number).unwrap();
+                assert_eq!(state_number(protocol, name), Some(number));
+            }
+            assert_eq!(state_number(protocol, "open"), None);
+        }
+        assert_eq!(state_number(proto::UDP, "NONE"), None);
+    }
 
     #[test]
     fn each_status_bit_has_its_name() {

@@ -67,6 +67,11 @@ impl Identifier {
         Self(Fnv(BASIS).bytes(host.as_bytes()))
     }
 
+    /// For the records of a host whose ids begin with this hash.
+    pub fn of_hash(hash: u64) -> Self {
+        Self(Fnv(hash))
+    }
+
     /// What the hash of each of its ids begins with.
     pub fn host(&self) -> u64 {
         let Self(Fnv(hash)) = *self;
@@ -185,6 +190,7 @@ mod tests {
         let hash = text.iter().fold(BASIS, |h, b| (h ^ u64::from(*b)).wrapping_mul(PRIME));
         assert_eq!(id, RecordId { time: 0x17, hash });
         assert_eq!(id.to_string(), format!("0000000000000017{hash:016x}"));
+        assert_eq!(Identifier::of_hash(Identifier::of_host("h").host()).id(&item), id);
         // The published values of FNV-1a.
         assert_eq!(Fnv(BASIS).bytes(b"a").0, 0xaf63_dc4c_8601_ec8c);
         assert_eq!(Fnv(BASIS).bytes(b"foobar").0, 0x8594_4171_f739_67e8);

@@ -11,6 +11,8 @@ pub mod listening;
 mod live;
 pub mod replay;
 pub mod run;
+mod status_line;
 pub mod top;
 pub mod trace;
 pub mod watch;
+pub mod who;

@@ -33,6 +33,7 @@ mod syslog;
 mod top;
 mod watch;
 mod watchdog;
+mod who;
 
 use anyhow::Result;
 use tests::burst::burst_lines;

@@ -14,17 +14,17 @@ use tests::lab::Lab;
 use tests::page::Page;
 
 /// The clients, both behind [`PUBLIC`].
-const FIRST: &str = "10.77.1.2";
-const SECOND: &str = "10.77.1.4";
-const SERVER: &str = "10.77.2.2";
-const PUBLIC: &str = "203.0.113.7";
-const PORT: u16 = 40_001;
+pub(super) const FIRST: &str = "10.77.1.2";
+pub(super) const SECOND: &str = "10.77.1.4";
+pub(super) const SERVER: &str = "10.77.2.2";
+pub(super) const PUBLIC: &str = "203.0.113.7";
+pub(super) const PORT: u16 = 40_001;
 /// Far from UTC, and by no whole hour.
 const ZONE: &str = "Asia/Kathmandu";
 /// Longer than a second, so that times in the log differ.
 const WHILE: Duration = Duration::from_millis(1200);
 
-const TRANSLATION: &str = "
+pub(super) const TRANSLATION: &str = "
 table ip nat_log {
     chain to_outside {
         type nat hook postrouting priority srcnat - 1;
@@ -185,12 +185,12 @@ fn ensure_lines(
     Ok(())
 }
 
-fn address(host: &str, port: u16) -> Result<SocketAddr> {
+pub(super) fn address(host: &str, port: u16) -> Result<SocketAddr> {
     Ok(SocketAddr::new(host.parse()?, port))
 }
 
 /// A connection from [`PORT`] of a client.
-fn connect(
+pub(super) fn connect(
     lab: &Lab,
     host: &str,
     port: u16,
@@ -211,7 +211,7 @@ fn connect(
 }
 
 /// Closes a connection, and has its entry go at once.
-fn end(lab: &Lab, ends: (TcpStream, TcpStream), host: &str) -> Result<()> {
+pub(super) fn end(lab: &Lab, ends: (TcpStream, TcpStream), host: &str) -> Result<()> {
     // By a reset, so that the port is free again.
     for end in [&ends.0, &ends.1] {
         socket2::SockRef::from(end).set_linger(Some(Duration::ZERO))?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::capture::crosscheck::Report;
 use crate::stats::{Check, Counter};
+use crate::verb::status_line::StatusLine;
 
 /// Between two lines.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -18,19 +19,17 @@ const LOST: [Counter; 6] = [
     Counter::EbpfMissed,
 ];
 
-/// The line. A terminal that cannot be written to is no reason to end an audit.
+/// The line.
 pub(super) struct Progress<W> {
-    terminal: W,
+    line: StatusLine<W>,
     total: Duration,
     /// When the next line is due, since the start.
     due: Duration,
-    /// Characters of the line that stands there.
-    width: usize,
 }
 
 impl<W: Write> Progress<W> {
     pub(super) fn new(terminal: W, total: Duration) -> Self {
-        Self { terminal, total, due: Duration::ZERO, width: 0 }
+        Self { line: StatusLine::new(terminal), total, due: Duration::ZERO }
     }
 
     /// Writes the line anew if it is due.
@@ -39,20 +38,12 @@ impl<W: Write> Progress<W> {
             return;
         }
         self.due = elapsed + PERIOD;
-        self.replace(&line(elapsed, self.total, &report()));
+        self.line.replace(&line(elapsed, self.total, &report()));
     }
 
     /// Leaves nothing behind.
     pub(super) fn clear(&mut self) {
-        self.replace("");
-    }
-
-    /// What was longer before is written over. The cursor waits at the
-    /// beginning, where a message of the daemon may come.
-    fn replace(&mut self, line: &str) {
-        let width = self.width;
-        self.width = line.chars().count();
-        let _ = write!(self.terminal, "\r{line:<width$}\r").and_then(|()| self.terminal.flush());
+        self.line.clear();
     }
 }
 
@@ -79,7 +70,7 @@ mod tests {
         progress.show(Duration::from_millis(199), || panic!("too early"));
         progress.show(Duration::from_millis(1200), nothing);
         progress.clear();
-        let text = String::from_utf8(progress.terminal).unwrap();
+        let text = String::from_utf8(progress.line.terminal).unwrap();
         let [first, second] = [
             "0 of 30 s: 1290 events matched, 3 unexplained, 12 lost",
             "1 of 30 s: 0 events matched, 0 unexplained, 0 lost",

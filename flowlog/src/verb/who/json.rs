@@ -1,0 +1,102 @@
+//! An answer as one JSON object:
+//!
+//! | member | what |
+//! |---|---|
+//! | `question` | `address`, `port`, `protocol` (number), `from`, `to`, as far as they were asked for |
+//! | `verdict` | `found`, `nothing`, `no_data`, `incomplete` |
+//! | `connections` | each with the members of a flow in docs/flow.schema.json, `end`, and `matched`: which of `orig_src`, `orig_dst`, `reply_src`, `reply_dst` |
+//! | `lost` | losses in that time: `time`, `source`, `events` |
+//! | `unknown` | parts of that time of which the archives know nothing: `from`, `to` |
+//! | `known` | of which times the archives are: `from`, `to` |
+//! | `problems` | what could not be read, and why |
+//! | `more` | there are more connections than the limit |
+
+use serde_json::{Map, Value, json};
+
+use super::answer::{Answer, Connection, Verdict};
+use super::asked::Loss;
+use super::question::{Ends, Question};
+use super::record::Record;
+use super::text::is_unknown;
+use super::times::Span;
+use crate::event::{End, Process};
+use crate::verb::list::json as list;
+use crate::verb::watch::json::time;
+
+/// The object of an answer.
+pub(super) fn object(question: &Question, answer: &Answer) -> Value {
+    let Answer { connections, losses, unknown, known, problems, more } = answer;
+    let verdict = match answer.verdict() {
+        Verdict::Found => "found",
+        Verdict::Nothing => "nothing",
+        Verdict::Incomplete if connections.is_empty() && is_unknown(question, answer) => "no_data",
+        Verdict::Incomplete => "incomplete",
+    };
+    let lost = losses.iter().map(|Loss { at, source, events }| {
+        json!({ "time": time(*at), "source": source, "events": events })
+    });
+    json!({
+        "question": asked(question),
+        "verdict": verdict,
+        "connections": connections.iter().map(connection).collect::<Vec<_>>(),
+        "lost": lost.collect::<Vec<_>>(),
+        "unknown": unknown.iter().map(span).collect::<Vec<_>>(),
+        "known": known.iter().map(span).collect::<Vec<_>>(),
+        "problems": problems,
+        "more": more,
+    })
+}
+
+fn asked(Question { wanted, protocol, span }: &Question) -> Map<String, Value> {
+    let mut object = Map::new();
+    let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
+    put("address", json!(wanted.text()));
+    if let Some(port) = wanted.port {
+        put("port", json!(port));
+    }
+    if let Some(protocol) = protocol {
+        put("protocol", json!(protocol));
+    }
+    if *span != Span::ALL {
+        put("from", time(span.first));
+        put("to", time(span.last));
+    }
+    object
+}
+
+/// Both belong to it.
+fn span(Span { first, last }: &Span) -> Value {
+    json!({ "from": time(*first), "to": time(*last) })
+}
+
+fn connection(connection: &Connection) -> Value {
+    let Connection { record: Record { flow, end, how, witness, .. }, ends, records } = connection;
+    let mut object = match list::object(flow) {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    };
+    let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
+    if let Some(end) = end {
+        put("end", time(*end));
+    }
+    if let Some(End { cause, portid, process }) = how {
+        put("cause", json!(cause.name()));
+        if let Some(portid) = portid {
+            put("portid", json!(portid));
+        }
+        if let Some(Process { pid, comm }) = process {
+            let comm = String::from_utf8_lossy(comm.as_bytes());
+            put("process", json!({ "pid": pid, "comm": comm }));
+        }
+    }
+    if let Some(witness) = witness.name() {
+        put("witness", json!(witness));
+    }
+    let names = Ends::NAMES.iter().filter(|(end, _)| ends.contains(*end)).map(|(_, name)| name);
+    put("matched", json!(names.collect::<Vec<_>>()));
+    put("records", json!(records));
+    Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests;

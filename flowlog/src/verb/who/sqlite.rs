@@ -1,0 +1,292 @@
+//! Databases that SQLITE3 writes, its own tables of them: asked by their indexes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Params};
+
+use super::asked::{Answers, Loss, Trouble};
+use super::question::Question;
+use super::record::{Record, Row, end_to_end, icmp_answer, is_icmp};
+use super::times::Span;
+use crate::flow::Tuple;
+use crate::plugin::record_id::RecordId;
+
+/// How long a writer's lock is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What is asked of each end, by an index each: for the address, and for the port
+/// if there is one. Of flows without NAT the reply tuple has nothing that the
+/// original one has not.
+const ENDS: [(&str, &str); 4] = [
+    ("orig_src = ?1", "orig_sport = ?2"),
+    ("orig_dst = ?1", "orig_dport = ?2"),
+    ("nat <> 0 AND reply_src = ?1", "reply_sport = ?2"),
+    ("nat <> 0 AND reply_dst = ?1", "reply_dport = ?2"),
+];
+/// Pings have their identifier with the source of both directions.
+const PING: (&str, &str) = (
+    "nat <> 0 AND reply_dst = ?1",
+    "reply_dport IS NULL AND protocol IN (1, 58) AND reply_sport = ?2",
+);
+
+/// Asks the database at `path`.
+///
+/// # Errors
+/// What is wrong with it. What was found before is in `answers`.
+pub(super) fn ask(
+    path: &Path,
+    question: &Question,
+    answers: &mut Answers<'_>,
+) -> Result<(), Trouble> {
+    within(&open(path)?, question, answers)
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Archive(told(&error))
+    }
+}
+
+fn told(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt) => {
+            format!("it is damaged: {error}; `sqlite3 FILE .recover` saves what can be read")
+        }
+        Some(ErrorCode::NotADatabase) => format!("it is no database of SQLite: {error}"),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            format!("another process holds it: {error}; ask again, or end that process")
+        }
+        _ if error.to_string().contains("no such") => {
+            format!("it has not flowlog's own tables: {error}; those of ulogd2 cannot be asked")
+        }
+        _ => format!("it cannot be read: {error}"),
+    }
+}
+
+/// Reads only. Without a right to write there SQLite needs to be told that
+/// nobody else does, which is so where there is no log.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let text = path.to_string_lossy();
+    let text = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let open = |mode: &str| -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(format!("file:{text}?{mode}"), flags)?;
+        connection.busy_timeout(PATIENCE)?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(connection)
+    };
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    match open("mode=ro") {
+        Err(error)
+            if matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)
+            ) && !PathBuf::from(log).exists() =>
+        {
+            open("immutable=1")
+        }
+        opened => opened,
+    }
+}
+
+fn within(
+    connection: &Connection,
+    question: &Question,
+    answers: &mut Answers<'_>,
+) -> Result<(), Trouble> {
+    // What is asked is of one moment.
+    connection.execute_batch("BEGIN")?;
+    if let Some(covered) = covered(connection)? {
+        answers.covered(covered);
+    }
+    losses(connection, question.span, answers)?;
+    let ping = question.wanted.port.map(|_| PING);
+    for end in ENDS.into_iter().chain(ping) {
+        end_of(connection, question, end, answers)?;
+    }
+    Ok(())
+}
+
+/// From the first record to the last: a database does not tell since when it is
+/// written, and until when.
+fn covered(connection: &Connection) -> rusqlite::Result<Option<Span>> {
+    let mut covered: Option<Span> = None;
+    for table in ["flow", "expectation", "lost"] {
+        for order in ["ASC", "DESC"] {
+            let sql = format!("SELECT time FROM {table} ORDER BY time {order} LIMIT 1");
+            let mut statement = connection.prepare(&sql)?;
+            let mut rows = statement.query([])?;
+            let Some(row) = rows.next()? else { continue };
+            let at = row.get::<_, i64>(0)? as u64;
+            let known = covered.get_or_insert(Span { first: at, last: at });
+            (known.first, known.last) = (known.first.min(at), known.last.max(at));
+        }
+    }
+    Ok(covered)
+}
+
+fn losses(
+    connection: &Connection,
+    Span { first, last }: Span,
+    answers: &mut Answers<'_>,
+) -> Result<(), Trouble> {
+    let sql = "SELECT time, source, events FROM lost WHERE time BETWEEN ? AND ?";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([signed(first), signed(last)])?;
+    while let Some(row) = rows.next()? {
+        let [at, events] = [0, 2].map(|column| row.get::<_, i64>(column));
+        answers.loss(Loss { at: at? as u64, source: row.get(1)?, events: events? as u64 });
+    }
+    Ok(())
+}
+
+/// Times beyond what a signed number holds are those of no record.
+fn signed(time: u64) -> i64 {
+    time.try_into().unwrap_or(i64::MAX)
+}
+
+/// What is asked of an end. All four parameters are in it.
+fn condition(question: &Question, (address, port): (&str, &str)) -> String {
+    let port = if question.wanted.port.is_some() { port } else { "?2 IS NULL" };
+    let protocol = if question.protocol.is_some() { "protocol = ?3" } else { "?3 IS NULL" };
+    format!("FROM flow WHERE {address} AND {port} AND {protocol}")
+}
+
+/// From that time on, of flows that had begun by then.
+fn later(condition: &str, latest: u64) -> String {
+    let latest = signed(latest);
+    format!("SELECT * {condition} AND time >= ?4 AND (start IS NULL OR start <= {latest})")
+}
+
+/// Asks by one of the indexes.
+fn end_of(
+    connection: &Connection,
+    question: &Question,
+    end: (&str, &str),
+    answers: &mut Answers<'_>,
+) -> Result<(), Trouble> {
+    let Span { first, last } = question.span;
+    let sql = condition(question, end);
+    let given = |moment: u64| {
+        (question.wanted.text(), question.wanted.port, question.protocol, signed(moment))
+    };
+    let latest = question.span.latest_start();
+    read(connection, &later(&sql, latest), given(first), question, answers)?;
+    // Where a start is not known there may be a record of the beginning, also of later, and one
+    // of another flow's end between them.
+    let unknown = format!("SELECT 1 {sql} AND time > ?4 AND start IS NULL LIMIT 1");
+    if connection.prepare(&unknown)?.exists(given(last))? {
+        let others = format!("SELECT * {sql} AND time > ?4");
+        read(connection, &others, given(last), question, answers)?;
+    }
+    // An end before that time is of interest only if it is that of another record.
+    let open = format!("SELECT 1 {sql} AND time < ?4 AND kind NOT LIKE '%destroy%' LIMIT 1");
+    if first > 0 && connection.prepare(&open)?.exists(given(first))? {
+        let before = format!("SELECT * {sql} AND time < ?4");
+        read(connection, &before, given(first), question, answers)?;
+    }
+    Ok(())
+}
+
+fn read(
+    connection: &Connection,
+    sql: &str,
+    given: impl Params,
+    question: &Question,
+    answers: &mut Answers<'_>,
+) -> Result<(), Trouble> {
+    let mut statement = connection.prepare(sql)?;
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
+    let mut rows = statement.query(given)?;
+    while let Some(row) = rows.next()? {
+        let values: rusqlite::Result<Vec<Value>> = (0..names.len())
+            .map(|column| row.get_ref(column)?.try_into().map_err(Into::into))
+            .collect();
+        let row = Values { names: &names, values: values? };
+        let Some(record) = Record::read(&row) else {
+            answers.unreadable();
+            continue;
+        };
+        if !question.ends(&record.flow).is_empty() {
+            answers.record(record)?;
+        }
+    }
+    Ok(())
+}
+
+struct Values<'n> {
+    names: &'n [String],
+    values: Vec<Value>,
+}
+
+impl Values<'_> {
+    fn value(&self, column: &str) -> ValueRef<'_> {
+        let place = self.names.iter().position(|name| name == column);
+        place.and_then(|place| self.values.get(place)).map_or(ValueRef::Null, ValueRef::from)
+    }
+}
+
+impl Row for Values<'_> {
+    fn number(&self, column: &str) -> Option<u64> {
+        // Numbers without a sign, which SQLite has not.
+        self.value(column).as_i64().ok().map(|number| number as u64)
+    }
+
+    fn text(&self, column: &str) -> Option<&str> {
+        self.value(column).as_str().ok()
+    }
+
+    fn labels(&self) -> Option<[u8; 16]> {
+        self.value("labels").as_blob().ok()?.try_into().ok()
+    }
+
+    fn reply(&self, orig: &Tuple) -> Option<Tuple> {
+        let columns = ["reply_src", "reply_sport", "reply_dst", "reply_dport"];
+        let reply = end_to_end(self, columns)?;
+        let dst_l4 =
+            if is_icmp(orig.proto) { icmp_answer(orig.proto, orig.dst_l4) } else { reply.dst_l4 };
+        Some(Tuple { dst_l4, ..reply })
+    }
+
+    fn id(&self, record: &Record) -> RecordId {
+        RecordId { hash: self.number("hash").unwrap_or_default(), ..record.id }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Place, ended, natted, question};
+    use super::*;
+
+    /// Or else a database of a month is read from its first row to its last.
+    #[test]
+    fn each_end_is_asked_by_its_index() {
+        let place = Place::new();
+        let made = [ended(natted(1), 1, 2)];
+        let connection = Connection::open(place.sqlite("a.db", &made)).unwrap();
+        let plan = |wanted: &str, end| {
+            let sql = later(&condition(&question(wanted, 5, 6), end), 6);
+            let given = ("203.0.113.7", Some(1), None::<u8>, 5);
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let mut lines = statement.query(given).unwrap();
+            let line: String = lines.next().unwrap().unwrap().get(3).unwrap();
+            assert!(lines.next().unwrap().is_none());
+            line
+        };
+        for (end, index) in ENDS.into_iter().chain([PING]).zip([
+            "flow_orig_src (orig_src=? AND orig_sport=? AND time>?)",
+            "flow_orig_dst (orig_dst=? AND orig_dport=? AND time>?)",
+            "flow_reply_src (reply_src=? AND reply_sport=? AND time>?)",
+            "flow_reply_dst (reply_dst=? AND reply_dport=? AND time>?)",
+            "flow_reply_dst (reply_dst=? AND reply_dport=? AND time>?)",
+        ]) {
+            let with_port = plan("203.0.113.7:1", end);
+            assert_eq!(with_port, format!("SEARCH flow USING INDEX {index}"));
+            let without = plan("203.0.113.7", end);
+            let address = index.split(" AND ").next().unwrap();
+            assert_eq!(without, format!("SEARCH flow USING INDEX {address})"));
+        }
+    }
+}

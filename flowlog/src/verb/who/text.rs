@@ -1,0 +1,173 @@
+//! An answer as lines: a heading, a line for each connection as `flowlog watch`
+//! writes it, with both times before and what matched behind, and what is to be
+//! known of the answer.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::answer::{Answer, Connection, lost};
+use super::question::{Ends, Question};
+use super::record::Record;
+use super::times::Span;
+use crate::flow::names::protocol;
+use crate::flow::{Counters, Flow};
+use crate::verb::live::text::Text;
+use crate::verb::watch::line::{Seconds, Why, direction, state_of, surroundings, translation};
+
+/// Losses that are told one by one; `--json` has all of them.
+const MOST: usize = 10;
+/// What is not known of times.
+const UNKNOWN: &str = "?";
+
+/// The answer.
+pub(super) fn answer(question: &Question, answer: &Answer, zone: &TimeZone) -> String {
+    let mut text = heading(question, zone);
+    for connection in &answer.connections {
+        text += &Text::string(|line| self::connection(connection, zone, line));
+        text.push('\n');
+    }
+    text += &verdict(question, answer);
+    losses(answer, zone, &mut text);
+    unknown(answer, zone, &mut text);
+    text
+}
+
+fn heading(question: &Question, zone: &TimeZone) -> String {
+    let Question { wanted, protocol: number, span } = question;
+    let mut text = wanted.to_string();
+    if let Some(number) = number {
+        let name = protocol(*number).map_or_else(|| number.to_string(), str::to_owned);
+        let _ = write!(text, ", {name}");
+    }
+    if *span == Span::ALL {
+        text += ", at any time";
+    } else {
+        let _ = write!(text, ", {}", times(*span, zone));
+    }
+    text + ":\n"
+}
+
+/// `2026-11-20 14:05:00.000 to 2026-11-20 14:05:59.999 +01:00`
+fn times(Span { first, last }: Span, zone: &TimeZone) -> String {
+    let offset = local(first, zone).strftime("%:z").to_string();
+    format!("{} to {} {offset}", moment(first, zone), moment(last, zone))
+}
+
+fn local(at: u64, zone: &TimeZone) -> jiff::Zoned {
+    Timestamp::from_nanosecond(at.into()).unwrap_or_default().to_zoned(zone.clone())
+}
+
+fn moment(at: u64, zone: &TimeZone) -> String {
+    local(at, zone).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
+}
+
+fn connection(connection: &Connection, zone: &TimeZone, line: &mut Text) {
+    let Connection { record, ends, records: _ } = connection;
+    let Record { flow, end, how, .. } = record;
+    let told = |at: Option<u64>| at.map_or_else(|| format!("{UNKNOWN:<23}"), |at| moment(at, zone));
+    let _ = write!(line, "{} to {} ", told(flow.start), told(*end));
+    direction(&flow.orig, line);
+    line.push(b' ');
+    line.push_str(state_of(flow));
+    for (name, end) in translation(flow) {
+        line.push_str(name);
+        end.push(line);
+    }
+    if let Some([orig, reply]) = flow.counters {
+        let Counters { packets, bytes } = orig;
+        line.number(" packets=", packets);
+        line.number("/", reply.packets);
+        line.number(" bytes=", bytes);
+        line.number("/", reply.bytes);
+    }
+    if let (Some(start), Some(end)) = (flow.start, *end) {
+        line.push_str(" duration=");
+        Seconds(end.saturating_sub(start)).push(line);
+    }
+    if let Some(how) = how {
+        line.push(b' ');
+        Why(how).push(line);
+    }
+    if let Some(netns) = flow.netns {
+        line.number(" netns=", netns.inum.into());
+    }
+    surroundings(flow.zone, flow.mark, flow.helper.as_ref(), line);
+    line.push_str(" matched=");
+    line.push_str(&matched(flow, *ends).join(","));
+}
+
+/// The ends by the words of the line: those of both tuples are one where NAT has
+/// changed nothing.
+fn matched(flow: &Flow, ends: Ends) -> Vec<&'static str> {
+    let changed: Vec<&str> = translation(flow).map(|(name, _)| name.trim()).collect();
+    let all = [
+        ("src", Ends::ORIG_SRC, Ends::REPLY_DST, "snat="),
+        ("dst", Ends::ORIG_DST, Ends::REPLY_SRC, "dnat="),
+    ];
+    let mut words = Vec::new();
+    for (before, orig, reply, after) in all {
+        let translated = changed.contains(&after);
+        if ends.contains(orig) || ends.contains(reply) && !translated {
+            words.push(before);
+        }
+        if ends.contains(reply) && translated {
+            words.push(after.trim_end_matches('='));
+        }
+    }
+    words
+}
+
+fn verdict(question: &Question, answer: &Answer) -> String {
+    let count = answer.connections.len();
+    let mut text = match count {
+        0 if is_unknown(question, answer) => return "No data for that time.\n".to_owned(),
+        0 => "Nothing found".to_owned(),
+        1 => "1 connection".to_owned(),
+        _ => format!("{count} connections"),
+    };
+    text += if answer.more { ", and more: narrow the time, or raise --limit.\n" } else { ".\n" };
+    text
+}
+
+/// Nothing is known of any part of that time.
+pub(super) fn is_unknown(question: &Question, answer: &Answer) -> bool {
+    answer.known.is_empty() || answer.unknown == [question.span]
+}
+
+fn losses(answer: &Answer, zone: &TimeZone, text: &mut String) {
+    for (source, events) in lost(&answer.losses) {
+        let _ = writeln!(
+            text,
+            "Lost in that time: {events} events by {source}; what they told is not in the answer."
+        );
+    }
+    for loss in answer.losses.iter().take(MOST) {
+        let at = moment(loss.at, zone);
+        let _ = writeln!(text, "  {at} {} events lost by {}", loss.events, loss.source);
+    }
+    if let Some(others @ 1..) = answer.losses.len().checked_sub(MOST) {
+        let _ = writeln!(text, "  and {others} others");
+    }
+}
+
+fn unknown(answer: &Answer, zone: &TimeZone, text: &mut String) {
+    // All time is what was asked for without one.
+    for span in answer.unknown.iter().filter(|span| **span != Span::ALL) {
+        let _ = writeln!(text, "No archive knows what happened {}.", times(*span, zone));
+    }
+    if answer.unknown.is_empty() {
+        return;
+    }
+    match (answer.known.first(), answer.known.last()) {
+        (Some(first), Some(last)) => {
+            let all = Span { first: first.first, last: last.last };
+            let _ = writeln!(text, "Archives are of {}.", times(all, zone));
+        }
+        _ => text.push_str("No archive says of which time it is.\n"),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,120 @@
+//! Lines of made-up answers.
+
+use super::super::asked::{Answers, Loss, Room};
+use super::super::tests::{Made, at, begun, ended, flow, natted, question};
+use super::*;
+use crate::flow::proto;
+
+/// The minute of 14:05 in UTC.
+fn minute(wanted: &str) -> Question {
+    question(wanted, at(50_700), at(50_760) - 1)
+}
+
+pub(in super::super) fn made_up(question: &Question, made: &[Made], known: &[Span]) -> Answer {
+    let room = Room::new(100);
+    let mut answers = Answers::new(&room);
+    for record in made.iter().filter_map(Made::record) {
+        answers.record(record).unwrap();
+    }
+    answers.covered.extend(known);
+    Answer::new(question, answers, Vec::new())
+}
+
+fn text(question: &Question, answer: &Answer) -> String {
+    super::answer(question, answer, &TimeZone::UTC)
+}
+
+const DAY: Span = Span { first: at(0), last: at(86_400) - 1 };
+
+#[test]
+fn a_connection_is_a_line() {
+    let question = minute("203.0.113.7:40001");
+    let mut translated = natted(40001);
+    translated.counters =
+        Some([Counters { packets: 6, bytes: 420 }, Counters { packets: 4, bytes: 416 }]);
+    translated.l4_state = Some(8);
+    let made =
+        [ended(translated, at(50_600) + 123_456_789, at(50_710)), begun(natted(40001), at(50_720))];
+    assert_eq!(
+        text(&question, &made_up(&question, &made, &[DAY])),
+        "203.0.113.7:40001, 2026-11-20 14:05:00.000 to 2026-11-20 14:05:59.999 +00:00:\n\
+         2026-11-20 14:03:20.123 to 2026-11-20 14:05:10.000 tcp  10.0.0.5:40001 → \
+         198.51.100.9:443 CLOSE snat=203.0.113.7:40001 packets=6/4 bytes=420/416 \
+         duration=109.876s cause=expired_gc netns=4026531840 matched=snat\n\
+         2026-11-20 14:05:20.000 to ?                       tcp  10.0.0.5:40001 → \
+         198.51.100.9:443 REPLIED snat=203.0.113.7:40001 netns=4026531840 matched=snat\n\
+         2 connections.\n"
+    );
+}
+
+#[test]
+fn the_matching_end_is_named_as_in_the_line() {
+    let plain = ["10.0.0.5:1", "10.0.0.6:2", "10.0.0.5:1", "10.0.0.6:2"];
+    let both = ["10.0.0.5:1", "10.0.0.6:2", "10.0.0.7:3", "10.0.0.8:4"];
+    let hairpin = ["10.0.0.5:1", "10.0.0.6:2", "10.0.0.6:2", "10.0.0.5:1"];
+    for (wanted, ends, expected) in [
+        ("10.0.0.5", plain, &["src"][..]),
+        ("10.0.0.6:2", plain, &["dst"]),
+        ("10.0.0.5:1", both, &["src"]),
+        ("10.0.0.6", both, &["dst"]),
+        ("10.0.0.7", both, &["snat"]),
+        ("10.0.0.8:4", both, &["dnat"]),
+        ("10.0.0.5", hairpin, &["src", "dnat"]),
+        ("10.0.0.6", hairpin, &["snat", "dst"]),
+    ] {
+        let flow = flow(proto::TCP, ends);
+        let mut words = matched(&flow, minute(wanted).ends(&flow));
+        let mut expected = expected.to_vec();
+        words.sort();
+        expected.sort();
+        assert_eq!(words, expected, "{wanted}");
+    }
+}
+
+#[test]
+fn nothing_found_and_nothing_known_are_told_apart() {
+    let question = minute("203.0.113.7:40001");
+    let heading = "203.0.113.7:40001, 2026-11-20 14:05:00.000 to 2026-11-20 14:05:59.999 +00:00:\n";
+    let nothing = made_up(&question, &[], &[DAY]);
+    assert_eq!(text(&question, &nothing), format!("{heading}Nothing found.\n"));
+    let earlier = Span { first: at(0), last: at(100) };
+    let no_data = made_up(&question, &[], &[earlier]);
+    assert_eq!(
+        text(&question, &no_data),
+        format!(
+            "{heading}No data for that time.\n\
+             No archive knows what happened 2026-11-20 14:05:00.000 to 2026-11-20 14:05:59.999 \
+             +00:00.\n\
+             Archives are of 2026-11-20 00:00:00.000 to 2026-11-20 00:01:40.000 +00:00.\n"
+        )
+    );
+    let part = Span { first: at(0), last: at(50_730) - 1 };
+    let partly = text(&question, &made_up(&question, &[], &[part]));
+    assert!(
+        partly
+            .contains("Nothing found.\nNo archive knows what happened 2026-11-20 14:05:30.000 to")
+    );
+    let none = text(&question, &made_up(&question, &[], &[]));
+    assert!(none.ends_with("No archive says of which time it is.\n"), "{none}");
+    let ever = Question { span: Span::ALL, protocol: Some(17), ..question };
+    let text = text(&ever, &made_up(&ever, &[], &[DAY]));
+    assert_eq!(text, "203.0.113.7:40001, udp, at any time:\nNothing found.\n");
+}
+
+#[test]
+fn losses_stand_beside_the_answer() {
+    let question = minute("203.0.113.7:40001");
+    let mut answer = made_up(&question, &[], &[DAY]);
+    let loss = |second: u64| Loss { at: at(50_700 + second), source: "ebpf".to_owned(), events: 5 };
+    answer.losses = vec![loss(1)];
+    let told = text(&question, &answer);
+    assert!(told.ends_with(
+        "Nothing found.\n\
+         Lost in that time: 5 events by ebpf; what they told is not in the answer.\n  \
+         2026-11-20 14:05:01.000 5 events lost by ebpf\n"
+    ));
+    answer.losses = (0..12).map(loss).collect();
+    let told = text(&question, &answer);
+    assert!(told.contains(": 60 events by ebpf") && told.ends_with("  and 2 others\n"), "{told}");
+    assert_eq!(told.matches("events lost by").count(), 10);
+}
