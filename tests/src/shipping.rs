@@ -125,7 +125,7 @@ impl<'s> Site<'s> {
     /// # Errors
     /// It does not.
     pub fn wait_spooled(&self, records: u32) -> Result<()> {
-        poll::until("records in the spool", || {
+        poll::within(ARRIVAL, "records in the spool", || {
             let spooled = self.metric("flowlog_spooled_records_total")?;
             Ok((spooled >= u64::from(records)).then_some(()))
         })

@@ -74,6 +74,8 @@ pub(crate) const GUESTS: &[Program] = &[
     ("xz", "xz-utils"),
 ];
 
+/// What compiles the C libraries that flowlog brings along.
+pub(crate) const BUILD: &[Program] = &[("cc", "gcc"), ("make", "make")];
 /// What packs, besides cargo's own tools.
 pub(crate) const DIST: &[Program] = &[
     ("dpkg-parsechangelog", "dpkg-dev"),

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: what building the eBPF programs needs, see [`toolchain`]. Verbs that build
+//! `cargo xtask setup`: what building flowlog and its eBPF programs needs, see [`toolchain`]. Verbs that build
 //! flowlog begin with it, so that nobody has to know.
 
 use std::path::Path;
@@ -68,6 +68,9 @@ pub(crate) fn for_build() -> Result<bool> {
 /// # Errors
 /// An installation failed.
 pub(crate) fn provide() -> Result<bool> {
+    if !packages::provide(&[packages::BUILD])? {
+        return Ok(false);
+    }
     let missing = Missing::look();
     if !missing.any() {
         return Ok(true);

@@ -5,12 +5,14 @@
 use prost::Message as _;
 
 pub use self::record::{Action, Cause, Record, Witness};
+pub use self::reply::Reply;
 use super::record_id::RecordId;
 use super::{Body, Item};
 use crate::event::{self, End, ExpectAction, Expectation, Kinds, Lost};
 use crate::flow::{Family, Flow, Netns, Tuple, proto};
 
 mod record;
+mod reply;
 
 /// Makes the bytes of items, and is used again for each, so that nothing is
 /// allocated.

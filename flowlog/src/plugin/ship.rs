@@ -21,6 +21,7 @@ pub use self::tally::{Measure, Tally};
 
 mod backoff;
 mod batch;
+mod keeper;
 mod shipment;
 mod sink;
 mod spool;

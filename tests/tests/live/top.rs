@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use tests::burst::udp_burst;
 use tests::daemon::Program;
 use tests::lab::SingleNs;
+use tests::poll;
 use tests::terminal::Terminal;
 use tests::top::{self, ROOMY, numbers};
 
@@ -22,10 +23,13 @@ fn in_all(rows: &[String], kind: &str) -> f64 {
     numbers(rows, "events", "in all").map_or(-1.0, |numbers| numbers[kind])
 }
 
+/// What a program wrote last may still be on its way to the screen when it has ended.
 fn ensure_restored(terminal: &Terminal) -> Result<()> {
-    let (alternate, hidden) =
-        terminal.look(|screen| (screen.alternate_screen(), screen.hide_cursor()));
-    ensure!(!alternate && !hidden, "the screen is not the one of before: {alternate} {hidden}");
+    poll::until("the screen of before", || {
+        let (alternate, hidden) =
+            terminal.look(|screen| (screen.alternate_screen(), screen.hide_cursor()));
+        Ok((!alternate && !hidden).then_some(()))
+    })?;
     ensure!(terminal.has_mode_of_before()?, "the mode is not the one of before");
     Ok(())
 }
@@ -199,7 +203,7 @@ fn watch_on_a_terminal_has_colours() -> Result<()> {
     let single = SingleNs::new()?;
     let args = "watch --capture netlink --event new,destroy";
     let mut watch = Terminal::start(single.namespace(), Program::Flowlog.path()?, args, ROOMY)?;
-    tests::poll::until("the watch to listen", || {
+    poll::until("the watch to listen", || {
         Ok(watch.stderr()?.contains("flowlog watches ").then_some(()))
     })?;
     udp_burst(&single, 4000, 0, 3)?;

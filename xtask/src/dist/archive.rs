@@ -14,7 +14,7 @@ use crate::cargo::{self, cargo, workspace};
 /// Files of the workspace that stand at the top.
 const TOP: [&str; 4] = ["conf/archive/INSTALL", "README.md", "LICENSE-APACHE", "LICENSE-MIT"];
 /// Directories of the workspace whose files come along.
-const DIRECTORIES: [&str; 3] = ["conf", "docs", "docs/pictures"];
+const DIRECTORIES: [&str; 4] = ["conf", "conf/fleet", "docs", "docs/pictures"];
 
 /// Makes it in a directory.
 ///

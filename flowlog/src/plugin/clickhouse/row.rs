@@ -155,30 +155,19 @@ impl Row<'_> {
 
     /// Both tuples; the reply's is told only where NAT has changed it.
     fn tuples(&mut self, record: &Record) {
-        let Record { orig_src, orig_sport, orig_dst, orig_dport, .. } = record;
-        let (source, destination) = (!record.nat_src.is_empty(), !record.nat_dst.is_empty());
-        let (reply_dst, source_port) =
-            if source { (&record.nat_src, record.nat_sport) } else { (orig_src, *orig_sport) };
-        let (reply_src, destination_port) =
-            if destination { (&record.nat_dst, record.nat_dport) } else { (orig_dst, *orig_dport) };
-        // ICMP's identifier is in the source of both.
-        let (reply_sport, reply_dport) = if record.icmp_type.is_some() {
-            (source_port, destination_port)
-        } else {
-            (destination_port, source_port)
-        };
+        let reply = record.reply();
         // Neither losses nor expectations have one.
         let replies = kind_of(record) == FLOW;
         self.u8(record.protocol.unwrap_or_default() as u8);
-        self.address(orig_src);
-        self.u16(*orig_sport);
-        self.address(orig_dst);
-        self.u16(*orig_dport);
-        self.address(if replies { reply_src } else { &[] });
-        self.u16(reply_sport.filter(|_| replies));
-        self.address(if replies { reply_dst } else { &[] });
-        self.u16(reply_dport.filter(|_| replies));
-        self.u8(u8::from(source) | u8::from(destination) << 1);
+        self.address(&record.orig_src);
+        self.u16(record.orig_sport);
+        self.address(&record.orig_dst);
+        self.u16(record.orig_dport);
+        self.address(if replies { reply.src } else { &[] });
+        self.u16(reply.sport.filter(|_| replies));
+        self.address(if replies { reply.dst } else { &[] });
+        self.u16(reply.dport.filter(|_| replies));
+        self.u8(reply.nat);
         self.u8(record.icmp_type.unwrap_or_default() as u8);
         self.u8(record.icmp_code.unwrap_or_default() as u8);
     }

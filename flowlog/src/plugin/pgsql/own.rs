@@ -2,7 +2,6 @@
 //! a month. Names of columns are those of SQLITE3's tables.
 
 use super::copy::Rows;
-use super::record::Told;
 use crate::event::{Cause, ExpectAction, Kinds, Witness};
 use crate::flow::names;
 use crate::plugin::compact::Record;
@@ -177,7 +176,7 @@ pub(super) fn fill(record: &Record, id: RecordId, rows: &mut [Rows; TABLES.len()
 }
 
 fn flow(record: &Record, rows: &mut Rows) {
-    let Told { reply_src, reply_sport, reply_dst, reply_dport, nat, .. } = Told::of(record);
+    let reply = record.reply();
     for time in [record.start, record.stop] {
         rows.timestamp(time);
         rows.optional(time);
@@ -195,21 +194,21 @@ fn flow(record: &Record, rows: &mut Rows) {
     rows.integer(record.zone as i32);
     rows.port(record.orig_sport);
     rows.port(record.orig_dport);
-    rows.port(reply_sport);
-    rows.port(reply_dport);
+    rows.port(reply.sport);
+    rows.port(reply.dport);
     rows.port(record.master_sport);
     rows.port(record.master_dport);
     rows.port(record.pid);
     rows.small(Some(record.protocol.unwrap_or_default()));
-    rows.smallint(nat);
+    rows.smallint(reply.nat.into());
     rows.small(record.icmp_type);
     rows.small(record.icmp_code);
     kind(record.kinds(), rows);
     for address in [&record.orig_src, &record.orig_dst] {
         rows.inet(address);
     }
-    rows.inet(reply_src);
-    rows.inet(reply_dst);
+    rows.inet(reply.src);
+    rows.inet(reply.dst);
     rows.inet(&record.master_src);
     rows.inet(&record.master_dst);
     let protocol = record.protocol.unwrap_or_default() as u8;

@@ -41,39 +41,8 @@ pub(super) fn is_flow(record: &Record) -> bool {
     record.lost_source.is_empty() && !record.kinds().contains(Kinds::EXPECT)
 }
 
-/// What a record tells of the reply direction, which it has only where that was
-/// translated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told<'a> {
-    pub(super) reply_src: &'a [u8],
-    pub(super) reply_sport: Option<u32>,
-    pub(super) reply_dst: &'a [u8],
-    pub(super) reply_dport: Option<u32>,
-    /// 1: the source was translated, 2: the destination, 3: both.
-    pub(super) nat: i16,
-    /// It has ports, not keys or an identifier.
-    pub(super) has_ports: bool,
-}
-
-impl<'a> Told<'a> {
-    pub(super) fn of(record: &'a Record) -> Self {
-        let protocol = record.protocol.unwrap_or_default() as u8;
-        let (source, destination) = (!record.nat_src.is_empty(), !record.nat_dst.is_empty());
-        // The source of the original direction is the destination of the reply.
-        let source_port = if source { record.nat_sport } else { record.orig_sport };
-        let destination_port = if destination { record.nat_dport } else { record.orig_dport };
-        // The identifier of ICMP is in the source of both.
-        let icmp = matches!(protocol, proto::ICMP | proto::ICMPV6);
-        Self {
-            reply_src: if destination { &record.nat_dst } else { &record.orig_dst },
-            reply_sport: if icmp { source_port } else { destination_port },
-            reply_dst: if source { &record.nat_src } else { &record.orig_src },
-            reply_dport: if icmp { None } else { source_port },
-            nat: i16::from(source) | i16::from(destination) << 1,
-            has_ports: matches!(
-                protocol,
-                proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP
-            ),
-        }
-    }
+/// It has ports, not keys or an identifier.
+pub(super) fn has_ports(record: &Record) -> bool {
+    let protocol = record.protocol.and_then(|protocol| u8::try_from(protocol).ok());
+    matches!(protocol, Some(proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP | proto::DCCP))
 }

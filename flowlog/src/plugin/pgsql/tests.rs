@@ -1,7 +1,7 @@
 use tokio_postgres::config::Host;
 
 use super::own::TABLES;
-use super::record::{self, Encoder, Told};
+use super::record::{self, Encoder};
 use super::*;
 use crate::event::{ExpectAction, Expectation, Kinds, Lost, Witness};
 use crate::flow::{Counters, Family, Flow, Tuple, proto};
@@ -56,37 +56,6 @@ fn what_was_spooled_is_read() {
     let mut record = Record::default();
     assert!(record::read(b"", &mut record).is_err());
     assert!(record::read(b"\0\xff\xff", &mut record).is_err());
-}
-
-/// The reply is what it was, translated or not.
-#[test]
-fn the_reply_is_made_again() {
-    let check = |flow: &Flow, nat: i16| {
-        let (record, _) = event(flow, false);
-        let told = Told::of(&record);
-        let Flow { reply, .. } = flow;
-        let icmp = matches!(reply.proto, proto::ICMP | proto::ICMPV6);
-        assert_eq!((told.reply_src, told.reply_dst), (&reply.src[..4], &reply.dst[..4]));
-        assert_eq!(told.reply_sport, Some(reply.src_l4.into()));
-        assert_eq!(told.reply_dport, (!icmp).then_some(reply.dst_l4.into()));
-        assert_eq!(told.nat, nat);
-    };
-    for proto in [proto::TCP, proto::GRE] {
-        let mut flow = flow(tuple(proto, (40001, 9000)));
-        check(&flow, 0);
-        flow.reply.dst_l4 = 1024;
-        check(&flow, 1);
-        flow.reply.src[3] = 9;
-        check(&flow, 3);
-        flow.reply.dst = flow.orig.src;
-        flow.reply.dst_l4 = 40001;
-        check(&flow, 2);
-    }
-    let mut ping = flow(tuple(proto::ICMP, (77, 0x0800)));
-    (ping.reply.src_l4, ping.reply.dst_l4) = (77, 0);
-    check(&ping, 0);
-    ping.reply.src_l4 = 78;
-    check(&ping, 1);
 }
 
 /// Each row has as many values as its table has columns: the server would refuse it.

@@ -8,10 +8,10 @@ use tokio_postgres::{Client, Row};
 use super::copy::Rows;
 use super::failure::{self, Peer};
 use super::quoted;
-use super::record::Told;
+use super::record::has_ports;
 use crate::flow::{Family, proto};
 use crate::plugin::clock::SECOND;
-use crate::plugin::compact::Record;
+use crate::plugin::compact::{self, Record};
 use crate::plugin::ip2str::Text;
 use crate::plugin::ship::Trouble;
 use crate::plugin::ulogd_key::Direction::{self, Orig, Reply};
@@ -169,10 +169,10 @@ impl Table {
         counted: bool,
         rows: &mut Rows,
     ) -> Result<(), String> {
-        let told = Told::of(record);
+        let reply = record.reply();
         rows.begin(self.columns.len());
         for column in &self.columns {
-            let value = value(record, &told, counted, column.key);
+            let value = value(record, &reply, counted, column.key);
             write(column, value, rows)?;
         }
         rows.end();
@@ -253,23 +253,23 @@ impl<T: Into<u64>> From<Option<T>> for Value<'_> {
     }
 }
 
-fn value<'a>(record: &'a Record, told: &Told<'a>, counted: bool, key: Key) -> Value<'a> {
+fn value<'a>(record: &'a Record, reply: &compact::Reply<'a>, counted: bool, key: Key) -> Value<'a> {
     let protocol = record.protocol.unwrap_or_default();
     let icmp = protocol == u32::from(proto::ICMP);
     match key {
         Key::Family => Value::Number(family(&record.orig_src) as u64),
         Key::OobProtocol => Value::Number(0),
-        Key::Address(direction, end) => Value::Numeral(address(record, told, direction, end)),
-        Key::Text(direction, end) => Value::Address(address(record, told, direction, end)),
+        Key::Address(direction, end) => Value::Numeral(address(record, reply, direction, end)),
+        Key::Text(direction, end) => Value::Address(address(record, reply, direction, end)),
         Key::Protocol(_) => Value::Number(protocol.into()),
         Key::Port(direction, end) => {
             let port = match (direction, end) {
                 (Orig, Source) => record.orig_sport,
                 (Orig, _) => record.orig_dport,
-                (Reply, Source) => told.reply_sport,
-                (Reply, _) => told.reply_dport,
+                (Reply, Source) => reply.sport,
+                (Reply, _) => reply.dport,
             };
-            port.filter(|_| told.has_ports).into()
+            port.filter(|_| has_ports(record)).into()
         }
         Key::Bytes(Orig) => count(record.orig_bytes, counted),
         Key::Bytes(Reply) => count(record.reply_bytes, counted),
@@ -300,12 +300,17 @@ fn family(address: &[u8]) -> Family {
     if address.len() == 4 { Family::V4 } else { Family::V6 }
 }
 
-fn address<'a>(record: &'a Record, told: &Told<'a>, direction: Direction, end: End) -> &'a [u8] {
+fn address<'a>(
+    record: &'a Record,
+    reply: &compact::Reply<'a>,
+    direction: Direction,
+    end: End,
+) -> &'a [u8] {
     match (direction, end) {
         (Orig, Source) => &record.orig_src,
         (Orig, _) => &record.orig_dst,
-        (Reply, Source) => told.reply_src,
-        (Reply, _) => told.reply_dst,
+        (Reply, Source) => reply.src,
+        (Reply, _) => reply.dst,
     }
 }
 

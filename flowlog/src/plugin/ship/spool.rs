@@ -1,29 +1,24 @@
-//! The spool, and its keeper: the thread that alone writes it. What comes together
-//! is one transaction.
+//! The spool as sinks see it; the thread behind it is in [`keeper`].
+//!
+//! [`keeper`]: super::keeper
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, chown};
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use super::Settings;
+use super::keeper::Keeper;
 pub use super::store::Failure;
-use super::store::{Change, FILES, Store};
-use super::tally::{Amount, Measure, Part, Tally};
-use super::{Full, Settings};
-use crate::ratelimit::RateLimit;
+use super::store::{FILES, Store};
+use super::tally::{Amount, Tally};
 
-/// How often a transaction that failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-/// Bytes that one transaction takes at most: the rest comes with the next.
-const TURN: usize = 16 << 20;
-/// Bytes that the spool must have held for its file to shrink when it is empty.
-const SHRINK: u64 = 64 << 20;
 /// How long the keeper may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -69,7 +64,7 @@ pub(super) enum Job {
 }
 
 impl Job {
-    fn makes_room(&self) -> bool {
+    pub(super) fn makes_room(&self) -> bool {
         matches!(self, Self::Acknowledge(..))
     }
 }
@@ -269,232 +264,4 @@ pub(super) fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
         thread::sleep(Duration::from_millis(2));
     }
     thread.join().is_ok()
-}
-
-/// The thread that writes.
-pub(super) struct Keeper {
-    store: Store,
-    max_bytes: u64,
-    full: Full,
-    receiver: Receiver<Job>,
-    pending: Vec<Job>,
-    /// The most that was there since the file shrank, bytes.
-    peak: u64,
-    failing: bool,
-    complaints: RateLimit,
-}
-
-/// What a transaction has done, to be counted once it is on disk.
-#[derive(Default)]
-struct Effects {
-    appended: Vec<(usize, i64)>,
-    acknowledged: Vec<(usize, Amount)>,
-    dropped: Vec<(String, Amount)>,
-    /// Chunks that found no room.
-    refused: Vec<usize>,
-}
-
-impl Keeper {
-    fn new(store: Store, max_bytes: u64, full: Full, receiver: Receiver<Job>) -> Self {
-        let complaints = RateLimit::per_second();
-        let (pending, peak, failing) = (Vec::new(), 0, false);
-        Self { store, max_bytes, full, receiver, pending, peak, failing, complaints }
-    }
-
-    fn run(mut self, sinks: &HashMap<String, Arc<Sink>>) {
-        loop {
-            let go_on = self.receive();
-            self.turn(sinks);
-            if !go_on {
-                break;
-            }
-        }
-    }
-
-    /// Takes what there is to do; returns whether more may come.
-    fn receive(&mut self) -> bool {
-        let first = if self.failing {
-            self.receiver.recv_timeout(RETRY)
-        } else {
-            self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        };
-        match first {
-            Ok(job) => self.pending.push(job),
-            Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
-        }
-        let mut bytes = 0;
-        while bytes < TURN {
-            match self.receiver.try_recv() {
-                Ok(job) => {
-                    if let Job::Append(_, chunk) = &job {
-                        bytes += chunk.payload.len();
-                    }
-                    self.pending.push(job);
-                }
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return false,
-            }
-        }
-        true
-    }
-
-    fn turn(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
-        match self.transact(|_| true) {
-            Ok((effects, bytes)) => {
-                self.count(&effects, sinks);
-                self.succeeded(bytes);
-            }
-            Err(failure) => {
-                self.failed(&failure);
-                // What has arrived makes room, perhaps the only room that there is.
-                if let Ok((effects, _)) = self.transact(Job::makes_room) {
-                    self.count(&effects, sinks);
-                    self.pending.retain(|job| !job.makes_room());
-                }
-            }
-        }
-    }
-
-    /// Does the jobs that are `wanted`, all or none; returns what that did, and how
-    /// many bytes are there then.
-    fn transact(&mut self, wanted: fn(&Job) -> bool) -> Result<(Effects, u64), Failure> {
-        let Self { store, max_bytes, full, pending, .. } = self;
-        let room = Room { max_bytes: *max_bytes, full: *full };
-        store.transact(|change| {
-            let mut effects = Effects::default();
-            for (place, job) in pending.iter().enumerate().filter(|(_, job)| wanted(job)) {
-                room.apply(place, job, change, &mut effects)?;
-            }
-            Ok((effects, change.bytes()))
-        })
-    }
-
-    fn count(&self, effects: &Effects, sinks: &HashMap<String, Arc<Sink>>) {
-        let Effects { appended, acknowledged, dropped, refused } = effects;
-        for (place, number) in appended {
-            let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
-            sink.tally.add(Measure::Spooled, chunk.records);
-            sink.tally.add_kept(chunk.amount());
-            sink.tally.take_waiting(chunk.amount());
-            sink.newest.send_replace(*number);
-        }
-        for (place, amount) in acknowledged {
-            if let Some(Job::Acknowledge(sink, _)) = self.pending.get(*place) {
-                sink.tally.take_kept(*amount);
-            }
-        }
-        for place in refused {
-            let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
-            sink.tally.add(Measure::Dropped, chunk.records);
-            sink.tally.take_waiting(chunk.amount());
-        }
-        for (name, amount) in dropped {
-            if let Some(sink) = sinks.get(name) {
-                sink.tally.add(Measure::Dropped, amount.records);
-                sink.tally.take_kept(*amount);
-            }
-        }
-    }
-
-    fn succeeded(&mut self, bytes: u64) {
-        for job in self.pending.drain(..) {
-            match job {
-                Job::Append(sink, _) => sink.tally.set_trouble(Part::Spool, None),
-                Job::Acknowledge(..) => {}
-                // Whoever asked may have left.
-                Job::Answer(answer) => drop(answer.send(())),
-            }
-        }
-        if std::mem::take(&mut self.failing) {
-            info!("{} can be written again", self.store.path().display());
-        }
-        self.peak = self.peak.max(bytes);
-        if bytes == 0 && self.peak > SHRINK {
-            self.peak = 0;
-            self.store.shrink();
-        }
-    }
-
-    #[cold]
-    fn failed(&mut self, failure: &Failure) {
-        let mut waiting = 0;
-        self.pending.retain(|job| match job {
-            Job::Append(sink, chunk) => {
-                waiting += chunk.records;
-                sink.tally.set_trouble(Part::Spool, Some(failure.to_string()));
-                true
-            }
-            Job::Acknowledge(..) => true,
-            Job::Answer(answer) => {
-                let _ = answer.send(());
-                false
-            }
-        });
-        if let Some(Job::Append(sink, _)) = self.pending.first() {
-            sink.tally.add(Measure::Errors, 1);
-        }
-        if self.complaints.allow() {
-            warn!("{failure}. {waiting} records wait in memory");
-        }
-        if failure.is_full() {
-            self.store.use_log_again();
-        }
-        self.failing = true;
-    }
-}
-
-/// How much room there is, and who makes it.
-struct Room {
-    max_bytes: u64,
-    full: Full,
-}
-
-impl Room {
-    fn apply(
-        &self,
-        place: usize,
-        job: &Job,
-        change: &mut Change<'_>,
-        effects: &mut Effects,
-    ) -> rusqlite::Result<()> {
-        match job {
-            Job::Append(sink, chunk) => {
-                if !self.make(chunk.payload.len() as u64, change, effects)? {
-                    effects.refused.push(place);
-                    return Ok(());
-                }
-                let Chunk { encoding, records, payload } = chunk;
-                let number = change.append(&sink.name, encoding, *records, payload)?;
-                effects.appended.push((place, number));
-            }
-            Job::Acknowledge(sink, last) => {
-                effects.acknowledged.push((place, change.acknowledge(&sink.name, *last)?));
-            }
-            Job::Answer(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Makes room for `bytes`, if it can be had.
-    fn make(
-        &self,
-        bytes: u64,
-        change: &mut Change<'_>,
-        effects: &mut Effects,
-    ) -> rusqlite::Result<bool> {
-        if bytes > self.max_bytes {
-            return Ok(false);
-        }
-        while change.bytes() + bytes > self.max_bytes {
-            match self.full {
-                Full::DropNewest => return Ok(false),
-                Full::DropOldest => match change.drop_oldest()? {
-                    Some(gone) => effects.dropped.push(gone),
-                    None => break,
-                },
-            }
-        }
-        Ok(true)
-    }
 }
