@@ -156,6 +156,14 @@ impl<'n> Server<'n> {
         answer(&mut command).with_context(|| self.log())
     }
 
+    /// Bytes of the table's parts.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn bytes_on_disk(&self) -> Result<u64> {
+        self.number("SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND table = 'flow'")
+    }
+
     /// The first value of the first row.
     ///
     /// # Errors

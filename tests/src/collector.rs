@@ -16,8 +16,10 @@ use crate::namespace::Namespace;
 use crate::poll;
 use crate::process::Guarded;
 
+pub use self::count::records;
 pub use self::stream::{Stream, TcpCollector, TlsCollector, dumped};
 
+mod count;
 mod stream;
 
 /// Where collectors listen.

@@ -5,11 +5,13 @@ use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::namespace::Namespace;
+use crate::process::cpu_time_with_children;
 use crate::shipping::FarSide;
 
 /// The topic of the tests. The mock keeps the last 5 MB of each partition.
@@ -63,6 +65,34 @@ impl<'n> Mock<'n> {
         output.read_line(&mut answer)?;
         ensure!(answer == "done\n", "{command}: {answer:?}");
         Ok(())
+    }
+
+    /// How many messages the topic has got, also those that the mock keeps no longer: the end of
+    /// each partition.
+    ///
+    /// # Errors
+    /// kcat is missing, or cannot ask.
+    pub fn count(&self) -> Result<u64> {
+        let mut command = self.namespace.command("kcat");
+        command.args(["-Q", "-b", &self.address]);
+        for partition in 0..PARTITIONS {
+            command.args(["-t", &format!("{TOPIC}:{partition}:-1")]);
+        }
+        let output = command.output().context("apt-get install kcat")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let ends = text.lines().filter_map(|line| line.rsplit_once("offset ")?.1.parse().ok());
+        let ends: Vec<u64> = ends.collect();
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(ends.len() == PARTITIONS as usize, "kcat: {text}{said}");
+        Ok(ends.iter().sum())
+    }
+
+    /// Processor time that the brokers have taken.
+    ///
+    /// # Errors
+    /// They are gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        cpu_time_with_children(i32::try_from(self.child.id())?)
     }
 
     /// What kcat reads of the topic, from its beginning to its end, each message in this form.

@@ -36,6 +36,8 @@
 //! | [`python`] | DuckDB and pyarrow, which read archives |
 //! | [`shipping`] | faults of the far side, for every sink that ships |
 //! | [`clickhouse`] | a ClickHouse server in a namespace |
+//! | [`sqlite`] | what Debian's `sqlite3` answers, and ulogd2's table |
+//! | [`rates`] | flowlog and ulogd2 into the same kind of sink: rates, and what a row costs |
 //! | [`poll`] | waiting for a condition instead of sleeping |
 
 pub mod booted;
@@ -60,8 +62,10 @@ pub mod poll;
 pub mod postgres;
 pub mod process;
 pub mod python;
+pub mod rates;
 pub mod shipping;
 pub mod sources;
+pub mod sqlite;
 pub mod tags;
 pub mod terminal;
 pub mod top;

@@ -123,6 +123,16 @@ impl Namespace {
         self.enter(|| Ok(fs::read_to_string(&path).with_context(|| path.clone())?.trim().into()))
     }
 
+    /// Bytes that have come over its loopback so far, in both directions, with all headers.
+    ///
+    /// # Errors
+    /// /proc has no such device.
+    pub fn loopback_bytes(&self) -> Result<u64> {
+        let table = self.enter(|| Ok(fs::read_to_string("/proc/thread-self/net/dev")?))?;
+        let line = table.lines().find_map(|line| line.trim().strip_prefix("lo:"));
+        Ok(line.context("no loopback")?.split_whitespace().next().context("no number")?.parse()?)
+    }
+
     /// Sets sysctls of this namespace.
     ///
     /// # Errors

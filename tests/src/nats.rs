@@ -104,6 +104,24 @@ impl<'n> Server<'n> {
         Ok(())
     }
 
+    /// Processor time that it has taken.
+    ///
+    /// # Errors
+    /// It is down.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        self.process.borrow().as_ref().context("the server is down")?.cpu_time()
+    }
+
+    /// How many messages a stream has.
+    ///
+    /// # Errors
+    /// There is no such stream.
+    pub fn count(&self, stream: &str) -> Result<u64> {
+        self.with(async |jetstream| {
+            Ok(jetstream.get_stream(stream).await?.info().await?.state.messages)
+        })
+    }
+
     /// What it says.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()

@@ -23,6 +23,8 @@ pub const PORT: u16 = 5432;
 /// The password of the user `flowlog`, where one is asked for.
 pub const PASSWORD: &str = "correct horse";
 const USER: &str = "postgres";
+/// As Debian's package of ulogd2 has it.
+const ULOGD_SCHEMA: &str = "/usr/share/doc/ulogd2/pgsql-ulogd2.sql.gz";
 
 /// A server with a database `flowlog` that belongs to a user `flowlog`.
 #[derive(Debug)]
@@ -134,6 +136,17 @@ impl<'n> Postgres<'n> {
         Ok(self.ask("flowlog", sql)?.concat().parse()?)
     }
 
+    /// Bytes of flowlog's own table `flow` in a schema: all partitions, with their indexes.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn own_bytes(&self, schema: &str) -> Result<u64> {
+        self.number(&format!(
+            "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits \
+             WHERE inhparent = '{schema}.flow'::regclass"
+        ))
+    }
+
     /// Runs a file of SQL.
     ///
     /// # Errors
@@ -173,6 +186,36 @@ impl<'n> Postgres<'n> {
 /// The keys by which flowlog reaches it, through the socket in its directory.
 pub fn keys(server: &Postgres<'_>) -> String {
     format!("host=\"{}\"\nport={PORT}", server.dir().display())
+}
+
+/// The keys by which ulogd2 and flowlog write a table of ulogd2.
+pub fn ulogd_keys(server: &Postgres<'_>, schema: &str, procedure: &str) -> String {
+    format!(
+        "{}\ndb=flowlog\nuser=flowlog\nschema={schema}\ntable=ulog2_ct\nprocedure={procedure}\n",
+        keys(server)
+    )
+}
+
+/// Makes ulogd2's own tables in a schema, as its package has them.
+///
+/// # Errors
+/// The package `ulogd2-pgsql` is missing.
+pub fn ulogd_schema(server: &Postgres<'_>, schema: &str) -> Result<()> {
+    let output = Command::new("zcat").arg(ULOGD_SCHEMA).output()?;
+    let sql = String::from_utf8(output.stdout)?;
+    // It drops and makes whatever it likes in the first schema of the path; its tables were
+    // written for versions that had OIDs.
+    let sql = sql.replace("WITH (OIDS=FALSE)", "").replace("\n-- ", "\n--");
+    let file = server.dir().join("ulogd.sql");
+    fs::write(&file, format!("CREATE SCHEMA {schema};\nSET search_path={schema};\n{sql}"))?;
+    let psql = format!("-X -q -h {} -U postgres -d flowlog -f", server.dir().display());
+    let output = Command::new("psql").args(psql.split(' ')).arg(&file).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    server.run(&format!(
+        "GRANT ALL ON SCHEMA {schema} TO flowlog; \
+         GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO flowlog; \
+         GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO flowlog"
+    ))
 }
 
 impl FarSide for Postgres<'_> {

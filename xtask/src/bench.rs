@@ -4,16 +4,19 @@
 //!
 //! | module | its one job |
 //! |---|---|
-//! | [`fleet`] | many hosts and one ClickHouse |
+//! | [`mod@fleet`] | many hosts and one ClickHouse |
+//! | [`host`] | one host without a kernel |
 //! | [`instructions`] | exact costs, in a guest that counts instructions |
 //! | [`listener`] | one program that listens: started, drained, ended, what it saw |
 //! | [`load`] | one run: a namespace, its listeners, the traffic |
 //! | [`memory`] | what a live flow costs |
 //! | [`replay`] | recorded messages without a kernel |
 //! | [`report`] | medians, the tables, the targets |
+//! | [`mod@sinks`] | every sink on the same flows, and ulogd2's beside flowlog's |
 //! | [`machine`] | where it was measured |
 
 mod fleet;
+mod host;
 mod instructions;
 mod listener;
 mod load;
@@ -21,6 +24,7 @@ mod machine;
 mod memory;
 mod replay;
 mod report;
+mod sinks;
 
 use std::fs;
 use std::path::PathBuf;
@@ -35,12 +39,16 @@ use self::load::{Case, Run};
 use crate::say::say;
 use crate::{cargo, interrupt, leftovers, packages, privilege, setup};
 
+/// Flows that each listener gets.
+const FLOWS: u32 = 200_000;
+
 /// What `cargo xtask bench` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// New UDP flows that each listener gets, and their ends
-    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
-    flows: u32,
+    /// New UDP flows that each listener gets, and their ends; 200,000 by default, with --sinks flows
+    /// of the mix that each sink gets, 1,000,000
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    flows: Option<u32>,
     /// Times that each case is run; the median of each number is told
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -53,6 +61,10 @@ pub(crate) struct Args {
     /// The kernel of that guest
     #[arg(long, value_name = "SERIES", default_value = "6.12", requires = "instructions")]
     kernel: String,
+    /// Replay flows into each sink in turn instead, each to a real server, and have flowlog and
+    /// ulogd2 write into the same databases and collectors
+    #[arg(long, conflicts_with_all = ["rounds", "instructions", "fleet"])]
+    sinks: bool,
     /// Have many hosts ship to one ClickHouse instead
     #[arg(long, conflicts_with_all = ["flows", "rounds", "instructions"])]
     fleet: bool,
@@ -98,6 +110,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.fleet {
         return fleet(args);
     }
+    if args.sinks {
+        return sinks(args);
+    }
+    let flows = args.flows.unwrap_or(FLOWS);
     let flowlog = cargo::flowlog()?;
     let replay = cargo::replay()?;
     if let Some(code) = privilege::elevate(&[(cargo::FLOWLOG, &flowlog), (cargo::REPLAY, &replay)])?
@@ -106,22 +122,40 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     interrupt::watch()?;
     leftovers::sweep();
-    room_for(args.flows)?;
+    room_for(flows)?;
     let begin = Instant::now();
     let programs = Programs::new(flowlog)?;
     let measured = Measured {
-        flows: args.flows,
+        flows,
         rounds: args.rounds,
-        cases: cases(&programs, args)?,
-        memory: memory::measure(&programs, args.flows)?,
+        cases: cases(&programs, flows, args.rounds)?,
+        memory: memory::measure(&programs, flows)?,
         replay: replay::measure(&replay)?,
     };
     let report = report::markdown(&measured, &machine::describe()?);
-    say!("measured in {:.0} s\n\n{report}", begin.elapsed().as_secs_f64());
+    say!("measured in {:.0} s\n", begin.elapsed().as_secs_f64());
+    tell(&report, args)
+}
+
+/// Prints a report, and writes it.
+fn tell(report: &str, args: &Args) -> Result<ExitCode> {
+    say!("{report}");
     if let Some(file) = &args.out {
-        fs::write(file, &report).with_context(|| file.display().to_string())?;
+        fs::write(file, report).with_context(|| file.display().to_string())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Every sink.
+fn sinks(args: &Args) -> Result<ExitCode> {
+    let programs = sinks::Programs::built()?;
+    if let Some(code) = privilege::elevate(&programs.environment())? {
+        return Ok(code);
+    }
+    interrupt::watch()?;
+    leftovers::sweep();
+    let flows = args.flows.unwrap_or(sinks::FLOWS);
+    tell(&sinks::measure(&programs, flows)?, args)
 }
 
 /// Many hosts and one ClickHouse.
@@ -134,23 +168,18 @@ fn fleet(args: &Args) -> Result<ExitCode> {
     leftovers::sweep();
     let Args { hosts, rate, seconds, ref linger, .. } = *args;
     let fleet = fleet::Fleet { hosts, rate, seconds, lingers: linger.clone() };
-    let report = fleet::measure(&host, &fleet)?;
-    say!("{report}");
-    if let Some(file) = &args.out {
-        fs::write(file, &report).with_context(|| file.display().to_string())?;
-    }
-    Ok(ExitCode::SUCCESS)
+    tell(&fleet::measure(&host, &fleet)?, args)
 }
 
 /// Runs all cases, round by round.
-fn cases(programs: &Programs, args: &Args) -> Result<Vec<(Case, Vec<Run>)>> {
+fn cases(programs: &Programs, flows: u32, rounds: u32) -> Result<Vec<(Case, Vec<Run>)>> {
     let mut cases: Vec<_> = Case::all().into_iter().map(|case| (case, Vec::new())).collect();
-    for round in 1..=args.rounds {
+    for round in 1..=rounds {
         for (case, runs) in &mut cases {
             interrupt::check()?;
-            let run = load::run(programs, case, args.flows)
+            let run = load::run(programs, case, flows)
                 .with_context(|| format!("measuring {}", case.name()))?;
-            say!("round {round} of {}: {}: {}", args.rounds, case.name(), run.words());
+            say!("round {round} of {rounds}: {}: {}", case.name(), run.words());
             runs.push(run);
         }
     }

@@ -12,6 +12,10 @@ pub(crate) const FLOWLOG: &str = "FLOWLOG_BIN";
 pub(crate) const REPLAY: &str = "FLOWLOG_REPLAY_BENCH";
 /// Names the host of a simulated fleet that is already built, likewise.
 pub(crate) const HOST: &str = "FLOWLOG_HOST_EXAMPLE";
+/// Names the mock of Kafka's brokers that is already built, likewise.
+pub(crate) const KAFKA: &str = "FLOWLOG_KAFKA_MOCK";
+/// Names the archive's benchmark that is already built, likewise.
+pub(crate) const ARCHIVE: &str = "FLOWLOG_ARCHIVE_BENCH";
 
 /// Builds the tests that run in a guest, as fast as they can be where the processor is emulated.
 pub(crate) const GUEST_TESTS: [&str; 9] = [
@@ -75,6 +79,24 @@ pub(crate) fn replay() -> Result<PathBuf> {
 pub(crate) fn host() -> Result<PathBuf> {
     let words = ["build", "--release", "--package", "flowlog", "--example", "host"];
     named_or_built(HOST, "host", &words)
+}
+
+/// The mock of Kafka's brokers, built unless the environment names it.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn kafka_mock() -> Result<PathBuf> {
+    let words = ["build", "--release", "--package", "tests", "--bin", "kafka-mock"];
+    named_or_built(KAFKA, "kafka-mock", &words)
+}
+
+/// The archive's benchmark, built unless the environment names it.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn archive_bench() -> Result<PathBuf> {
+    let words = ["bench", "--no-run", "--package", "flowlog", "--bench", "archive"];
+    named_or_built(ARCHIVE, "archive", &words)
 }
 
 /// The tests that run in a guest.

@@ -12,9 +12,8 @@ use tests::lab::{Lab, SingleNs};
 use tests::lines::{ensure_equal, multiset};
 use tests::page::Page;
 use tests::shipping::{self, FarSide as _, Site};
+use tests::sqlite::ask;
 use tests::{poll, traffic};
-
-use super::sqlite3::ask;
 
 /// Each value with its name in ClickHouse, and as it is in SQLite's table `flow`, where what is not
 /// known is NULL.

@@ -1,52 +1,22 @@
 //! PGSQL into a table of ulogd2: its rows on the same traffic by each way that its examples name,
 //! and rows that the table refuses.
 
-use std::fs;
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 use tests::burst::udp_burst;
 use tests::daemon::{Launch, Program, ROOMY};
 use tests::lab::{Lab, SingleNs};
 use tests::lines::{ensure_equal, multiset, totals};
 use tests::poll;
-use tests::postgres::{Postgres, keys};
+use tests::postgres::{Postgres, keys, ulogd_keys, ulogd_schema};
 use tests::shipping::Site;
 use tests::traffic;
 
-const ULOGD_SCHEMA: &str = "/usr/share/doc/ulogd2/pgsql-ulogd2.sql.gz";
-
-/// ulogd2's own schema, as its package has it.
-pub(super) fn ulogd_schema(server: &Postgres<'_>, schema: &str) -> Result<()> {
-    let output = Command::new("zcat").arg(ULOGD_SCHEMA).output()?;
-    let sql = String::from_utf8(output.stdout)?;
-    // It drops and makes whatever it likes in the first schema of the path; its tables were
-    // written for versions that had OIDs.
-    let sql = sql.replace("WITH (OIDS=FALSE)", "").replace("\n-- ", "\n--");
-    let file = server.dir().join("ulogd.sql");
-    fs::write(&file, format!("CREATE SCHEMA {schema};\nSET search_path={schema};\n{sql}"))?;
-    let psql = format!("-X -q -h {} -U postgres -d flowlog -f", server.dir().display());
-    let output = Command::new("psql").args(psql.split(' ')).arg(&file).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    server.run(&format!(
-        "GRANT ALL ON SCHEMA {schema} TO flowlog; \
-         GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO flowlog; \
-         GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO flowlog"
-    ))
-}
-
 /// A configuration that both understand; `#spool_dir` is for flowlog.
-pub(super) fn ulogd_config(
-    server: &Postgres<'_>,
-    ct: &str,
-    schema: &str,
-    procedure: &str,
-) -> String {
+fn ulogd_config(server: &Postgres<'_>, ct: &str, schema: &str, procedure: &str) -> String {
     format!(
         "[global]\nlogfile=\"@DIR@/daemon.log\"\nloglevel=3\nspool_dir=\"@DIR@/spool\"\n\
-         stack=ct1:NFCT,ip2str1:IP2STR,pgsql1:PGSQL\n[ct1]\n{ct}\n{ROOMY}[pgsql1]\n{}\n\
-         db=flowlog\nuser=flowlog\nschema={schema}\ntable=ulog2_ct\nprocedure={procedure}\n",
-        keys(server)
+         stack=ct1:NFCT,ip2str1:IP2STR,pgsql1:PGSQL\n[ct1]\n{ct}\n{ROOMY}[pgsql1]\n{}",
+        ulogd_keys(server, schema, procedure)
     )
     .replace("spool_dir", "#spool_dir")
 }

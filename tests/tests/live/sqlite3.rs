@@ -16,20 +16,10 @@ use tests::daemon::{Launch, Program, ROOMY};
 use tests::lab::{Lab, SingleNs};
 use tests::lines::{ensure_equal, multiset, totals};
 use tests::poll;
+use tests::sqlite::{ULOG_CT, ask, count};
 use tests::traffic;
 
 use super::disk_full::SmallDisk;
-
-/// ulogd2's doc/sqlite3.table, and what else its NFCT and IP2STR provide.
-const ULOG_CT: &str = "CREATE TABLE ulog_ct (flow_start_sec integer, flow_start_usec integer, \
-    flow_end_sec integer, flow_end_usec integer, orig_ip_saddr integer, orig_ip_daddr integer, \
-    orig_l4_sport integer, orig_l4_dport integer, orig_ip_protocol integer, icmp_type integer, \
-    icmp_code integer, orig_raw_pktlen integer, orig_raw_pktcount integer, \
-    reply_raw_pktlen integer, reply_raw_pktcount integer, ct_mark integer, ct_id integer, \
-    ct_event integer, reply_ip_saddr integer, reply_ip_daddr integer, reply_l4_sport integer, \
-    reply_l4_dport integer, reply_ip_protocol integer, orig_ip_saddr_str text, \
-    orig_ip_daddr_str text, reply_ip_saddr_str text, reply_ip_daddr_str text, \
-    oob_family integer, oob_protocol integer)";
 
 fn config(stages: &str, ct: &str, keys: &str) -> String {
     format!(
@@ -39,21 +29,6 @@ fn config(stages: &str, ct: &str, keys: &str) -> String {
 }
 
 const NEW: &str = "event_mask=1\nhash_enable=0";
-
-/// What `sqlite3` answers, a row a line. It waits for nobody.
-pub(super) fn ask(db: &Path, sql: &str) -> Result<Vec<String>> {
-    // ulogd2 writes with its database locked, and holds up whoever asks.
-    let mut command = Command::new("sqlite3");
-    command.args(["-cmd", ".timeout 10000"]).arg(db).arg(sql);
-    let output = command.output().context("sqlite3")?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {sql}: {error}", db.display());
-    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
-}
-
-fn count(db: &Path, table: &str) -> Result<usize> {
-    Ok(ask(db, &format!("SELECT count(*) FROM {table}"))?.concat().parse()?)
-}
 
 /// These databases, all of them whole, have a row for each flow of a burst, and no other.
 fn ensure_flows(databases: &[&Path], flows: Range<u32>) -> Result<()> {

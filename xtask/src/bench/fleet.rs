@@ -4,18 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ::tests::clickhouse::Server;
 use ::tests::lab::SingleNs;
-use ::tests::lines::totals;
-use ::tests::process::Guarded;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
+use super::host::Host;
 use super::listener::memory;
 use super::machine;
 use crate::interrupt;
@@ -102,7 +101,7 @@ fn alone(program: &Path) -> Result<String> {
     let totals = host.totals()?;
     ensure!(totals["clickhouse.records"] == ALONE, "{totals:?}");
     server.ask("OPTIMIZE TABLE flowlog.flow FINAL")?;
-    let disk = bytes_on_disk(&server)?;
+    let disk = server.bytes_on_disk()?;
     let seconds = totals["host.arrived"] as f64 / 1e3;
     let per = |bytes: u64, records: u64| bytes as f64 / records as f64;
     let mut text = "| one host, as fast as it goes | |\n|---|--:|\n".to_owned();
@@ -159,7 +158,7 @@ fn many(program: &Path, fleet: &Fleet, linger: u32) -> Result<String> {
     let inserts =
         server.number("SELECT max(value) FROM system.events WHERE event = 'InsertQuery'")?;
     server.ask("OPTIMIZE TABLE flowlog.flow FINAL")?;
-    let disk = bytes_on_disk(&server)? as f64 / rows.max(1) as f64;
+    let disk = server.bytes_on_disk()? as f64 / rows.max(1) as f64;
     let of_a_core = |time: Duration| time.as_secs_f64() / took.as_secs_f64();
     Ok(format!(
         "| {linger}s | {made} | {rows} | {:.0} | {inserts} | {:.2} | {:.2} | {} | {} | {} | {disk:.1} |\n",
@@ -170,10 +169,6 @@ fn many(program: &Path, fleet: &Fleet, linger: u32) -> Result<String> {
         most.parts,
         sums["clickhouse.errors"],
     ))
-}
-
-fn bytes_on_disk(server: &Server<'_>) -> Result<u64> {
-    server.number("SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND table = 'flow'")
 }
 
 /// The most that was seen of what a server has.
@@ -242,42 +237,6 @@ impl<'s> Site<'s> {
         command.args(["--mount", "sh", "-c", BECOME, "sh"]).arg(dir.join("machine-id"));
         command.arg(program).arg(config).arg((number + 1).to_string());
         command.arg(flows.to_string()).arg(rate.to_string());
-        let output = dir.join("output");
-        command.stdout(File::create(&output)?).stderr(File::create(dir.join("errors"))?);
-        Ok(Host { process: Guarded::spawn(&mut command)?, output, code: None })
-    }
-}
-
-/// A host at work.
-struct Host {
-    process: Guarded,
-    output: PathBuf,
-    code: Option<i32>,
-}
-
-impl Host {
-    fn has_ended(&mut self) -> bool {
-        if self.code.is_none() {
-            self.code = self.process.ended().ok().flatten().flatten();
-        }
-        self.code.is_some()
-    }
-
-    fn wait_long(&mut self) -> Result<()> {
-        let begin = Instant::now();
-        while !self.has_ended() {
-            interrupt::check()?;
-            ensure!(begin.elapsed() < PATIENCE, "the host does not end");
-            sleep(Duration::from_millis(100));
-        }
-        Ok(())
-    }
-
-    /// What it has counted.
-    fn totals(&self) -> Result<BTreeMap<String, u64>> {
-        let text = fs::read_to_string(&self.output)?;
-        let errors = fs::read_to_string(self.output.with_file_name("errors"))?;
-        ensure!(self.code == Some(0), "a host ended with {:?}: {errors}", self.code);
-        Ok(totals(&text))
+        Host::start(&mut command, dir)
     }
 }
