@@ -2,6 +2,7 @@
 //! and rows that the table refuses.
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use tests::burst::udp_burst;
 use tests::daemon::{Launch, Program, ROOMY};
 use tests::lab::{Lab, SingleNs};
@@ -113,5 +114,35 @@ fn rows_that_are_refused_are_counted() -> Result<()> {
     ensure!(totals.get("pgsql.records") == Some(&3000), "{totals:?}");
     ensure!(log.contains("violates check constraint"), "{log}");
     ensure!(server.number("SELECT count(*) FROM ulog2_ct")? == 3000);
+    Ok(())
+}
+
+/// A table that refuses whatever comes is for somebody to mend; nothing is thrown away for it.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_table_that_refuses_all_is_waited_for() -> Result<()> {
+    const FLOWS: u32 = 1500;
+    let single = SingleNs::new()?;
+    let mut server = Postgres::new(None)?;
+    server.run(
+        "CREATE TABLE ulog2_ct (_ct_id serial, orig_l4_dport integer CONSTRAINT nothing_fits CHECK (false)); \
+         ALTER TABLE ulog2_ct OWNER TO flowlog",
+    )?;
+    let keys = format!("{}\ntable=ulog2_ct\nprocedure=INSERT", keys(&server));
+    // All of it comes in one batch then.
+    server.stop(false)?;
+    let site = Site::new(&single)?;
+    let daemon = site.daemon("PGSQL", &keys)?;
+    udp_burst(&single, 4000, 0, FLOWS)?;
+    site.wait_spooled(FLOWS)?;
+    server.start()?;
+    daemon.wait_log("more than 1000 rows of a batch are refused")?;
+    ensure!(site.metric("flowlog_spool_records")? == u64::from(FLOWS), "something has left");
+    server.run("ALTER TABLE ulog2_ct DROP CONSTRAINT nothing_fits")?;
+    daemon.process.signal(Signal::SIGHUP)?;
+    site.wait_delivered()?;
+    let totals = totals(&daemon.stop()?.log);
+    ensure!(totals.get("pgsql.refused_records") == Some(&0), "{totals:?}");
+    ensure!(server.number("SELECT count(*) FROM ulog2_ct")? == u64::from(FLOWS));
     Ok(())
 }

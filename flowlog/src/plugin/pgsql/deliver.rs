@@ -16,6 +16,10 @@ use super::session::{Session, Tables};
 use super::{partition, quoted};
 use crate::plugin::ship::{Batch, Delivered, Trouble};
 
+/// So many rows of a batch may be refused for ever, and are lost. With more it is the table that
+/// has to be mended, and records wait for it.
+const REFUSALS: u64 = 1000;
+
 /// Rows for one table.
 struct Sheet {
     rows: Copied,
@@ -63,6 +67,7 @@ impl Session {
             )));
         }
         let (sheets, unfit) = self.sheets(batch);
+        self.bear(&unfit)?;
         let mut stored = self.sheets_to_tables(&sheets, batch).await?;
         stored.refused += unfit.refused;
         stored.why = stored.why.or(unfit.why);
@@ -188,6 +193,7 @@ impl Session {
                     if rows.len() == 1 {
                         stored.refused += 1;
                         stored.why = Some(why);
+                        self.bear(stored)?;
                     } else {
                         let middle = rows.start + rows.len() / 2;
                         // The first half first: the order is kept.
@@ -198,6 +204,18 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Whether what was refused so far is a matter of those rows.
+    fn bear(&self, stored: &Stored) -> Result<(), Trouble> {
+        match &stored.why {
+            Some(why) if stored.refused > REFUSALS => Err(Trouble::refused(format!(
+                "{}: more than {REFUSALS} rows of a batch are refused, one because {why}; mend the \
+                 table, for that many are not thrown away",
+                self.peer()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Puts some rows of a sheet into its table, all or none.
