@@ -36,6 +36,16 @@ pub(crate) struct Products {
     pub(crate) archive: PathBuf,
 }
 
+/// How the program of the archive is built; that of the package always is as it is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Static {
+    /// As it is released.
+    Released,
+    /// As fast as it goes, for tests: the compiler optimizes nothing. It is not put where the others
+    /// are.
+    Quick,
+}
+
 /// Makes both and names them.
 ///
 /// # Errors
@@ -44,7 +54,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     if !provide()? {
         return Ok(ExitCode::FAILURE);
     }
-    let Products { deb, archive } = make()?;
+    let Products { deb, archive } = make(Static::Released)?;
     for file in [deb, archive] {
         say!("{:>9} KiB  {}", fs::metadata(&file)?.len() / 1024, file.display());
     }
@@ -64,14 +74,20 @@ pub(crate) fn provide() -> Result<bool> {
 ///
 /// # Errors
 /// Something does not build, or would not run where it is to be installed.
-pub(crate) fn make() -> Result<Products> {
+pub(crate) fn make(how: Static) -> Result<Products> {
     let into = cargo::target()?.join("dist");
-    fs::create_dir_all(&into).with_context(|| into.display().to_string())?;
+    let archives = match how {
+        Static::Released => into.clone(),
+        Static::Quick => cargo::target()?.join("dist-quick"),
+    };
+    for directory in [&into, &archives] {
+        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    }
     let version = Version::read()?;
     let documents = documents::write()?;
     Ok(Products {
         deb: deb::make(&version, &into)?,
-        archive: archive::make(&version, &documents, &into)?,
+        archive: archive::make(how, &version, &documents, &archives)?,
     })
 }
 

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cargo::{self, cargo};
+use crate::dist::Static;
 use crate::packages::{DEBIAN, GUESTS, LAB, PIP, TESTS};
 use crate::privilege::{by_hand, is_root};
 use crate::say::say;
@@ -24,8 +25,8 @@ const FULL_CASES: &str = "20000";
 /// What `cargo xtask test` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also what takes long: property tests with many cases, the replay benchmark once, and
-    /// `flowlog who` over 50 million flows
+    /// Also what takes long: property tests with many cases, the replay benchmark once,
+    /// `flowlog who` over 50 million flows, and the archive's program as it is released
     #[arg(long)]
     full: bool,
     /// Only the tests on other kernels
@@ -76,7 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
     if args.package_only {
-        return package::run(root, steps, &args.args);
+        return package::run(Static::Released, root, steps, &args.args);
     }
     if std::env::var_os(cargo::FLOWLOG).is_none() {
         steps.run("release build", &mut cargo(&["build", "--release", "--package", "flowlog"]))?;
@@ -84,7 +85,9 @@ fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
     }
     if !args.guests_only {
         host(args, root, steps)?;
-        package::run(root, steps, &args.args)?;
+        // To optimize the static program takes as long as all that is released.
+        let how = if args.full { Static::Released } else { Static::Quick };
+        package::run(how, root, steps, &args.args)?;
     }
     guests::run(steps, &args.kernels, &args.args)
 }

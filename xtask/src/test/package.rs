@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::guests;
 use crate::cargo::cargo;
-use crate::dist::Products;
+use crate::dist::{Products, Static};
 use crate::say::say;
 use crate::step::Steps;
 use crate::vm::{Ending, Guest, Machine, kernel};
@@ -41,11 +41,11 @@ const LEFT_OUT: [&str; 6] = [
 ///
 /// # Errors
 /// The tests cannot be run, or somebody wants an end.
-pub(super) fn run(root: bool, steps: &mut Steps, args: &[String]) -> Result<()> {
+pub(super) fn run(how: Static, root: bool, steps: &mut Steps, args: &[String]) -> Result<()> {
     if !root {
         return steps.run("package tests, not run", cargo(&TESTS).arg("--").args(args));
     }
-    let made = make();
+    let made = make(how);
     interrupt::check()?;
     let (products, system) = match made {
         Ok(Some(made)) => made,
@@ -77,12 +77,12 @@ pub(super) fn run(root: bool, steps: &mut Steps, args: &[String]) -> Result<()> 
 }
 
 /// Makes what is tested, and the system to test it in; nothing if its tools cannot be had.
-fn make() -> Result<Option<(Products, PathBuf)>> {
+fn make(how: Static) -> Result<Option<(Products, PathBuf)>> {
     say!("\n── package and archive");
     if !dist::provide()? {
         return Ok(None);
     }
-    Ok(Some((dist::make()?, debian::root()?)))
+    Ok(Some((dist::make(how)?, debian::root()?)))
 }
 
 /// Boots a guest with the system and the package, and has its systemd start the service.
