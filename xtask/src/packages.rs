@@ -85,8 +85,6 @@ pub(crate) const DIST: &[Program] = &[
     ("objdump", "binutils"),
     ("tar", "tar"),
 ];
-/// What installs Python's modules, and runs them.
-pub(crate) const PIP: &[Program] = &[("python3", "python3"), ("pip3", "python3-pip")];
 /// What makes a Debian to install a package in, and judges the package.
 pub(crate) const DEBIAN: &[Program] = &[
     ("debootstrap", "debootstrap"),

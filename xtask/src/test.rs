@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use crate::cargo::{self, cargo};
 use crate::dist::Static;
-use crate::packages::{DEBIAN, GUESTS, LAB, PIP, TESTS};
+use crate::packages::{DEBIAN, GUESTS, LAB, TESTS};
 use crate::privilege::{by_hand, is_root};
 use crate::say::say;
 use crate::step::Steps;
@@ -48,8 +48,7 @@ pub(crate) struct Args {
 /// # Errors
 /// What the tests need cannot be had.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let pip = if args.full { PIP } else { &[] };
-    if !packages::provide(&[LAB, TESTS, GUESTS, DEBIAN, pip])? || !setup::provide()? {
+    if !packages::provide(&[LAB, TESTS, GUESTS, DEBIAN])? || !setup::provide()? {
         return Ok(ExitCode::FAILURE);
     }
     // Ctrl-C ends the step that runs; what it leaves behind is then removed here.
