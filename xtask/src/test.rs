@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "full")]
     guests_only: bool,
     /// Only the tests of the package and the archive
-    #[arg(long, conflicts_with_all = ["full", "guests_only", "kernels"])]
+    #[arg(long, conflicts_with_all = ["guests_only", "kernels"])]
     package_only: bool,
     /// Run the guest tests on this kernel only, such as 6.12; may be given several times
     #[arg(long = "kernel", value_name = "SERIES", value_parser = vm::series)]
@@ -75,8 +75,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
+    // To optimize the static program takes as long as all that is released.
+    let how = if args.full { Static::Released } else { Static::Quick };
     if args.package_only {
-        return package::run(Static::Released, root, steps, &args.args);
+        return package::run(how, root, steps, &args.args);
     }
     if std::env::var_os(cargo::FLOWLOG).is_none() {
         steps.run("release build", &mut cargo(&["build", "--release", "--package", "flowlog"]))?;
@@ -84,8 +86,6 @@ fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
     }
     if !args.guests_only {
         host(args, root, steps)?;
-        // To optimize the static program takes as long as all that is released.
-        let how = if args.full { Static::Released } else { Static::Quick };
         package::run(how, root, steps, &args.args)?;
     }
     guests::run(steps, &args.kernels, &args.args)

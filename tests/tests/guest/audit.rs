@@ -182,7 +182,28 @@ fn no_difference_by_fentry() -> Result<()> {
     by_ebpf(|| no_difference("fentry", 20_000, Signal::SIGINT))
 }
 
+/// kprobes have a gap: the kernel passes programs over, and counts them (docs/limitations.md). What
+/// is shown is that there is no difference without that, so it is tried again.
 fn no_difference(attach: &str, flows: u32, signal: Signal) -> Result<()> {
+    const TRIES: u32 = 3;
+    for _ in 1..TRIES {
+        let audited = audited(attach, flows, signal)?;
+        if audited.report.number(&["losses", "ebpf.missed"])? == 0 {
+            return audited.ensure_no_difference(attach, flows);
+        }
+    }
+    audited(attach, flows, signal)?.ensure_no_difference(attach, flows)
+}
+
+/// An audit of a mass.
+struct Audited {
+    report: Report,
+    /// Flows made besides the mass.
+    mixed: u64,
+    netns: u64,
+}
+
+fn audited(attach: &str, flows: u32, signal: Signal) -> Result<Audited> {
     let _max = Sysctl::set("net/netfilter/nf_conntrack_max", 400_000)?;
     let lab = mass_lab()?;
     let args = ["--for", "10m", "--attach", attach, "--netlink-buffer-size", LARGE];
@@ -190,26 +211,33 @@ fn no_difference(attach: &str, flows: u32, signal: Signal) -> Result<()> {
     let mixed = traffic::mix(&lab, 30_000)?.len() as u64;
     paced(&audit, &lab, 0..flows)?;
     let report = audit.end(signal)?;
-    report.ensure_no_difference()?;
-    let made = u64::from(flows) + mixed;
-    for kind in ["new", "destroy"] {
-        report.ensure(kind, "matched", made)?;
+    Ok(Audited { report, mixed, netns: lab.router().inode()? })
+}
+
+impl Audited {
+    fn ensure_no_difference(&self, attach: &str, flows: u32) -> Result<()> {
+        let Self { report, mixed, netns } = self;
+        report.ensure_no_difference()?;
+        let made = u64::from(flows) + mixed;
+        for kind in ["new", "destroy"] {
+            report.ensure(kind, "matched", made)?;
+        }
+        // Two thirds of the flows have answers, and there is FTP.
+        let updates = report.count("update", "matched")?;
+        ensure!(updates > made / 2, "{updates} updates of {made} flows: {report}");
+        ensure!(report.count("expect", "matched")? > 0, "no expectation: {report}");
+        ensure!(report.json["method"] == attach, "{report}");
+        ensure!(report.json["netns"] == *netns, "{report}");
+        ensure!(
+            report.number(&["lag_us", "median"])? <= report.number(&["lag_us", "max"])?,
+            "{report}"
+        );
+        let seconds = report.json["seconds"].as_f64().context("no seconds")?;
+        ensure!(seconds > 0. && seconds < 600., "{seconds} s: {report}");
+        // Nobody looks at how far it is.
+        ensure!(!report.stderr.contains(['\r', '%']), "not for a file: {:?}", report.stderr);
+        Ok(())
     }
-    // Two thirds of the flows have answers, and there is FTP.
-    let updates = report.count("update", "matched")?;
-    ensure!(updates > made / 2, "{updates} updates of {made} flows: {report}");
-    ensure!(report.count("expect", "matched")? > 0, "no expectation: {report}");
-    ensure!(report.json["method"] == attach, "{report}");
-    ensure!(report.json["netns"] == lab.router().inode()?, "{report}");
-    ensure!(
-        report.number(&["lag_us", "median"])? <= report.number(&["lag_us", "max"])?,
-        "{report}"
-    );
-    let seconds = report.json["seconds"].as_f64().context("no seconds")?;
-    ensure!(seconds > 0. && seconds < 600., "{seconds} s: {report}");
-    // Nobody looks at how far it is.
-    ensure!(!report.stderr.contains(['\r', '%']), "not for a file: {:?}", report.stderr);
-    Ok(())
 }
 
 #[test]
