@@ -187,9 +187,19 @@ impl Case<'_> {
             if arrived != seen.1 || arrived == 0 {
                 seen = (Instant::now(), arrived);
             }
-            let all = sink.is_all(arrived, self.flows) || seen.0.elapsed() > QUIET;
+            let is_quiet = seen.0.elapsed() > QUIET;
+            let all = sink.is_all(arrived, self.flows) || is_quiet && self.is_delivered()?;
             Ok(all.then_some(seen.0))
         })
+    }
+
+    /// A spool may wait for the disk for longer than that; ulogd2 has none.
+    fn is_delivered(&self) -> Result<bool> {
+        if self.program == Program::Ulogd {
+            return Ok(true);
+        }
+        let page = metrics::scrape(self.single.namespace())?;
+        Ok(metrics::sum(&page, "flowlog_spool_records", "")? == 0.0)
     }
 
     fn arrived(&self, daemon: &Daemon, sink: &dyn Sink) -> Result<u64> {

@@ -46,13 +46,7 @@ impl Style {
         let flow = &event.flow;
         self.front(event.at, *kinds, line);
         line.push(b' ');
-        direction(&flow.orig, line);
-        line.push(b' ');
-        line.push_str(state_of(flow));
-        for (name, end) in translation(flow) {
-            line.push_str(name);
-            end.push(line);
-        }
+        connection(flow, line);
         if shown.is_end() {
             if let Some([orig, reply]) = flow.counters {
                 let Counters { packets, bytes } = orig;
@@ -189,6 +183,17 @@ fn push_names(kinds: Kinds, line: &mut Text) {
             line.push_str(name);
             bar = "|";
         }
+    }
+}
+
+/// Who speaks with whom, the protocol's state, and what NAT has made of it.
+pub(in crate::verb) fn connection(flow: &Flow, line: &mut Text) {
+    direction(&flow.orig, line);
+    line.push(b' ');
+    line.push_str(state_of(flow));
+    for (name, end) in translation(flow) {
+        line.push_str(name);
+        end.push(line);
     }
 }
 

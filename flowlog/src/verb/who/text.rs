@@ -14,7 +14,7 @@ use super::times::Span;
 use crate::flow::names::protocol;
 use crate::flow::{Counters, Flow};
 use crate::verb::live::text::Text;
-use crate::verb::watch::line::{Seconds, Why, direction, state_of, surroundings, translation};
+use crate::verb::watch::line::{self, Seconds, Why, surroundings, translation};
 
 /// Losses that are told one by one; `--json` has all of them.
 const MOST: usize = 10;
@@ -68,13 +68,7 @@ fn connection(connection: &Connection, zone: &TimeZone, line: &mut Text) {
     let Record { flow, end, how, .. } = record;
     let told = |at: Option<u64>| at.map_or_else(|| format!("{UNKNOWN:<23}"), |at| moment(at, zone));
     let _ = write!(line, "{} to {} ", told(flow.start), told(*end));
-    direction(&flow.orig, line);
-    line.push(b' ');
-    line.push_str(state_of(flow));
-    for (name, end) in translation(flow) {
-        line.push_str(name);
-        end.push(line);
-    }
+    line::connection(flow, line);
     if let Some([orig, reply]) = flow.counters {
         let Counters { packets, bytes } = orig;
         line.number(" packets=", packets);
