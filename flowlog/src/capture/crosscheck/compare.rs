@@ -64,7 +64,7 @@ pub(super) fn flows(ebpf: &Event, netlink: &Event, into: &mut Vec<&'static str>)
         }
     };
     differs("reply", *reply != told.reply);
-    differs("mark", *mark != told.mark);
+    differs("mark", *mark != told.mark && !passed(first, second));
     differs("status", !may_follow(first.status, second.status));
     differs("timeout", timeouts(first, second));
     differs("state", states(first, second));
@@ -98,6 +98,14 @@ pub(super) fn expectations(
 fn may_follow(first: Status, second: Status) -> bool {
     let (first, second) = (first.difference(OFFLOADED), second.difference(OFFLOADED));
     second.contains(first) && RACING.contains(second.difference(first))
+}
+
+/// Whether the second look shows that a packet has passed since the first: it may
+/// have set the mark by a rule too (`nft_ct_set_eval`, net/netfilter/nft_ct.c, 6.12).
+fn passed(first: &Flow, second: &Flow) -> bool {
+    let by_packets = |status: Status| status.intersection(Status::SEEN_REPLY | Status::ASSURED);
+    by_packets(first.status) != by_packets(second.status)
+        || both(first.counters, second.counters, |a, b| a != b)
 }
 
 /// A deadline is about the state: where that has moved on, so has the deadline.
@@ -223,6 +231,23 @@ mod tests {
         assert_eq!(found(Kinds::DESTROY, count(4, 400), count(5, 500)), ["counters"]);
         assert_eq!(found(Kinds::DESTROY, count(70, 7000), count(5, 500)), ["counters"]);
         assert_eq!(found(Kinds::NEW, count(1, 40), |_| {}), NONE, "netlink tells them at ends");
+    }
+
+    #[test]
+    fn a_packet_in_flight_may_set_the_mark() {
+        let count = |packets, mark| {
+            let counters = Counters { packets, bytes: 29 * packets };
+            move |flow: &mut Flow| {
+                flow.counters = Some([Counters::default(), counters]);
+                flow.mark = mark;
+            }
+        };
+        assert_eq!(found(Kinds::DESTROY, count(1, 43), count(0, 42)), NONE);
+        assert_eq!(found(Kinds::DESTROY, count(1, 43), count(1, 42)), ["mark"]);
+        let replied =
+            |flow: &mut Flow| (flow.status, flow.mark) = (flow.status | Status::SEEN_REPLY, 43);
+        assert_eq!(found(Kinds::UPDATE, |_| {}, replied), NONE);
+        assert_eq!(found(Kinds::UPDATE, |flow| flow.mark = 42, |flow| flow.mark = 43), ["mark"]);
     }
 
     #[test]
