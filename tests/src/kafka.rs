@@ -26,6 +26,8 @@ pub struct Mock<'n> {
     talk: RefCell<(ChildStdin, BufReader<ChildStdout>)>,
     /// Their address.
     pub address: String,
+    /// Further keys that whoever writes to them needs, each after the end of a line.
+    pub security: String,
 }
 
 impl Drop for Mock<'_> {
@@ -49,7 +51,13 @@ impl<'n> Mock<'n> {
         let mut address = String::new();
         output.read_line(&mut address)?;
         let address = address.trim().to_owned();
-        let mock = Self { namespace, child, talk: RefCell::new((input, output)), address };
+        let mock = Self {
+            namespace,
+            child,
+            talk: RefCell::new((input, output)),
+            address,
+            security: String::new(),
+        };
         mock.say(&format!("topic {TOPIC} {PARTITIONS}"))?;
         Ok(mock)
     }
@@ -114,7 +122,7 @@ impl FarSide for Mock<'_> {
     }
 
     fn keys(&self) -> String {
-        format!("brokers=\"{}\"\ntopic={TOPIC}", self.address)
+        format!("brokers=\"{}\"\ntopic={TOPIC}{}", self.address, self.security)
     }
 
     fn stop(&mut self) -> Result<()> {

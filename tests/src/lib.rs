@@ -38,6 +38,7 @@
 //! | [`clickhouse`] | a ClickHouse server in a namespace |
 //! | [`sqlite`] | what Debian's `sqlite3` answers, and ulogd2's table |
 //! | [`rates`] | flowlog and ulogd2 into the same kind of sink: rates, and what a row costs |
+//! | [`tls`] | an authority with certificates, and a proxy that speaks TLS for a server |
 //! | [`poll`] | waiting for a condition instead of sleeping |
 
 pub mod booted;
@@ -68,6 +69,7 @@ pub mod sources;
 pub mod sqlite;
 pub mod tags;
 pub mod terminal;
+pub mod tls;
 pub mod top;
 pub mod traffic;
 pub mod watch;

@@ -198,8 +198,9 @@ pub fn survives(single: &SingleNs, far: &mut impl FarSide, flows: u32) -> Result
     daemon.process.signal(Signal::SIGKILL)?;
     daemon.process.wait()?;
     let daemon = site.daemon(plugin, &keys)?;
-    site.make(flows - site.made())?;
-    site.wait_spooled(flows / 5)?;
+    let left = flows - site.made();
+    site.make(left)?;
+    site.wait_spooled(left)?;
     site.wait_delivered()?;
     let (status, said) = site.health()?;
     ensure!(status.contains("200"), "{status}: {said}");

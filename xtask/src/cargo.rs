@@ -63,6 +63,15 @@ pub(crate) fn flowlog() -> Result<PathBuf> {
     named_or_built(FLOWLOG, "flowlog", &words)
 }
 
+/// flowlog for debugging, with the feature `kafka-tls`: OpenSSL is built for one profile only.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn flowlog_with_kafka_tls() -> Result<PathBuf> {
+    let words = ["build", "--package", "flowlog", "--features", "kafka-tls", "--bin", "flowlog"];
+    built("flowlog", &words)
+}
+
 /// The replay benchmark of flowlog, built unless the environment names it.
 ///
 /// # Errors

@@ -76,6 +76,9 @@ pub(crate) const GUESTS: &[Program] = &[
 
 /// What compiles the C libraries that flowlog brings along.
 pub(crate) const BUILD: &[Program] = &[("cc", "gcc"), ("make", "make")];
+/// What compiles OpenSSL besides, for the feature `kafka-tls` only. Debian's `perl-base` has a perl
+/// too, but not the modules.
+pub(crate) const OPENSSL: &[Program] = &[("pod2man", "perl")];
 /// What packs, besides cargo's own tools.
 pub(crate) const DIST: &[Program] = &[
     ("dpkg-parsechangelog", "dpkg-dev"),

@@ -4,6 +4,7 @@
 //! [`package`].
 
 mod guests;
+mod kafka_tls;
 mod package;
 mod who;
 
@@ -26,7 +27,8 @@ const FULL_CASES: &str = "20000";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Also what takes long: property tests with many cases, the replay benchmark once,
-    /// `flowlog who` over 50 million flows, and the archive's program as it is released
+    /// `flowlog who` over 50 million flows, KAFKA over TLS, for which OpenSSL is built, and the
+    /// archive's program as it is released
     #[arg(long)]
     full: bool,
     /// Only the tests on other kernels
@@ -123,6 +125,8 @@ fn host(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
         steps.run("replay benchmark", &mut cargo(&bench))?;
         interrupt::check()?;
         who::run(steps)?;
+        interrupt::check()?;
+        kafka_tls::run(root, steps)?;
         interrupt::check()?;
     }
     Ok(())

@@ -69,8 +69,8 @@ fn given(values: &Values<'_>, key: &str, found: &mut Diagnostics) -> Option<Stri
     values.string(key, found).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// At most one way to say who flowlog is.
-fn auth(values: &Values<'_>, found: &mut Diagnostics) -> Auth {
+/// A user, and its password.
+fn password(values: &Values<'_>, found: &mut Diagnostics) -> (Option<String>, String) {
     let user = given(values, "user", found);
     let pass = given(values, "pass", found);
     if let (None, Some(_)) = (&user, &pass) {
@@ -79,8 +79,14 @@ fn auth(values: &Values<'_>, found: &mut Diagnostics) -> Auth {
             "`pass` is the password of nobody; name the user with `user=`".to_owned(),
         );
     }
+    (user, pass.unwrap_or_default())
+}
+
+/// At most one way to say who flowlog is.
+fn auth(values: &Values<'_>, found: &mut Diagnostics) -> Auth {
+    let (user, pass) = password(values, found);
     let ways = [
-        user.map(|user| Auth::Password(user, pass.unwrap_or_default())),
+        user.map(|user| Auth::Password(user, pass)),
         given(values, "token", found).map(Auth::Token),
         given(values, "creds", found).map(|path| Auth::Credentials(path.into())),
         given(values, "nkey", found).map(|path| Auth::Nkey(path.into())),
@@ -131,16 +137,67 @@ pub(super) fn kafka(
     const COMPRESSIONS: [(&str, &str); 4] =
         [("zstd", "zstd"), ("lz4", "lz4"), ("snappy", "snappy"), ("none", "none")];
     let values = section(document, element, found);
+    let far = kafka::Far {
+        brokers: brokers(&values, element, found),
+        topic: topic(&values, element, found),
+        compression: values.choice("compression", &COMPRESSIONS, found).unwrap_or("zstd"),
+        tls: kafka_tls(&values, found),
+        sasl: sasl(&values, found),
+        properties: properties(&values, found),
+    };
+    if let Some((name, key)) = far.contradiction() {
+        found.error(
+            values.line("property"),
+            format!("the property `{name}` is what `{key}` sets otherwise; remove one of them"),
+        );
+    }
     kafka::Settings {
         shipping: shipping(&values, element, found),
         format: format(&values, found),
-        far: kafka::Far {
-            brokers: brokers(&values, element, found),
-            topic: topic(&values, element, found),
-            compression: values.choice("compression", &COMPRESSIONS, found).unwrap_or("zstd"),
-            properties: properties(&values, found),
-        },
+        far,
     }
+}
+
+/// TLS, where it is built in.
+fn kafka_tls(values: &Values<'_>, found: &mut Diagnostics) -> Option<ship::tls::Settings> {
+    if kafka::HAS_TLS {
+        return tls::read(values, found);
+    }
+    let on = values.switch("tls", found).unwrap_or(false).then_some("tls");
+    let mut files = ["tls_ca", "tls_cert", "tls_key"].into_iter();
+    if let Some(key) = on.or_else(|| files.find(|key| given(values, key, found).is_some())) {
+        found.error(values.line(key), format!("`{key}` is of no use: {}", kafka::BUILD));
+    }
+    None
+}
+
+/// A user with its password, and how it is shown.
+fn sasl(values: &Values<'_>, found: &mut Diagnostics) -> Option<kafka::Sasl> {
+    const MECHANISMS: [(&str, &str); 3] = [
+        ("PLAIN", "PLAIN"),
+        ("SCRAM-SHA-256", "SCRAM-SHA-256"),
+        ("SCRAM-SHA-512", "SCRAM-SHA-512"),
+    ];
+    let (user, password) = password(values, found);
+    let mechanism = values.choice_in_any_case("mechanism", &MECHANISMS, found).unwrap_or("PLAIN");
+    if user.is_none() && mechanism != "PLAIN" {
+        found.error(
+            values.line("mechanism"),
+            "`mechanism` is for a user; name it with `user=`, and its password with `pass=`"
+                .to_owned(),
+        );
+    }
+    let user = user?;
+    if !kafka::HAS_TLS && mechanism != "PLAIN" {
+        found.error(
+            values.line("mechanism"),
+            format!(
+                "`mechanism={mechanism}` takes OpenSSL, and this flowlog is built without: build \
+                 it with `--features kafka-tls`, or write mechanism=PLAIN, or ship to NATS"
+            ),
+        );
+    }
+    Some(kafka::Sasl { user, password, mechanism })
 }
 
 /// A list of `HOST:PORT`, of which librdkafka takes the host alone as well.

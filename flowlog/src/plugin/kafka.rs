@@ -6,18 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
 use self::ledger::{Context, Ledger};
+pub use self::security::{BUILD, HAS_TLS, Sasl};
 use self::trouble::Remedies;
 use super::format::Format;
-use super::ship::{Batch, Client, Delivered, Record, Shipped, Shipping, Start, Trouble};
+use super::ship::{Batch, Client, Delivered, Record, Shipped, Shipping, Start, Trouble, tls};
 use crate::stack::Site;
 use crate::stats::Shipper;
 
 mod ledger;
+mod security;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -49,6 +52,10 @@ pub struct Far {
     pub topic: String,
     /// How batches are compressed, in librdkafka's words.
     pub compression: &'static str,
+    /// Whom to trust, and who flowlog is; absent: no TLS.
+    pub tls: Option<tls::Settings>,
+    /// Who flowlog says it is; absent: nobody.
+    pub sasl: Option<Sasl>,
     /// Further properties of librdkafka, with their values.
     pub properties: Vec<(String, String)>,
 }
@@ -60,7 +67,7 @@ impl fmt::Display for Far {
     }
 }
 
-/// Without the properties, of which one may be a password.
+/// Without the user and the properties, of which one may be a password.
 impl fmt::Debug for Far {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}, {}, {}", self.topic, self.compression)
@@ -68,15 +75,29 @@ impl fmt::Debug for Far {
 }
 
 impl Far {
-    /// Asks librdkafka whether it knows the properties.
+    /// Looks at the files of TLS, and asks librdkafka whether it knows the properties.
     ///
     /// # Errors
-    /// It does not know one, or not such a value.
+    /// A file is of no use, or it does not know a property, or not such a value.
     pub fn check(&self) -> Result<(), Trouble> {
+        self.check_files()?;
         match self.config().create_native_config() {
             Ok(_) => Ok(()),
             Err(error) => Err(Remedies::of(self).property(&error)),
         }
+    }
+
+    /// As the other sinks read them, who say better than OpenSSL what is wrong with a file.
+    fn check_files(&self) -> Result<(), Trouble> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.client_config().map(drop))
+    }
+
+    /// A property with the key that it would undo: properties go before keys.
+    pub fn contradiction(&self) -> Option<(&str, &'static str)> {
+        let (tls, sasl) = (self.tls.is_some(), self.sasl.is_some());
+        self.properties.iter().find_map(|(name, value)| {
+            security::undone(name, value, tls, sasl).map(|key| (name.as_str(), key))
+        })
     }
 
     fn config(&self) -> ClientConfig {
@@ -89,7 +110,12 @@ impl Far {
             .set("compression.codec", self.compression)
             .set("socket.keepalive.enable", "true")
             // A little less than the worker waits for an answer.
-            .set("message.timeout.ms", "50000");
+            .set("message.timeout.ms", "50000")
+            // Why a broker has hung up is no error to librdkafka.
+            .set_log_level(RDKafkaLogLevel::Info);
+        for (name, value) in security::properties(self.tls.as_ref(), self.sasl.as_ref()) {
+            config.set(name, value);
+        }
         for (name, value) in &self.properties {
             config.set(name, value);
         }
@@ -100,7 +126,7 @@ impl Far {
 /// Prepares the sink.
 ///
 /// # Errors
-/// librdkafka does not know a property.
+/// A file of TLS is of no use, or librdkafka does not know a property.
 pub fn open(settings: &Settings, site: Site<'_>) -> anyhow::Result<Shipped> {
     let Settings { shipping, format, far } = settings;
     far.check().map_err(|trouble| anyhow::anyhow!("{}:KAFKA: {trouble}", shipping.id))?;
@@ -122,6 +148,7 @@ impl Client for Kafka {
     type Settings = Far;
 
     async fn connect(far: &Far) -> Result<Self, Trouble> {
+        far.check_files()?;
         let remedies = Remedies::of(far);
         let ledger = Arc::new(Ledger::default());
         let producer = far.config().create_with_context(Context(ledger.clone()));

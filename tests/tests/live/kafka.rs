@@ -9,12 +9,17 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use tests::kafka::Mock;
 use tests::lab::SingleNs;
+use tests::namespace::Namespace;
 use tests::shipping::{self, FarSide as _, Site};
 
 use super::nats::place;
 
-fn mock(single: &SingleNs) -> Result<Mock<'_>> {
-    Mock::start(single.namespace(), Path::new(env!("CARGO_BIN_EXE_kafka-mock")))
+pub(super) fn mock(single: &SingleNs) -> Result<Mock<'_>> {
+    mock_in(single.namespace())
+}
+
+pub(super) fn mock_in(namespace: &Namespace) -> Result<Mock<'_>> {
+    Mock::start(namespace, Path::new(env!("CARGO_BIN_EXE_kafka-mock")))
 }
 
 #[test]

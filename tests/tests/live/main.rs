@@ -11,6 +11,8 @@ mod filters;
 mod ipfix;
 mod json;
 mod kafka;
+#[cfg(feature = "kafka-tls")]
+mod kafka_tls;
 mod lifecycle;
 mod list;
 mod masks;

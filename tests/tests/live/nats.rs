@@ -5,10 +5,10 @@ use std::net::TcpListener;
 
 use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::stream;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tests::lab::SingleNs;
 use tests::nats::Server;
 use tests::shipping::{self, FarSide as _, Site};
+use tests::tls::Authority;
 
 /// No connection over TCP is tracked: those of flowlog to the server are no part of the test.
 const QUIET: &str = "table inet quiet {
@@ -191,19 +191,10 @@ fn a_server_of_the_wrong_kind_is_told() -> Result<()> {
 #[test]
 #[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
 fn over_tls_both_sides_know_each_other() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let file = |name: &str| directory.path().join(name);
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    std::fs::write(file("ca.pem"), authority.pem())?;
-    for name in ["127.0.0.1", "flowlog"] {
-        let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &authority)?;
-        std::fs::write(file(&format!("{name}.pem")), certificate.pem())?;
-        std::fs::write(file(&format!("{name}.key")), key.serialize_pem())?;
-    }
-    let at = directory.path().display();
+    let authority = Authority::new("authority")?;
+    authority.certify("127.0.0.1")?;
+    authority.certify("flowlog")?;
+    let at = authority.directory().display();
     let text = format!(
         "{}tls {{ cert_file: \"{at}/127.0.0.1.pem\", key_file: \"{at}/127.0.0.1.key\", \
          ca_file: \"{at}/ca.pem\", verify: true }}\n",

@@ -17,6 +17,8 @@ const FORMAT: Key = key(
     "what a message is: json: an object, as docs/flow.schema.json describes it; protobuf: Protocol \
      Buffers, as conf/fleet/flow.proto does, a quarter as large",
 );
+const USER: Key = key("user", "name", "", "who flowlog is, with its password in `pass`");
+const PASS: Key = key("pass", "text", "", "the password of `user`");
 
 pub(super) const NATS: &[Key] = &[
     key(
@@ -46,8 +48,8 @@ pub(super) const NATS: &[Key] = &[
          limits",
     ),
     FORMAT,
-    key("user", "name", "", "who flowlog is, with its password in `pass`"),
-    key("pass", "text", "", "the password of `user`"),
+    USER,
+    PASS,
     key("token", "text", "", "a word that lets in, in place of a user"),
     key("creds", "path", "", "a file of credentials (a JWT and its key), in place of a user"),
     key("nkey", "path", "", "a file with the seed of a user's key, in place of a user"),
@@ -73,6 +75,23 @@ pub(super) const KAFKA: &[Key] = &[
         "zstd",
         "how messages that go together are compressed",
     ),
+    USER,
+    PASS,
+    key(
+        "mechanism",
+        "`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`",
+        "PLAIN",
+        "how the password is shown, by SASL; with `PLAIN` everybody on the way can read it, unless \
+         tls=1; SCRAM takes a flowlog that is built with the feature kafka-tls",
+    ),
+    Key {
+        help: "1: over TLS 1.2 or 1.3, in a flowlog that is built with the feature kafka-tls; the \
+               brokers' certificates must be good for their names",
+        ..TLS
+    },
+    TLS_CA,
+    TLS_CERT,
+    TLS_KEY,
     Key {
         name: "property",
         kind: "NAME=VALUE, in double quotes",

@@ -53,13 +53,14 @@ fn kafka_text(keys: &str) -> String {
     text(keys).replace("n:NATS", "n:KAFKA")
 }
 
+fn kafka(keys: &str) -> kafka::Far {
+    let config = good(&kafka_text(keys));
+    let Some(Stage::Kafka(settings)) = config.stacks[0].stages.last() else { panic!() };
+    settings.far.clone()
+}
+
 #[test]
 fn brokers_and_properties_are_read() {
-    let kafka = |keys: &str| {
-        let config = good(&kafka_text(keys));
-        let Some(Stage::Kafka(settings)) = config.stacks[0].stages.last() else { panic!() };
-        settings.far.clone()
-    };
     let far = kafka("");
     assert_eq!(far.to_string(), "Kafka at 127.0.0.1:9092");
     assert_eq!((far.topic.as_str(), far.compression), ("flowlog", "zstd"));
@@ -71,7 +72,20 @@ fn brokers_and_properties_are_read() {
     let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     assert_eq!(far.properties, [("linger.ms", "5"), ("sasl.password", "a=b")].map(pair));
     assert!(!format!("{far:?}").contains("a=b"), "a password is shown");
+    assert!((far.tls, far.sasl) == (None, None));
+    let far = kafka("user=u\npass=hidden");
+    assert!(!format!("{far:?}").contains("hidden"), "a password is shown");
+    let sasl = far.sasl.unwrap();
+    assert_eq!((sasl.user.as_str(), sasl.password.as_str()), ("u", "hidden"));
+    assert_eq!(sasl.mechanism, "PLAIN");
     for (keys, told) in [
+        ("pass=x", "name the user with `user=`"),
+        ("mechanism=SCRAM-SHA-256", "`mechanism` is for a user; name it with `user=`"),
+        ("user=u\nmechanism=GSSAPI", "`mechanism=GSSAPI` is not known"),
+        (
+            "user=u\nproperty=\"security.protocol=plaintext\"",
+            "the property `security.protocol` is what `user` sets otherwise; remove one of them",
+        ),
         ("brokers=\"kafka://a:1\"", "is no list of brokers"),
         ("topic=\"a b\"", "is no topic"),
         ("compression=gzip", "`compression=gzip` is not known"),
@@ -79,6 +93,42 @@ fn brokers_and_properties_are_read() {
     ] {
         let all = messages(&kafka_text(keys));
         assert!(all.len() == 1 && all[0].contains(told), "{all:?}");
+    }
+}
+
+#[test]
+#[cfg(feature = "kafka-tls")]
+fn kafka_has_tls_and_scram() {
+    let far = kafka("user=u\nmechanism=scram-sha-256\ntls=1\ntls_ca=/ca.pem");
+    assert_eq!(far.tls.unwrap().ca, Some("/ca.pem".into()));
+    assert_eq!(far.sasl.unwrap().mechanism, "SCRAM-SHA-256");
+    for (keys, told) in [
+        ("tls_ca=/ca.pem", "`tls_ca` is for TLS, which is off; set tls=1"),
+        (
+            "tls=1\nproperty=\"security.protocol=plaintext\"",
+            "the property `security.protocol` is what `tls` sets otherwise; remove one of them",
+        ),
+    ] {
+        let all = messages(&kafka_text(keys));
+        assert!(all.len() == 1 && all[0].contains(told), "{all:?}");
+    }
+}
+
+#[test]
+#[cfg(not(feature = "kafka-tls"))]
+fn kafka_has_no_tls_and_says_how_to_get_it() {
+    assert_eq!(kafka("tls=0").tls, None);
+    for (keys, line, told) in [
+        ("tls=1\ntls_ca=/ca.pem", 6, "`tls` is of no use: this flowlog is built without TLS"),
+        ("topic=a\ntls_ca=/ca.pem", 7, "`tls_ca` is of no use: this flowlog is built without TLS"),
+        ("user=u\nmechanism=SCRAM-SHA-512", 7, "or write mechanism=PLAIN, or ship to NATS"),
+    ] {
+        let outcome = read(&kafka_text(keys));
+        assert!(outcome.config.is_none());
+        let [diagnostic] = &outcome.diagnostics[..] else { panic!("{:?}", outcome.diagnostics) };
+        let text = diagnostic.to_string();
+        assert!(text.contains(&format!(":{line}: ")) && text.contains(told), "{text}");
+        assert!(text.contains("build it with `--features kafka-tls`"), "{text}");
     }
 }
 

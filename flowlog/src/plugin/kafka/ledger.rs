@@ -43,9 +43,10 @@ impl Ledger {
         self.state().reason.clone()
     }
 
-    /// A broker has answered.
+    /// A broker has answered; what was wrong before is so no longer.
     pub(super) fn up(&self) {
-        self.state().down = false;
+        let mut state = self.state();
+        (state.down, state.reason) = (false, None);
     }
 
     /// Waits until no broker can be reached.
@@ -130,5 +131,12 @@ impl ClientContext for Context {
 
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!("librdkafka: {facility}: {message}");
+        // That a broker has hung up is logged only; an error comes after its line.
+        if facility == "FAIL" {
+            let reason = message.split_once("]: ").map_or(message, |(_thread, reason)| reason);
+            let Self(ledger) = self;
+            let code = RDKafkaErrorCode::BrokerTransportFailure;
+            ledger.state().reason.get_or_insert_with(|| (code, reason.to_owned()));
+        }
     }
 }
