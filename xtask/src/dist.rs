@@ -36,14 +36,23 @@ pub(crate) struct Products {
     pub(crate) archive: PathBuf,
 }
 
-/// How the program of the archive is built; that of the package always is as it is released.
+/// How they are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Static {
-    /// As it is released.
+pub(crate) enum Build {
+    /// As they are released, with the feature `kafka-tls`.
     Released,
-    /// As fast as it goes, for tests: the compiler optimizes nothing. It is not put where the others
-    /// are.
+    /// As fast as it goes, for tests, and put elsewhere: without that feature, for which OpenSSL
+    /// is built twice, and with nothing optimized in the archive's program.
     Quick,
+}
+
+impl Build {
+    /// Has cargo build so. OpenSSL would have the time of its build in it.
+    fn shape(self, version: &Version, command: &mut Command) {
+        if self == Self::Released {
+            version.stamp(command.args(["--features", "kafka-tls"]));
+        }
+    }
 }
 
 /// Makes both and names them.
@@ -51,10 +60,10 @@ pub(crate) enum Static {
 /// # Errors
 /// As [`make`].
 pub(crate) fn run() -> Result<ExitCode> {
-    if !provide()? {
+    if !provide(Build::Released)? {
         return Ok(ExitCode::FAILURE);
     }
-    let Products { deb, archive } = make(Static::Released)?;
+    let Products { deb, archive } = make(Build::Released)?;
     for file in [deb, archive] {
         say!("{:>9} KiB  {}", fs::metadata(&file)?.len() / 1024, file.display());
     }
@@ -66,28 +75,29 @@ pub(crate) fn run() -> Result<ExitCode> {
 ///
 /// # Errors
 /// An installation failed.
-pub(crate) fn provide() -> Result<bool> {
-    Ok(packages::provide(&[packages::DIST])? && setup::provide()? && tools::provide()?)
+pub(crate) fn provide(how: Build) -> Result<bool> {
+    let lists: &[_] = match how {
+        Build::Released => &[packages::DIST, packages::OPENSSL],
+        Build::Quick => &[packages::DIST],
+    };
+    Ok(packages::provide(lists)? && setup::provide()? && tools::provide()?)
 }
 
 /// Builds and packs.
 ///
 /// # Errors
 /// Something does not build, or would not run where it is to be installed.
-pub(crate) fn make(how: Static) -> Result<Products> {
-    let into = cargo::target()?.join("dist");
-    let archives = match how {
-        Static::Released => into.clone(),
-        Static::Quick => cargo::target()?.join("dist-quick"),
-    };
-    for directory in [&into, &archives] {
-        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
-    }
+pub(crate) fn make(how: Build) -> Result<Products> {
+    let into = cargo::target()?.join(match how {
+        Build::Released => "dist",
+        Build::Quick => "dist-quick",
+    });
+    fs::create_dir_all(&into).with_context(|| into.display().to_string())?;
     let version = Version::read()?;
     let documents = documents::write()?;
     Ok(Products {
-        deb: deb::make(&version, &into)?,
-        archive: archive::make(how, &version, &documents, &archives)?,
+        deb: deb::make(how, &version, &into)?,
+        archive: archive::make(how, &version, &documents, &into)?,
     })
 }
 

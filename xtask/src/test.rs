@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cargo::{self, cargo};
-use crate::dist::Static;
+use crate::dist::Build;
 use crate::packages::{DEBIAN, GUESTS, LAB, TESTS};
 use crate::privilege::{by_hand, is_root};
 use crate::say::say;
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
     // To optimize the static program takes as long as all that is released.
-    let how = if args.full { Static::Released } else { Static::Quick };
+    let how = if args.full { Build::Released } else { Build::Quick };
     if args.package_only {
         return package::run(how, root, steps, &args.args);
     }

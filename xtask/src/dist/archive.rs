@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::version::Version;
-use super::{Static, copy, output, succeed, tools};
+use super::{Build, copy, output, succeed, tools};
 use crate::cargo::{self, cargo, workspace};
 
 /// Files of the workspace that stand at the top.
@@ -21,7 +21,7 @@ const DIRECTORIES: [&str; 4] = ["conf", "conf/fleet", "docs", "docs/pictures"];
 /// # Errors
 /// flowlog does not build, is not static, or cannot be packed.
 pub(super) fn make(
-    how: Static,
+    how: Build,
     version: &Version,
     documents: &Path,
     into: &Path,
@@ -30,7 +30,7 @@ pub(super) fn make(
     let place = tempfile::Builder::new().prefix(".archive-").tempdir_in(into)?;
     let top = place.path().join(&name);
     fs::create_dir(&top)?;
-    program(how, &top.join("flowlog"))?;
+    program(how, version, &top.join("flowlog"))?;
     for file in TOP {
         copy(&workspace().join(file), &top)?;
     }
@@ -45,17 +45,19 @@ pub(super) fn make(
 }
 
 /// Builds the program, stripped and static.
-fn program(how: Static, file: &Path) -> Result<()> {
+fn program(how: Build, version: &Version, file: &Path) -> Result<()> {
     let target = tools::target();
     // Cargo's names of the profiles, and of the directory that it makes for one.
     let (profile, directory) = match how {
-        Static::Released => ("release", "release"),
-        Static::Quick => ("dev", "debug"),
+        Build::Released => ("release", "release"),
+        Build::Quick => ("dev", "debug"),
     };
     let words =
         ["build", "--profile", profile, "--locked", "--package", "flowlog", "--target", &target];
     // The configure of librdkafka would take the compiler for glibc.
-    succeed(cargo(&words).env("CC", "musl-gcc"))?;
+    let mut build = cargo(&words);
+    how.shape(version, &mut build);
+    succeed(build.env("CC", "musl-gcc"))?;
     let built = cargo::target()?.join(target).join(directory).join("flowlog");
     succeed(Command::new("strip").arg("-o").arg(file).arg(built))?;
     let headers = output(Command::new("readelf").args(["-ld", "--wide"]).arg(file))?;

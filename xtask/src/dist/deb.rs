@@ -6,16 +6,19 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::version::Version;
-use super::{glibc, output, succeed};
+use super::{Build, glibc, output, succeed};
 use crate::cargo::{self, cargo, workspace};
 
 /// Makes it in a directory.
 ///
 /// # Errors
 /// flowlog does not build, would not run on Debian 12, or cannot be packed.
-pub(super) fn make(version: &Version, into: &Path) -> Result<PathBuf> {
+pub(super) fn make(how: Build, version: &Version, into: &Path) -> Result<PathBuf> {
     let program = cargo::target()?.join("release/flowlog");
-    succeed(&mut cargo(&["build", "--release", "--locked", "--package", "flowlog"]))?;
+    let words = ["build", "--release", "--locked", "--package", "flowlog"];
+    let mut build = cargo(&words);
+    how.shape(version, &mut build);
+    succeed(&mut build)?;
     glibc::check(&program)?;
     let architecture = output(Command::new("dpkg").arg("--print-architecture"))?;
     let file = into.join(format!("flowlog_{}_{}.deb", version.debian, architecture.trim()));

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::guests;
 use crate::cargo::cargo;
-use crate::dist::{Products, Static};
+use crate::dist::{Build, Products};
 use crate::say::say;
 use crate::step::Steps;
 use crate::vm::{Ending, Guest, Machine, kernel};
@@ -41,7 +41,7 @@ const LEFT_OUT: [&str; 6] = [
 ///
 /// # Errors
 /// The tests cannot be run, or somebody wants an end.
-pub(super) fn run(how: Static, root: bool, steps: &mut Steps, args: &[String]) -> Result<()> {
+pub(super) fn run(how: Build, root: bool, steps: &mut Steps, args: &[String]) -> Result<()> {
     if !root {
         return steps.run("package tests, not run", cargo(&TESTS).arg("--").args(args));
     }
@@ -77,9 +77,9 @@ pub(super) fn run(how: Static, root: bool, steps: &mut Steps, args: &[String]) -
 }
 
 /// Makes what is tested, and the system to test it in; nothing if its tools cannot be had.
-fn make(how: Static) -> Result<Option<(Products, PathBuf)>> {
+fn make(how: Build) -> Result<Option<(Products, PathBuf)>> {
     say!("\n── package and archive");
-    if !dist::provide()? {
+    if !dist::provide(how)? {
         return Ok(None);
     }
     Ok(Some((dist::make(how)?, debian::root()?)))
