@@ -4,14 +4,14 @@
 
 use self::{
     brokers::{KAFKA, NATS},
-    house::CLICKHOUSE,
+    clickhouse::CLICKHOUSE,
     keys::{FILTER, NFCT},
     network::PGSQL,
     sinks::{IPFIX, JSON, LOGEMU, PARQUET, PRINTFLOW, SQLITE3, SYSLOG},
 };
 
 mod brokers;
-mod house;
+mod clickhouse;
 mod keys;
 mod network;
 mod sinks;
@@ -47,10 +47,20 @@ impl Key {
         self.kind.starts_with("expression")
     }
 
+    /// Its value may be a password, or have one in it.
+    pub fn is_secret(&self) -> bool {
+        is_secret(self.name)
+    }
+
     /// It is there for configurations of ulogd2, and changes nothing.
     pub fn is_ignored(&self) -> bool {
         self.help.starts_with("accepted and ignored")
     }
+}
+
+/// Whether the value of a key of that name may be a password, or have one in it.
+pub fn is_secret(name: &str) -> bool {
+    matches!(name, "connstring" | "pass" | "password" | "property" | "token")
 }
 
 /// Where in a stack a plugin stands.

@@ -23,20 +23,20 @@ use crate::capture::filter::Filter;
 use crate::event::Kinds;
 use crate::plugin::filter::pushdown::Bounds;
 use crate::plugin::{
-    clickhouse, filter as expression, ipfix, json, kafka, logemu, nats, nfct, parquet as archived,
-    pgsql, printflow, ship, sqlite3, syslog,
+    clickhouse as columns, filter as expression, ipfix, json, kafka, logemu, nats, nfct,
+    parquet as archived, pgsql, printflow, ship, sqlite3, syslog,
 };
 
 mod brokers;
 mod capture;
 pub mod catalog;
+mod clickhouse;
 mod collector;
 mod command_line;
 mod crosscheck;
 pub mod diagnostic;
 mod filter;
 pub mod grammar;
-mod house;
 pub mod lines;
 mod metrics;
 mod network;
@@ -165,7 +165,7 @@ pub enum Stage {
     /// Messages of Kafka.
     Kafka(kafka::Settings),
     /// Rows of a table of ClickHouse.
-    Clickhouse(Box<clickhouse::Settings>),
+    Clickhouse(Box<columns::Settings>),
 }
 
 impl Stage {

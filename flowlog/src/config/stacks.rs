@@ -154,7 +154,7 @@ fn stage(document: &Document<'_>, element: &Element, spool: u64, found: &mut Dia
         "IPFIX" => Stage::Ipfix(collector::ipfix(document, element, found)),
         "PARQUET" => Stage::Parquet(parquet::read(document, element, spool, found)),
         "PGSQL" => Stage::Pgsql(Box::new(network::pgsql(document, element, found))),
-        "CLICKHOUSE" => Stage::Clickhouse(Box::new(house::clickhouse(document, element, found))),
+        "CLICKHOUSE" => Stage::Clickhouse(Box::new(clickhouse::read(document, element, found))),
         _ => Stage::Ip2Str,
     }
 }

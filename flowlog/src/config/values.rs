@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::catalog::Key;
+use super::catalog::{Key, is_secret};
 use super::diagnostic::{Diagnostics, Severity, nearest};
 use super::grammar::{Entry, Section, Value};
 use super::lines::Reading;
@@ -73,11 +73,12 @@ impl<'a> Values<'a> {
         match entry.value {
             Value::Given(value) => Some(value),
             Value::Unterminated(value) => {
+                let used =
+                    if is_secret(key) { "the rest of the line" } else { &format!("`{value}`") };
                 found.note(
                     entry.line,
                     format!(
-                        "the quote of `{key}` does not end; `{value}` is used. Add the closing \
-                         quote"
+                        "the quote of `{key}` does not end; {used} is used. Add the closing quote"
                     ),
                 );
                 Some(value)

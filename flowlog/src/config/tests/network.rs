@@ -6,7 +6,7 @@ fn text(section: &str) -> String {
     format!("[global]\nstack=ct1:NFCT,c:CLICKHOUSE\n[ct1]\nhash_enable=0\n{section}\n")
 }
 
-fn clickhouse(keys: &str) -> clickhouse::Settings {
+fn clickhouse(keys: &str) -> columns::Settings {
     let config = good(&text(&format!("[c]\n{keys}")));
     assert!(config.ships());
     let Some(Stage::Clickhouse(settings)) = config.stacks[0].stages.last() else { panic!() };

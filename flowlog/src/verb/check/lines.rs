@@ -88,9 +88,12 @@ fn one(line: &Line, outcome: &Outcome) -> Judged {
             None => (Verdict::Unread, String::new()),
         }
     };
-    // What flowlog does not know may be the password of a database.
-    let foreign = line.reading.is_none() && !line.text.starts_with('[');
-    let text = if foreign { line.word.clone() } else { line.text.clone() };
+    let secret = match line.reading {
+        Some(Reading::Key(key)) => key.is_secret(),
+        // What flowlog does not know may be the password of a database.
+        reading => reading.is_none() && !line.text.starts_with('['),
+    };
+    let text = if secret { line.word.clone() } else { line.text.clone() };
     Judged { number: line.number, text, verdict, what }
 }
 
@@ -273,6 +276,17 @@ mod tests {
         assert_eq!(lines[11].what, "the stack that names it is left out");
         assert!(lines[17].what.contains("is no number"), "{}", lines[17].what);
         assert_eq!(counts(&lines), "7 taken, 2 ignored, 5 unread, 2 note, 1 unknown, 1 error");
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let text = "[global]\nstack=ct1:NFCT,pg1:PGSQL\n[ct1]\n[pg1]\nuser=u\npass=\"hidden\n\
+                    connstring=\"host=a password=hidden\"\n";
+        let lines = judged(text);
+        let shown: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(shown[4..], ["user=u", "pass", "connstring"]);
+        assert!(lines[5].what.contains("the rest of the line is used"), "{}", lines[5].what);
+        assert!(lines.iter().all(|line| !line.what.contains("hidden")), "{lines:?}");
     }
 
     fn what_the_stack_does(sections: &str) -> String {

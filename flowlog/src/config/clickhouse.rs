@@ -1,4 +1,4 @@
-//! The sections of sinks that ship to servers → their typed settings.
+//! The sections of CLICKHOUSE → their typed settings.
 
 use super::sections::section;
 use super::sinks::{shipping, text};
@@ -9,11 +9,11 @@ use crate::plugin::clickhouse::Url;
 /// How long records may wait for more at most.
 const LONGEST_LINGER: Duration = Duration::from_secs(3600);
 
-pub(super) fn clickhouse(
+pub(super) fn read(
     document: &Document<'_>,
     element: &Element,
     found: &mut Diagnostics,
-) -> clickhouse::Settings {
+) -> columns::Settings {
     let values = section(document, element, found);
     let linger = values.duration("linger", found).unwrap_or(Duration::from_secs(1));
     if linger > LONGEST_LINGER {
@@ -26,7 +26,7 @@ pub(super) fn clickhouse(
     if user.is_empty() && !password.is_empty() {
         found.error(values.line("password"), "`password` without `user`; name both".to_owned());
     }
-    clickhouse::Settings {
+    columns::Settings {
         shipping: shipping(&values, element, found),
         url: url(&values, element, found),
         database,

@@ -1,4 +1,4 @@
-//! The keys of the sinks that ship to servers.
+//! The keys of CLICKHOUSE.
 
 use super::sinks::BUFFER_RANGE;
 use super::tls::{TLS_CA, TLS_CERT, TLS_KEY};
