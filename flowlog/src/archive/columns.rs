@@ -11,9 +11,9 @@ use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 
 use super::schema;
-use crate::event::{self, ExpectAction, Kinds};
-use crate::flow::{Family, names};
-use crate::plugin::compact::{Action, Record, Witness};
+use crate::event::{Cause, ExpectAction, Kinds};
+use crate::flow::Family;
+use crate::plugin::compact::Record;
 use crate::plugin::ip2str;
 use crate::plugin::json::full::KINDS;
 
@@ -144,7 +144,7 @@ impl Columns {
         let (is_flow, is_loss) = (!kinds.is_empty() && kinds != Kinds::EXPECT, kinds.is_empty());
         self.time.append_value(record.time as i64);
         kind(&mut self.kind, kinds);
-        self.action.append_option(action(record).map(ExpectAction::name));
+        self.action.append_option(record.done().map(ExpectAction::name));
         self.host.append_value(&self.host_name);
         self.start.append_option(record.start.map(|at| at as i64));
         self.stop.append_option(record.stop.map(|at| at as i64));
@@ -171,9 +171,7 @@ impl Columns {
         self.netns_cookie.append_option(record.netns_cookie);
         self.netns_inode.append_option(record.netns_inode);
         self.status.append_option(is_flow.then_some(record.status));
-        let protocol = record.protocol.unwrap_or_default() as u8;
-        let state = record.state.and_then(|state| names::state(protocol, state as u8));
-        self.state.append_option(state);
+        self.state.append_option(record.state_name());
         self.helper.append_option(text(&record.helper));
         if record.labels.len() != 16 || self.labels.append_value(&record.labels).is_err() {
             self.labels.append_null();
@@ -184,11 +182,11 @@ impl Columns {
     }
 
     fn end(&mut self, record: &Record) {
-        self.cause.append_option(cause(record).map(event::Cause::name));
+        self.cause.append_option(record.ended_by().map(Cause::name));
         self.portid.append_option(record.portid);
         self.pid.append_option(record.pid);
         self.comm.append_option(record.comm.as_deref());
-        self.witness.append_option(witness(record).name());
+        self.witness.append_option(record.told_by().name());
     }
 
     /// The rows as a batch; begins anew.
@@ -262,29 +260,6 @@ fn kind(column: &mut Text, kinds: Kinds) {
             let names: Vec<_> = first.into_iter().chain(second).chain(all).collect();
             column.append_value(names.join(","));
         }
-    }
-}
-
-fn action(record: &Record) -> Option<ExpectAction> {
-    match record.action() {
-        Action::Unspecified => None,
-        Action::New => Some(ExpectAction::New),
-        Action::Update => Some(ExpectAction::Update),
-        Action::Destroy => Some(ExpectAction::Destroy),
-    }
-}
-
-fn cause(record: &Record) -> Option<event::Cause> {
-    let index = usize::try_from(record.cause).ok()?.checked_sub(1)?;
-    event::Cause::ALL.get(index).copied()
-}
-
-fn witness(record: &Record) -> event::Witness {
-    match record.witness() {
-        Witness::Unspecified => event::Witness::Single,
-        Witness::Both => event::Witness::Both,
-        Witness::Ebpf => event::Witness::Ebpf,
-        Witness::Healed => event::Witness::Healed,
     }
 }
 

@@ -8,9 +8,10 @@ pub use self::record::{Action, Cause, Record, Witness};
 pub use self::reply::Reply;
 use super::record_id::RecordId;
 use super::{Body, Item};
-use crate::event::{self, End, ExpectAction, Expectation, Kinds, Lost};
+use crate::event::{End, Expectation, Kinds, Lost};
 use crate::flow::{Family, Flow, Netns, Tuple, proto};
 
+mod meaning;
 mod record;
 mod reply;
 
@@ -214,45 +215,6 @@ fn push_name(to: &mut String, name: &[u8]) {
     match str::from_utf8(name) {
         Ok(name) => to.push_str(name),
         Err(_) => to.push_str(&String::from_utf8_lossy(name)),
-    }
-}
-
-impl From<event::Cause> for Cause {
-    fn from(cause: event::Cause) -> Self {
-        match cause {
-            event::Cause::ExpiredGc => Self::ExpiredGc,
-            event::Cause::ExpiredLookup => Self::ExpiredLookup,
-            event::Cause::EarlyDrop => Self::EarlyDrop,
-            event::Cause::Deleted => Self::Deleted,
-            event::Cause::Flushed => Self::Flushed,
-            event::Cause::NetnsGone => Self::NetnsGone,
-            event::Cause::TcpReopened => Self::TcpReopened,
-            event::Cause::Reset => Self::Reset,
-            event::Cause::NatClash => Self::NatClash,
-            event::Cause::Lost => Self::Lost,
-            event::Cause::Other => Self::Other,
-        }
-    }
-}
-
-impl From<event::Witness> for Witness {
-    fn from(witness: event::Witness) -> Self {
-        match witness {
-            event::Witness::Single => Self::Unspecified,
-            event::Witness::Both => Self::Both,
-            event::Witness::Ebpf => Self::Ebpf,
-            event::Witness::Healed => Self::Healed,
-        }
-    }
-}
-
-impl From<ExpectAction> for Action {
-    fn from(action: ExpectAction) -> Self {
-        match action {
-            ExpectAction::New => Self::New,
-            ExpectAction::Update => Self::Update,
-            ExpectAction::Destroy => Self::Destroy,
-        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! A record → a row in ClickHouse's RowBinary: numbers little-endian, texts with
 //! their length before them, one column after the other.
 
-use crate::event::{Cause, ExpectAction, Witness};
-use crate::flow::names;
+use crate::event::{Cause, ExpectAction};
 use crate::plugin::compact::Record;
 use crate::plugin::record_id::RecordId;
 
@@ -62,9 +61,6 @@ pub(super) const COLUMNS: [(&str, &str); 47] = [
 const FLOW: u8 = 1;
 const EXPECTATION: u8 = 2;
 const LOST: u8 = 3;
-/// What the numbers of compact records mean, from 1 on; 0 is nothing.
-const ACTIONS: [ExpectAction; 3] = [ExpectAction::New, ExpectAction::Update, ExpectAction::Destroy];
-const WITNESSES: [Witness; 3] = [Witness::Both, Witness::Ebpf, Witness::Healed];
 
 /// Appends the row of a record.
 pub(super) fn write(record: &Record, id: RecordId, host: &str, out: &mut Vec<u8>) {
@@ -74,18 +70,18 @@ pub(super) fn write(record: &Record, id: RecordId, host: &str, out: &mut Vec<u8>
     row.text(host);
     row.u8(kind_of(record));
     row.u8(record.kinds as u8);
-    row.text(named(record.action, &ACTIONS).map_or("", |action| action.name()));
+    row.text(record.done().map_or("", ExpectAction::name));
     row.tuples(record);
     row.counters(record);
     row.u64(record.start.unwrap_or_default());
     row.u64(record.stop.unwrap_or_default());
     row.u32(record.timeout.unwrap_or_default());
     row.entry(record);
-    row.text(named(record.cause, &Cause::ALL).map_or("", |cause| cause.name()));
+    row.text(record.ended_by().map_or("", Cause::name));
     row.u32(record.portid.unwrap_or_default());
     row.u32(record.pid.unwrap_or_default());
     row.text(record.comm.as_deref().unwrap_or_default());
-    row.text(named(record.witness, &WITNESSES).and_then(|w| w.name()).unwrap_or_default());
+    row.text(record.told_by().name().unwrap_or_default());
     row.text(&record.lost_source);
     row.u64(record.lost_events);
 }
@@ -96,11 +92,6 @@ fn kind_of(record: &Record) -> u8 {
         _ if record.action != 0 => EXPECTATION,
         _ => FLOW,
     }
-}
-
-/// What a number of a compact record means.
-fn named<T: Copy>(number: i32, all: &[T]) -> Option<T> {
-    all.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
 }
 
 /// A row that is being made.
@@ -187,9 +178,7 @@ impl Row<'_> {
         self.u64(record.netns_cookie.unwrap_or_default());
         self.u32(record.netns_inode.unwrap_or_default());
         self.u32(record.status);
-        let protocol = record.protocol.unwrap_or_default() as u8;
-        let state = record.state.and_then(|state| names::state(protocol, state as u8));
-        self.text(state.unwrap_or_default());
+        self.text(record.state_name().unwrap_or_default());
         self.text(&record.helper);
         self.sixteen(&record.labels);
         self.u8(record.master_protocol.unwrap_or_default() as u8);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 
 use super::*;
-use crate::event::{Process, Witness as Told};
+use crate::event::{self, ExpectAction, Process, Witness as Told};
 use crate::flow::{Counters, Name, Status};
 
 const PROTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/fleet/flow.proto");
@@ -236,15 +236,30 @@ fn a_record_is_read_as_it_was_written_and_in_place() {
 }
 
 #[test]
-fn each_cause_and_witness_keeps_its_number() {
+fn each_number_keeps_its_meaning() {
+    let none = Record::default();
+    assert_eq!((none.ended_by(), none.done(), none.state_name()), (None, None, None));
     for (index, cause) in event::Cause::ALL.into_iter().enumerate() {
-        assert_eq!(Cause::from(cause) as usize, index + 1, "{}", cause.name());
+        let number = Cause::from(cause) as i32;
+        assert_eq!(number as usize, index + 1, "{}", cause.name());
+        assert_eq!(Record { cause: number, ..Record::default() }.ended_by(), Some(cause));
     }
-    let numbers = [Told::Single, Told::Both, Told::Ebpf, Told::Healed];
-    assert_eq!(numbers.map(|witness| Witness::from(witness) as i32), [0, 1, 2, 3]);
+    for (index, told) in [Told::Single, Told::Both, Told::Ebpf, Told::Healed].iter().enumerate() {
+        let witness = Witness::from(*told) as i32;
+        assert_eq!(witness as usize, index);
+        assert_eq!(Record { witness, ..Record::default() }.told_by(), *told);
+    }
+    for done in [ExpectAction::New, ExpectAction::Update, ExpectAction::Destroy] {
+        let action = Action::from(done) as i32;
+        assert_eq!(Record { action, ..Record::default() }.done(), Some(done));
+    }
+}
+
+#[test]
+fn zero_is_not_absent() {
     let process = Process { pid: 0, comm: Name::new(b"") };
     let end = End { cause: event::Cause::Other, portid: None, process: Some(process) };
     let mut record = Record::default();
     record.end(&end);
-    assert_eq!((record.pid, record.comm.as_deref()), (Some(0), Some("")), "0 is not absent");
+    assert_eq!((record.pid, record.comm.as_deref()), (Some(0), Some("")));
 }

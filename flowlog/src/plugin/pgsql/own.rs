@@ -2,8 +2,7 @@
 //! a month. Names of columns are those of SQLITE3's tables.
 
 use super::copy::Rows;
-use crate::event::{Cause, ExpectAction, Kinds, Witness};
-use crate::flow::names;
+use crate::event::{Cause, ExpectAction, Kinds};
 use crate::plugin::compact::Record;
 use crate::plugin::json::full::KINDS;
 use crate::plugin::record_id::RecordId;
@@ -211,14 +210,12 @@ fn flow(record: &Record, rows: &mut Rows) {
     rows.inet(reply.dst);
     rows.inet(&record.master_src);
     rows.inet(&record.master_dst);
-    let protocol = record.protocol.unwrap_or_default() as u8;
-    rows.text(record.state.and_then(|state| names::state(protocol, state as u8)));
-    let cause = usize::try_from(record.cause).ok().and_then(|cause| cause.checked_sub(1));
-    rows.text(cause.and_then(|cause| Cause::ALL.get(cause)).map(|cause| cause.name()));
+    rows.text(record.state_name());
+    rows.text(record.ended_by().map(Cause::name));
     rows.filled(record.helper.as_bytes());
     rows.filled(&record.labels);
     rows.text(record.comm.as_deref());
-    rows.text(witness(record).name());
+    rows.text(record.told_by().name());
 }
 
 fn expectation(record: &Record, rows: &mut Rows) {
@@ -230,7 +227,7 @@ fn expectation(record: &Record, rows: &mut Rows) {
     rows.port(record.master_sport);
     rows.port(record.master_dport);
     rows.small(Some(record.protocol.unwrap_or_default()));
-    rows.bytes(action(record).name().as_bytes());
+    rows.bytes(record.done().unwrap_or(ExpectAction::New).name().as_bytes());
     rows.inet(&record.orig_src);
     rows.inet(&record.orig_dst);
     rows.inet(&record.master_src);
@@ -248,23 +245,4 @@ fn kind(kinds: Kinds, rows: &mut Rows) {
         text.push_str(name);
     }
     rows.bytes(text.as_bytes());
-}
-
-fn witness(record: &Record) -> Witness {
-    use crate::plugin::compact::Witness as Wire;
-    match record.witness() {
-        Wire::Unspecified => Witness::Single,
-        Wire::Both => Witness::Both,
-        Wire::Ebpf => Witness::Ebpf,
-        Wire::Healed => Witness::Healed,
-    }
-}
-
-fn action(record: &Record) -> ExpectAction {
-    use crate::plugin::compact::Action as Wire;
-    match record.action() {
-        Wire::Unspecified | Wire::New => ExpectAction::New,
-        Wire::Update => ExpectAction::Update,
-        Wire::Destroy => ExpectAction::Destroy,
-    }
 }

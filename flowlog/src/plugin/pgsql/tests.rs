@@ -139,6 +139,7 @@ fn procedures_are_those_of_ulogd() {
     assert_eq!(Procedure::read(statement), Ok(Procedure::Statement(statement.to_owned())));
     assert_eq!(Procedure::read("INSERT_CT"), Ok(Procedure::Function("INSERT_CT".to_owned())));
     assert!(Procedure::read("CALL insert_ct").is_err());
+    assert_eq!(Procedure::read("aöö"), Ok(Procedure::Function("aöö".to_owned())));
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Procedure {
             Ok(Self::Insert)
         } else if first.eq_ignore_ascii_case("INSERT") {
             Ok(Self::Statement(text.to_owned()))
-        } else if text.len() >= 4 && text[..4].eq_ignore_ascii_case("CALL") {
+        } else if text.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("CALL")) {
             Err("is no SQL: ulogd2 writes `CALL` before it once more; name a function instead")
         } else {
             Ok(Self::Function(text.to_owned()))
