@@ -169,6 +169,9 @@ fn plain_passwords_need_no_openssl_and_tls_does() {
     far.properties = vec![("security.protocol".to_owned(), "sasl_ssl".to_owned())];
     let told = far.check().unwrap_err().to_string();
     assert!(told.contains("build it with `--features kafka-tls`"), "{told}");
+    far.properties = vec![("ssl.key.password".to_owned(), "hidden".to_owned())];
+    let told = far.check().unwrap_err().to_string();
+    assert!(told.contains("`ssl.key.password=…`") && !told.contains("hidden"), "{told}");
 }
 
 /// Both when flowlog starts, and when a producer begins anew.

@@ -24,6 +24,8 @@ impl Remedies {
             KafkaError::ClientConfig(_, why, name, value) => {
                 let lacks_tls = why.contains("OpenSSL not available");
                 let remedy = if lacks_tls { BUILD } else { "see the list of its properties" };
+                let secret = ["password", "secret", "pem"].iter().any(|word| name.contains(word));
+                let value = if secret { "…" } else { value };
                 format!("librdkafka does not take `{name}={value}`: {}; {remedy}", why.trim())
             }
             error => format!("librdkafka does not take its properties: {error}"),
