@@ -8,7 +8,7 @@
 //! message before `__nf_ct_delete_from_lists`; net/netfilter/nf_conntrack_core.c,
 //! 6.12). A packet on another processor may change the entry in between.
 
-use crate::event::{Event, Expectation, Kinds};
+use crate::event::{Cause, Event, Expectation, Kinds};
 use crate::flow::{Counters, Flow, Status};
 
 /// Packets of one direction that another processor may count between the two
@@ -64,7 +64,7 @@ pub(super) fn flows(ebpf: &Event, netlink: &Event, into: &mut Vec<&'static str>)
         }
     };
     differs("reply", *reply != told.reply);
-    differs("mark", *mark != told.mark && !passed(first, second));
+    differs("mark", *mark != told.mark && !passed(first, second) && !in_use(ebpf));
     differs("status", !may_follow(first.status, second.status));
     differs("timeout", timeouts(first, second));
     differs("state", states(first, second));
@@ -108,6 +108,13 @@ fn passed(first: &Flow, second: &Flow) -> bool {
         || both(first.counters, second.counters, |a, b| a != b)
 }
 
+/// Whether a packet that both looks have counted may still be on its way to the rule: the flow
+/// ends, and not for want of packets.
+fn in_use(ebpf: &Event) -> bool {
+    let idle = |cause| matches!(cause, Cause::ExpiredGc | Cause::ExpiredLookup);
+    ebpf.end.as_ref().is_some_and(|end| !idle(end.cause))
+}
+
 /// A deadline is about the state: where that has moved on, so has the deadline.
 fn timeouts(first: &Flow, second: &Flow) -> bool {
     let moved =
@@ -142,7 +149,7 @@ fn both<T>(first: Option<T>, second: Option<T>, differ: impl FnOnce(T, T) -> boo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::ExpectAction;
+    use crate::event::{End, ExpectAction};
     use crate::flow::{HelperName, Tuple};
 
     fn event(kinds: Kinds, change: impl FnOnce(&mut Flow)) -> Event {
@@ -247,6 +254,17 @@ mod tests {
         let replied =
             |flow: &mut Flow| (flow.status, flow.mark) = (flow.status | Status::SEEN_REPLY, 43);
         assert_eq!(found(Kinds::UPDATE, |_| {}, replied), NONE);
+        let ended_by = |cause| {
+            let end = |mark| Event {
+                end: Some(End { cause, portid: None, process: None }),
+                ..event(Kinds::DESTROY, |flow| flow.mark = mark)
+            };
+            let mut fields = Vec::new();
+            flows(&end(43), &end(42), &mut fields);
+            fields
+        };
+        assert_eq!(ended_by(Cause::EarlyDrop), NONE);
+        assert_eq!(ended_by(Cause::ExpiredGc), ["mark"]);
         assert_eq!(found(Kinds::UPDATE, |flow| flow.mark = 42, |flow| flow.mark = 43), ["mark"]);
     }
 
