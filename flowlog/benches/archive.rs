@@ -15,9 +15,9 @@ use anyhow::ensure;
 use flowlog::archive::{self, Archive, Closed, Host};
 use flowlog::plugin::compact::Encoder;
 use flowlog::plugin::output::Output;
-use flowlog::plugin::ship::{Full, Measure, Shipping, Spool, Start, Tally};
+use flowlog::plugin::ship::{Full, Shipping, Spool, Start};
 use flowlog::plugin::{Scratch, parquet, ship};
-use flowlog::stats::{Shipper, Stats};
+use flowlog::stats::{Instance, Measure, SinkPlugin, SinkStats, Stats};
 
 #[path = "../examples/archive/mix.rs"]
 mod mix;
@@ -105,8 +105,12 @@ fn shipped(directory: &Path, making: Duration) -> anyhow::Result<serde_json::Val
     };
     let run = parquet::Run::begin();
     let start = Start {
-        id: "arc1",
-        shipper: Shipper::Parquet,
+        instance: Instance {
+            source: "ct1".to_owned(),
+            stack: 1,
+            sink: "arc1".to_owned(),
+            plugin: SinkPlugin::Parquet,
+        },
         encoding: &run.encoding(),
         buffer_max: settings.shipping.buffer_max,
         spool: &spool,
@@ -128,13 +132,13 @@ fn shipped(directory: &Path, making: Duration) -> anyhow::Result<serde_json::Val
         }
     }
     // The rest of a chunk is handed over when it is old enough.
-    while tally(sink.output())?.get(Measure::Records) < FLOWS {
+    while stats(sink.output())?.get(Measure::Records) < FLOWS {
         std::thread::sleep(Duration::from_millis(10));
         sink.output_mut().flush();
     }
     sink.output_mut().close();
     let spent = processor_time()? - start - making;
-    ensure!(tally(sink.output())?.kept().records == 0, "records are left in the spool");
+    ensure!(stats(sink.output())?.kept().records == 0, "records are left in the spool");
     Ok(serde_json::json!({
         "flows": FLOWS,
         "flows_per_second_of_a_core": per_second(spent),
@@ -142,9 +146,9 @@ fn shipped(directory: &Path, making: Duration) -> anyhow::Result<serde_json::Val
     }))
 }
 
-fn tally(output: &Output) -> anyhow::Result<&Tally> {
+fn stats(output: &Output) -> anyhow::Result<&SinkStats> {
     let Output::Shipped(shipment) = output else { anyhow::bail!("it does not ship") };
-    Ok(shipment.tally())
+    Ok(shipment.stats())
 }
 
 fn per_second(spent: Duration) -> f64 {

@@ -15,7 +15,7 @@ use flowlog::capture::netlink::attr::{Message, Messages};
 use flowlog::capture::netlink::decode::{Kind, kind};
 use flowlog::engine::Source;
 use flowlog::event::Kinds;
-use flowlog::stats::{Counter, Stats};
+use flowlog::stats::{Counter, Measure, SinkPlugin, Stats};
 use flowlog::verb::replay;
 
 /// Counts allocations; the work is the system allocator's.
@@ -130,7 +130,10 @@ fn throughput(
     events: &[u8],
 ) -> anyhow::Result<serde_json::Value> {
     let stats = Stats::default();
-    let written = || stats.get(Counter::LogemuLines) + stats.get(Counter::JsonRecords);
+    let written = || {
+        stats.sum(SinkPlugin::Logemu, Measure::Records)
+            + stats.sum(SinkPlugin::Json, Measure::Records)
+    };
     let bytes = events.repeat(REPEATS);
     let mut source = replay::source(&configuration(directory, keys, sink)?, bytes, &stats)?;
     let log = fs::File::options().write(true).open(directory.join("flow.log"))?;
@@ -156,7 +159,7 @@ fn throughput(
         "events_per_second": (messages as f64 / busy.as_secs_f64()).round(),
         "allocations": allocations,
         "malformed": stats.get(Counter::NetlinkMalformed),
-        "lost_lines": stats.get(Counter::LogemuLostLines) + stats.get(Counter::JsonLostRecords),
+        "lost_lines": stats.sum(SinkPlugin::Logemu, Measure::Lost) + stats.sum(SinkPlugin::Json, Measure::Lost),
     }))
 }
 
@@ -178,14 +181,14 @@ fn database(directory: &Path, events: &[u8]) -> anyhow::Result<serde_json::Value
     // With what was left to the end: the log is brought into the database.
     source.stacks.close();
     let (took, cpu) = (start.0.elapsed(), processor_time()? - start.1);
-    let rows = stats.get(Counter::Sqlite3Records);
+    let rows = stats.sum(SinkPlugin::Sqlite3, Measure::Records);
     Ok(serde_json::json!({
         "rows": rows,
         "rows_per_second": (rows as f64 / took.as_secs_f64()).round(),
         "cpu_microseconds_per_row": cpu.as_secs_f64() * 1e6 / rows as f64,
         "bytes_per_row": fs::metadata(&db)?.len() as f64 / rows as f64,
-        "lost": stats.get(Counter::Sqlite3LostRecords),
-        "repeated": stats.get(Counter::Sqlite3RepeatedRecords),
+        "lost": stats.sum(SinkPlugin::Sqlite3, Measure::Lost),
+        "repeated": stats.sum(SinkPlugin::Sqlite3, Measure::Repeated),
     }))
 }
 

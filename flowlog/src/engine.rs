@@ -289,7 +289,6 @@ impl Engine {
     fn totals(&mut self) {
         for source in &mut self.sources {
             source.capture.before_totals();
-            source.stacks.tell();
             let (live, old) = (source.nfct.live(), source.nfct.preexisting());
             info!("[{}] {live} flows are live, {old} of them from before the start", source.id);
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config;
+use crate::config::{self, Config};
 use crate::plugin::filter::Filter;
 use crate::plugin::json::Json;
 use crate::plugin::logemu::LogEmu;
@@ -16,7 +16,7 @@ use crate::plugin::syslog::Syslog;
 use crate::plugin::{
     Body, Downstream, Item, Scratch, clickhouse, ipfix, kafka, nats, parquet, pgsql, printflow,
 };
-use crate::stats::{Shipper, Stats};
+use crate::stats::{Instance, SinkPlugin, SinkStats, Stats};
 
 /// A plugin behind the source.
 enum Stage {
@@ -39,10 +39,35 @@ pub struct Site<'a> {
     pub stats: &'a Stats,
     /// Where records wait for what is away; there where a stack needs it.
     pub spool: Option<&'a Spool>,
+    /// The id of the source.
+    pub source: &'a str,
+    /// The number of the stack among those of the source, from 1 on.
+    pub stack: usize,
+    /// The id of the stack's sink.
+    pub sink: &'a str,
+}
+
+impl<'a> Site<'a> {
+    /// That of the daemon, before a source and a stack are known.
+    pub fn of(host: &'a str, stats: &'a Stats, spool: Option<&'a Spool>) -> Self {
+        Self { host, stats, spool, source: "", stack: 0, sink: "" }
+    }
+
+    /// The labels of the stack's sink.
+    pub fn instance(&self, plugin: SinkPlugin) -> Instance {
+        let Self { source, stack, sink, .. } = *self;
+        Instance { source: source.to_owned(), stack, sink: sink.to_owned(), plugin }
+    }
+
+    fn counters(&self, plugin: SinkPlugin) -> SinkStats {
+        self.stats.sink(self.instance(plugin))
+    }
 }
 
 /// The plugins behind a source, in order.
 pub struct Stack {
+    /// Its sink, which stands last.
+    sink: Option<Instance>,
     stages: Vec<Stage>,
     scratch: Scratch,
 }
@@ -53,13 +78,17 @@ impl Stack {
     /// # Errors
     /// A plugin could not be started; the message says which and why.
     pub fn start(config: &config::Stack, site: Site<'_>) -> anyhow::Result<Self> {
+        let site = Site { sink: &config.sink, ..site };
         let stages = config.stages.iter().map(|stage| start(stage, site));
-        Ok(Self { stages: stages.collect::<anyhow::Result<_>>()?, scratch: Scratch::default() })
+        let stages = stages.collect::<anyhow::Result<_>>()?;
+        let plugin = config.stages.last().and_then(config::Stage::sink);
+        let sink = plugin.map(|plugin| site.instance(plugin));
+        Ok(Self { sink, stages, scratch: Scratch::default() })
     }
 
     #[inline]
     fn push(&mut self, item: &Item<'_>) {
-        let Self { stages, scratch } = self;
+        let Self { sink: _, stages, scratch } = self;
         for stage in stages {
             match stage {
                 Stage::Ip2Str => scratch.addresses.set(item),
@@ -109,46 +138,47 @@ impl Stack {
 }
 
 fn start(stage: &config::Stage, site: Site<'_>) -> anyhow::Result<Stage> {
-    let Site { host, stats, .. } = site;
-    let stats = stats.clone();
+    let host = site.host;
     Ok(match stage {
         config::Stage::Ip2Str => Stage::Ip2Str,
         config::Stage::PrintFlow(settings) => Stage::PrintFlow(*settings),
-        config::Stage::Filter(settings) => Stage::Filter(Box::new(Filter::new(settings, stats))),
+        config::Stage::Filter(settings) => {
+            Stage::Filter(Box::new(Filter::new(settings, site.stats.clone())))
+        }
         config::Stage::LogEmu(settings) => {
-            let sink = LogEmu::open(settings, host, stats);
+            let sink = LogEmu::open(settings, host, site.counters(SinkPlugin::Logemu));
             Stage::LogEmu(Box::new(sink.map_err(|error| cannot_open(&settings.file, &error))?))
         }
         config::Stage::Syslog(settings) => {
-            let sink = Syslog::open(settings, host, stats);
+            let sink = Syslog::open(settings, host, site.counters(SinkPlugin::Syslog));
             Stage::Syslog(Box::new(sink.map_err(|error| no_output(&settings.output, &error))?))
         }
         config::Stage::Json(settings) => {
-            let sink = Json::open(settings, host, stats);
+            let sink = Json::open(settings, host, site.counters(SinkPlugin::Json));
             Stage::Json(Box::new(sink.map_err(|error| no_output(&settings.output, &error))?))
         }
         config::Stage::Sqlite3(settings) => {
-            Stage::Sqlite3(Box::new(Sqlite3::open(settings, stats)?))
+            Stage::Sqlite3(Box::new(Sqlite3::open(settings, site.counters(SinkPlugin::Sqlite3))?))
         }
         config::Stage::Ipfix(settings) => {
-            let start = Start::of(&settings.shipping, Shipper::Ipfix, ipfix::ENCODING, site)?;
+            let start = Start::of(&settings.shipping, SinkPlugin::Ipfix, ipfix::ENCODING, site)?;
             Stage::Shipped(Box::new(ipfix::open(&start, settings)))
         }
         config::Stage::Parquet(settings) => {
             let run = parquet::Run::begin();
             let encoding = run.encoding();
-            let start = Start::of(&settings.shipping, Shipper::Parquet, &encoding, site)?;
+            let start = Start::of(&settings.shipping, SinkPlugin::Parquet, &encoding, site)?;
             Stage::Shipped(Box::new(parquet::open(&start, settings, host, run)?))
         }
         config::Stage::Pgsql(settings) => {
-            let start = Start::of(&settings.shipping, Shipper::Pgsql, pgsql::ENCODING, site)?;
+            let start = Start::of(&settings.shipping, SinkPlugin::Pgsql, pgsql::ENCODING, site)?;
             Stage::Shipped(Box::new(pgsql::open(&start, settings)))
         }
         config::Stage::Kafka(settings) => Stage::Shipped(Box::new(kafka::open(settings, site)?)),
         config::Stage::Nats(settings) => Stage::Shipped(Box::new(nats::open(settings, site)?)),
         config::Stage::Clickhouse(settings) => {
             let encoding = clickhouse::ENCODING;
-            let start = Start::of(&settings.shipping, Shipper::Clickhouse, encoding, site)?;
+            let start = Start::of(&settings.shipping, SinkPlugin::Clickhouse, encoding, site)?;
             Stage::Shipped(Box::new(clickhouse::open(&start, settings, host)))
         }
     })
@@ -178,6 +208,19 @@ fn cannot_open(file: &Path, error: &io::Error) -> anyhow::Error {
 pub struct Stacks(pub Vec<Stack>);
 
 impl Stacks {
+    /// Builds and starts the stacks of a source, by its index in the configuration. `site` is
+    /// that of the daemon.
+    ///
+    /// # Errors
+    /// As [`Stack::start`].
+    pub fn start(config: &Config, source: usize, site: Site<'_>) -> anyhow::Result<Self> {
+        let id = config.sources.get(source).map_or("", |source| &source.id);
+        let stacks = config.stacks.iter().filter(|stack| stack.source == source);
+        let start =
+            |(index, stack)| Stack::start(stack, Site { source: id, stack: index + 1, ..site });
+        Ok(Self(stacks.enumerate().map(start).collect::<anyhow::Result<_>>()?))
+    }
+
     /// Ends a batch: what has gathered is written.
     pub fn flush(&mut self) {
         self.outputs_mut().for_each(Output::flush);
@@ -187,11 +230,6 @@ impl Stacks {
     /// dropped any more.
     pub fn begin(&mut self) {
         self.outputs_mut().for_each(Output::begin);
-    }
-
-    /// Tells the stats what the threads of sinks have counted.
-    pub fn tell(&mut self) {
-        self.outputs_mut().for_each(Output::tell);
     }
 
     /// Opens files anew, and looks for peers that are away.
@@ -209,10 +247,9 @@ impl Stacks {
         self.each_sink().filter_map(|(_, output)| output.retry_in()).min()
     }
 
-    /// Where the sinks write, each with the number of its stack, from 1 on.
-    pub fn each_sink(&self) -> impl Iterator<Item = (usize, &Output)> {
-        let stacks = self.0.iter().enumerate();
-        stacks.flat_map(|(index, stack)| stack.outputs().map(move |output| (index + 1, output)))
+    /// Where the sinks write, each with the labels of its metrics.
+    pub fn each_sink(&self) -> impl Iterator<Item = (&Instance, &Output)> {
+        self.0.iter().flat_map(|stack| stack.outputs().zip(&stack.sink).map(|(o, i)| (i, o)))
     }
 
     /// Hands the files that flowlog has created to a user.

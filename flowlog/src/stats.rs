@@ -1,18 +1,16 @@
 //! Every counter of the daemon: its name, its unit, and who counts it. Nothing
 //! is dropped anywhere without one of these going up.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 pub use self::crosscheck::{Check, CheckKind};
 pub use self::handed::Handed;
-use self::shipped::Shipped;
-pub use self::shipped::Shipper;
-use crate::plugin::ship::Measure;
+pub use self::sink::{Amount, Instance, Measure, Part, SinkPlugin, SinkStats};
 
 mod crosscheck;
 mod handed;
-mod shipped;
+mod sink;
 
 /// A counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,53 +82,11 @@ pub enum Counter {
     FilterOverflows,
     /// Events that a FILTER handed on as it had to divide by zero.
     FilterDivisionsByZero,
-    /// Lines written to files.
-    LogemuLines,
-    /// Bytes written to files.
-    LogemuBytes,
-    /// Writes or syncs that failed and were tried again.
-    LogemuWriteErrors,
-    /// Lines lost because `buffer_max_bytes` was reached.
-    LogemuLostLines,
-    /// Records that JSON wrote, or a peer took.
-    JsonRecords,
-    /// Bytes of them.
-    JsonBytes,
-    /// Writes and connections of JSON that failed and were tried again.
-    JsonWriteErrors,
-    /// Records lost because `buffer_max_bytes` was reached.
-    JsonLostRecords,
-    /// Times that a peer of JSON was reached again.
-    JsonReconnects,
-    /// Records sent once more: nobody had confirmed them when a connection broke.
-    JsonRepeatedRecords,
-    /// Messages that a peer of SYSLOG took.
-    SyslogMessages,
-    /// Bytes of them.
-    SyslogBytes,
-    /// Connections of SYSLOG that failed and were tried again.
-    SyslogWriteErrors,
-    /// Messages lost because `buffer_max_bytes` was reached.
-    SyslogLostMessages,
-    /// Times that a peer of SYSLOG was reached again.
-    SyslogReconnects,
-    /// Messages sent once more: nobody had confirmed them when a connection broke.
-    SyslogRepeatedMessages,
-    /// Rows that SQLITE3 has written.
-    Sqlite3Records,
-    /// Transactions, and attempts to open the database, that failed and were
-    /// tried again.
-    Sqlite3WriteErrors,
-    /// Records lost because `buffer_max_bytes` was reached, or the table does not
-    /// take them.
-    Sqlite3LostRecords,
-    /// Records that stood in the database already.
-    Sqlite3RepeatedRecords,
 }
 
 impl Counter {
     /// All counters, in the order of reports.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 32] = [
         Self::NetlinkMessages,
         Self::NetlinkLost,
         Self::NetlinkOverruns,
@@ -163,26 +119,6 @@ impl Counter {
         Self::FilterRefused,
         Self::FilterOverflows,
         Self::FilterDivisionsByZero,
-        Self::LogemuLines,
-        Self::LogemuBytes,
-        Self::LogemuWriteErrors,
-        Self::LogemuLostLines,
-        Self::JsonRecords,
-        Self::JsonBytes,
-        Self::JsonWriteErrors,
-        Self::JsonLostRecords,
-        Self::JsonReconnects,
-        Self::JsonRepeatedRecords,
-        Self::SyslogMessages,
-        Self::SyslogBytes,
-        Self::SyslogWriteErrors,
-        Self::SyslogLostMessages,
-        Self::SyslogReconnects,
-        Self::SyslogRepeatedMessages,
-        Self::Sqlite3Records,
-        Self::Sqlite3WriteErrors,
-        Self::Sqlite3LostRecords,
-        Self::Sqlite3RepeatedRecords,
     ];
 
     /// Its name in reports.
@@ -220,26 +156,6 @@ impl Counter {
             Self::FilterRefused => "filter.refused",
             Self::FilterOverflows => "filter.overflows",
             Self::FilterDivisionsByZero => "filter.divisions_by_zero",
-            Self::LogemuLines => "logemu.lines",
-            Self::LogemuBytes => "logemu.bytes",
-            Self::LogemuWriteErrors => "logemu.write_errors",
-            Self::LogemuLostLines => "logemu.lost_lines",
-            Self::JsonRecords => "json.records",
-            Self::JsonBytes => "json.bytes",
-            Self::JsonWriteErrors => "json.write_errors",
-            Self::JsonLostRecords => "json.lost_records",
-            Self::JsonReconnects => "json.reconnects",
-            Self::JsonRepeatedRecords => "json.repeated_records",
-            Self::SyslogMessages => "syslog.messages",
-            Self::SyslogBytes => "syslog.bytes",
-            Self::SyslogWriteErrors => "syslog.write_errors",
-            Self::SyslogLostMessages => "syslog.lost_messages",
-            Self::SyslogReconnects => "syslog.reconnects",
-            Self::SyslogRepeatedMessages => "syslog.repeated_messages",
-            Self::Sqlite3Records => "sqlite3.records",
-            Self::Sqlite3WriteErrors => "sqlite3.write_errors",
-            Self::Sqlite3LostRecords => "sqlite3.lost_records",
-            Self::Sqlite3RepeatedRecords => "sqlite3.repeated_records",
         }
     }
 
@@ -249,20 +165,10 @@ impl Counter {
             Self::NetlinkMessages
             | Self::NetlinkLost
             | Self::NetlinkMalformed
-            | Self::NetlinkIgnored
-            | Self::SyslogMessages
-            | Self::SyslogLostMessages
-            | Self::SyslogRepeatedMessages => "messages",
+            | Self::NetlinkIgnored => "messages",
             Self::NetlinkOverruns => "overruns",
             Self::NetlinkDumps | Self::NetlinkDumpErrors => "dumps",
-            Self::EbpfRecords
-            | Self::EbpfMalformed
-            | Self::JsonRecords
-            | Self::JsonLostRecords
-            | Self::JsonRepeatedRecords
-            | Self::Sqlite3Records
-            | Self::Sqlite3LostRecords
-            | Self::Sqlite3RepeatedRecords => "records",
+            Self::EbpfRecords | Self::EbpfMalformed => "records",
             Self::EbpfFaults => "faults",
             Self::EbpfLostNotices => "notices",
             Self::CrosscheckLagMedian | Self::CrosscheckLagP99 | Self::CrosscheckLagMax => {
@@ -285,13 +191,6 @@ impl Counter {
             | Self::FilterOverflows
             | Self::FilterDivisionsByZero => "events",
             Self::FlowsTableFull | Self::FlowsVanished => "flows",
-            Self::LogemuLines | Self::LogemuLostLines => "lines",
-            Self::LogemuBytes | Self::JsonBytes | Self::SyslogBytes => "bytes",
-            Self::LogemuWriteErrors
-            | Self::JsonWriteErrors
-            | Self::SyslogWriteErrors
-            | Self::Sqlite3WriteErrors => "errors",
-            Self::JsonReconnects | Self::SyslogReconnects => "reconnects",
         }
     }
 }
@@ -304,13 +203,11 @@ pub struct Stats(Rc<Shared>);
 struct Shared {
     counters: Counters,
     checks: crosscheck::Checks,
-    shipped: Shipped,
+    /// In the order in which they were opened.
+    sinks: RefCell<Vec<(Instance, SinkStats)>>,
     ebpf: Cell<bool>,
     crosscheck: Cell<bool>,
     filter: Cell<bool>,
-    json: Cell<bool>,
-    syslog: Cell<bool>,
-    sqlite3: Cell<bool>,
 }
 
 /// The value of each counter; arrays as long as this have no default.
@@ -346,15 +243,31 @@ impl Stats {
         self.0.checks.cell(check, kind).get()
     }
 
-    /// Adds `n` to what a sink counts that delivers from the spool.
-    pub fn add_shipped(&self, shipper: Shipper, measure: Measure, n: u64) {
-        let cell = self.0.shipped.cell(shipper, measure);
-        cell.set(cell.get().wrapping_add(n));
+    /// Reports a sink from now on, by what `stats` count. Two stacks may share one.
+    pub fn register(&self, instance: Instance, stats: &SinkStats) {
+        let mut sinks = self.0.sinks.borrow_mut();
+        if !sinks.iter().any(|(_, known)| known.is_same(stats)) {
+            sinks.push((instance, stats.clone()));
+        }
     }
 
-    /// What the sinks of that plugin have counted since the daemon started.
-    pub fn shipped(&self, shipper: Shipper, measure: Measure) -> u64 {
-        self.0.shipped.cell(shipper, measure).get()
+    /// The counters of a new sink, which are reported from now on.
+    pub fn sink(&self, instance: Instance) -> SinkStats {
+        let stats = SinkStats::default();
+        self.register(instance, &stats);
+        stats
+    }
+
+    /// All sinks, in the order in which they were opened.
+    pub fn sinks(&self) -> Vec<(Instance, SinkStats)> {
+        self.0.sinks.borrow().clone()
+    }
+
+    /// What all sinks of a plugin have counted since the daemon started.
+    pub fn sum(&self, plugin: SinkPlugin, measure: Measure) -> u64 {
+        let sinks = self.0.sinks.borrow();
+        let of = sinks.iter().filter(|(instance, _)| instance.plugin == plugin);
+        of.map(|(_, stats)| stats.get(measure)).sum()
     }
 
     /// Its value since the daemon started.
@@ -377,40 +290,12 @@ impl Stats {
         self.0.filter.set(true);
     }
 
-    /// There is a JSON sink: reports tell `json.*` from now on.
-    pub fn use_json(&self) {
-        self.0.json.set(true);
-    }
-
-    /// There is a SYSLOG sink: reports tell `syslog.*` from now on.
-    pub fn use_syslog(&self) {
-        self.0.syslog.set(true);
-    }
-
-    /// There is a SQLITE3 sink: reports tell `sqlite3.*` from now on.
-    pub fn use_sqlite3(&self) {
-        self.0.sqlite3.set(true);
-    }
-
-    /// There is a sink of that plugin: reports tell what it counts from now on.
-    pub fn use_shipper(&self, shipper: Shipper) {
-        self.0.shipped.used(shipper).set(true);
-    }
-
-    /// Whether there is a sink of that plugin.
-    pub fn uses_shipper(&self, shipper: Shipper) -> bool {
-        self.0.shipped.used(shipper).get()
-    }
-
     /// Whether anything is there that counts it.
     pub fn uses(&self, counter: Counter) -> bool {
         match counter.name().split_once('.') {
             Some(("ebpf", _)) => self.0.ebpf.get(),
             Some(("crosscheck", _)) => self.uses_crosscheck(),
             Some(("filter", _)) => self.0.filter.get(),
-            Some(("json", _)) => self.0.json.get(),
-            Some(("syslog", _)) => self.0.syslog.get(),
-            Some(("sqlite3", _)) => self.0.sqlite3.get(),
             _ => true,
         }
     }
@@ -428,7 +313,7 @@ impl Stats {
             .into_iter()
             .filter(|counter| self.uses(*counter))
             .map(|c| format!("total {}: {} {}", c.name(), self.get(c), c.unit()))
-            .chain(self.0.shipped.totals())
+            .chain(sink::totals(&self.0.sinks.borrow()))
             .chain(checks)
     }
 }
@@ -461,12 +346,12 @@ mod tests {
         assert!(stats.totals().any(|l| l == "total ebpf.lost_destroy: 3 events"));
         assert!(!stats.totals().any(|l| l.starts_with("total crosscheck.")));
         stats.use_crosscheck();
-        assert!(!stats.totals().any(|l| l.contains("json.") || l.contains("syslog.")));
         assert!(!stats.totals().any(|l| l.contains("filter.")));
         stats.use_filter();
-        stats.use_json();
-        stats.use_syslog();
-        stats.use_sqlite3();
         assert_eq!(stats.totals().count(), Counter::ALL.len() + Check::ALL.len());
+        let plugin = SinkPlugin::Json;
+        stats.sink(Instance { source: "ct1".to_owned(), stack: 1, sink: "j1".to_owned(), plugin });
+        let sinks = plugin.measures().count();
+        assert_eq!(stats.totals().count(), Counter::ALL.len() + Check::ALL.len() + sinks);
     }
 }

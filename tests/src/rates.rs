@@ -199,7 +199,7 @@ impl Case<'_> {
             return Ok(true);
         }
         let page = metrics::scrape(self.single.namespace())?;
-        Ok(metrics::sum(&page, "flowlog_spool_records", "")? == 0.0)
+        Ok(metrics::sum(&page, "flowlog_sink_spool_records", "")? == 0.0)
     }
 
     fn arrived(&self, daemon: &Daemon, sink: &dyn Sink) -> Result<u64> {
@@ -207,6 +207,6 @@ impl Case<'_> {
             return sink.arrived(daemon);
         }
         let page = metrics::scrape(self.single.namespace())?;
-        Ok(metrics::sum(&page, "flowlog_written_lines_total", "")? as u64)
+        Ok(metrics::sum(&page, "flowlog_sink_written_records_total", "")? as u64)
     }
 }

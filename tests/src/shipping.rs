@@ -126,7 +126,7 @@ impl<'s> Site<'s> {
     /// It does not.
     pub fn wait_spooled(&self, records: u32) -> Result<()> {
         poll::within(ARRIVAL, "records in the spool", || {
-            let spooled = self.metric("flowlog_spooled_records_total")?;
+            let spooled = self.metric("flowlog_sink_spooled_records_total")?;
             Ok((spooled >= u64::from(records)).then_some(()))
         })
     }
@@ -137,7 +137,7 @@ impl<'s> Site<'s> {
     /// It is not.
     pub fn wait_delivered(&self) -> Result<()> {
         poll::within(ARRIVAL, "an empty spool", || {
-            Ok((self.metric("flowlog_spool_records")? == 0).then_some(()))
+            Ok((self.metric("flowlog_sink_spool_records")? == 0).then_some(()))
         })
     }
 
@@ -191,9 +191,9 @@ pub fn survives(single: &SingleNs, far: &mut impl FarSide, flows: u32) -> Result
     sleep(AWAY.saturating_sub(away.elapsed()));
     far.start()?;
     // While it delivers, unless it was faster.
-    let waiting = site.metric("flowlog_spool_records")?;
+    let waiting = site.metric("flowlog_sink_spool_records")?;
     poll::within(ARRIVAL, "something to arrive", || {
-        Ok((site.metric("flowlog_spool_records")? < waiting.max(1)).then_some(()))
+        Ok((site.metric("flowlog_sink_spool_records")? < waiting.max(1)).then_some(()))
     })?;
     daemon.process.signal(Signal::SIGKILL)?;
     daemon.process.wait()?;
@@ -236,7 +236,7 @@ pub fn waits_for_a_person(
     ensure!(!status.contains("200"), "healthy: {said}");
     let first = words.first().context("no words")?;
     ensure!(said.contains(first), "/healthz does not say {first:?}: {said}");
-    ensure!(site.metric("flowlog_spool_records")? == u64::from(FLOWS), "something has left");
+    ensure!(site.metric("flowlog_sink_spool_records")? == u64::from(FLOWS), "something has left");
     let log = site.path("flows.log");
     poll::until("the other stack", || {
         let text = std::fs::read_to_string(&log).unwrap_or_default();

@@ -21,9 +21,9 @@ use anyhow::Context as _;
 use flowlog::config;
 use flowlog::plugin::Downstream as _;
 use flowlog::plugin::output::Output;
-use flowlog::plugin::ship::{Measure, Spool, Tally};
-use flowlog::stack::{Site, Stack, Stacks};
-use flowlog::stats::Stats;
+use flowlog::plugin::ship::Spool;
+use flowlog::stack::{Site, Stacks};
+use flowlog::stats::{Measure, SinkStats, Stats};
 
 #[path = "../archive/mix.rs"]
 mod mix;
@@ -88,14 +88,12 @@ fn making(seed: u64, flows: u64) -> anyhow::Result<Duration> {
     processor_time()
 }
 
-/// The stacks of the configuration, whatever their source.
+/// The stacks of the configuration's first source.
 fn stacks(file: &Path, stats: &Stats) -> anyhow::Result<Stacks> {
     let outcome = config::load(file);
     let config = outcome.config.with_context(|| format!("{:#?}", outcome.diagnostics))?;
     let spool = config.ships().then(|| Spool::open(&config.spool)).transpose()?;
-    let site = Site { host: "host", stats, spool: spool.as_ref() };
-    let stacks = config.stacks.iter().map(|stack| Stack::start(stack, site));
-    Ok(Stacks(stacks.collect::<anyhow::Result<_>>()?))
+    Stacks::start(&config, 0, Site::of("host", stats, spool.as_ref()))
 }
 
 fn make(stacks: &mut Stacks, seed: u64, flows: u64, rate: f64) {
@@ -124,13 +122,13 @@ fn make(stacks: &mut Stacks, seed: u64, flows: u64, rate: f64) {
 /// Records that have not arrived. What an archive holds until its file is closed has.
 fn left(stacks: &Stacks) -> u64 {
     let outputs = stacks.each_sink().filter_map(|(_, output)| match output {
-        Output::Shipped(shipment) => Some(shipment.tally()),
+        Output::Shipped(shipment) => Some(shipment.stats()),
         _ => None,
     });
-    let of = |tally: &Tally| {
-        let taken = tally.get(Measure::Records);
-        let untaken = tally.get(Measure::Spooled).saturating_sub(taken);
-        tally.waiting().records + tally.kept().records.min(untaken)
+    let of = |stats: &SinkStats| {
+        let taken = stats.get(Measure::Records);
+        let untaken = stats.get(Measure::Spooled).saturating_sub(taken);
+        stats.waiting().records + stats.kept().records.min(untaken)
     };
     outputs.map(of).sum()
 }

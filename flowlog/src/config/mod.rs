@@ -26,6 +26,7 @@ use crate::plugin::{
     clickhouse as columns, filter as expression, ipfix, json, kafka, logemu, nats, nfct,
     parquet as archived, pgsql, printflow, ship, sqlite3, syslog,
 };
+use crate::stats::SinkPlugin;
 
 mod brokers;
 mod capture;
@@ -133,6 +134,8 @@ pub struct Stack {
     pub line: usize,
     /// Index of its source in [`Config::sources`].
     pub source: usize,
+    /// The id of its sink, which stands last.
+    pub sink: String,
     /// What follows the source.
     pub stages: Vec<Stage>,
 }
@@ -169,23 +172,26 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// The plugin that counts what it does, if it is a sink.
+    pub fn sink(&self) -> Option<SinkPlugin> {
+        match self {
+            Self::Ip2Str | Self::PrintFlow(_) | Self::Filter(_) => None,
+            Self::LogEmu(_) => Some(SinkPlugin::Logemu),
+            Self::Syslog(_) => Some(SinkPlugin::Syslog),
+            Self::Json(_) => Some(SinkPlugin::Json),
+            Self::Sqlite3(_) => Some(SinkPlugin::Sqlite3),
+            Self::Ipfix(_) => Some(SinkPlugin::Ipfix),
+            Self::Parquet(_) => Some(SinkPlugin::Parquet),
+            Self::Pgsql(_) => Some(SinkPlugin::Pgsql),
+            Self::Nats(_) => Some(SinkPlugin::Nats),
+            Self::Kafka(_) => Some(SinkPlugin::Kafka),
+            Self::Clickhouse(_) => Some(SinkPlugin::Clickhouse),
+        }
+    }
+
     /// It is a sink that needs the spool.
     pub fn ships(&self) -> bool {
-        match self {
-            Self::Ip2Str
-            | Self::PrintFlow(_)
-            | Self::LogEmu(_)
-            | Self::Syslog(_)
-            | Self::Json(_)
-            | Self::Sqlite3(_)
-            | Self::Filter(_) => false,
-            Self::Ipfix(_)
-            | Self::Parquet(_)
-            | Self::Pgsql(_)
-            | Self::Nats(_)
-            | Self::Kafka(_)
-            | Self::Clickhouse(_) => true,
-        }
+        self.sink().is_some_and(SinkPlugin::is_spooled)
     }
 }
 

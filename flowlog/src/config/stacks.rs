@@ -138,7 +138,8 @@ fn stack(
     };
     let spool = config.spool.max_bytes;
     let stages = rest.iter().map(|element| stage(document, element, spool, found)).collect();
-    config.stacks.push(Stack { line, source, stages });
+    let sink = rest.last().map(|element| element.id.clone()).unwrap_or_default();
+    config.stacks.push(Stack { line, source, sink, stages });
 }
 
 fn stage(document: &Document<'_>, element: &Element, spool: u64, found: &mut Diagnostics) -> Stage {

@@ -29,7 +29,6 @@ impl Engine {
         page.add(Family::StartTime, &[], self.started);
         for source in &mut self.sources {
             source.capture.before_totals();
-            source.stacks.tell();
             source.tell(&mut page);
         }
         counters::add(&self.stats, &mut page);
@@ -57,8 +56,8 @@ fn stuck(sink: &Output) -> String {
             return format!("{sink} cannot be written: {why}; {waiting} of {limit} bytes wait\n");
         }
         Output::Shipped(shipment) => {
-            let why = shipment.tally().trouble().unwrap_or_default();
-            let kept = shipment.tally().kept();
+            let why = shipment.stats().trouble().unwrap_or_default();
+            let kept = shipment.stats().kept();
             let (records, bytes) = (kept.records, kept.bytes);
             return format!("{sink}: {why}; {records} records ({bytes} bytes) wait in the spool\n");
         }
@@ -92,13 +91,16 @@ impl Source {
             page.add(Family::HookSeconds, &[id, &cost.hook], cost.time.as_secs_f64());
             page.add(Family::HookRuns, &[id, &cost.hook], cost.runs);
         }
-        for (stack, sink) in self.stacks.each_sink() {
-            let labels = [id, &stack.to_string(), &sink.to_string()];
+        for (instance, sink) in self.stacks.each_sink() {
+            let number = instance.stack.to_string();
+            let labels = counters::labels(instance, &number);
+            let [source, stack, id, plugin] = labels;
+            page.add(Family::SinkInfo, &[source, stack, id, plugin, &sink.to_string()], 1);
             let (waiting, limit) = sink.fill();
             page.add(Family::BufferBytes, &labels, waiting);
             page.add(Family::BufferLimitBytes, &labels, limit);
             if let Output::Shipped(shipment) = sink {
-                let kept = shipment.tally().kept();
+                let kept = shipment.stats().kept();
                 page.add(Family::SpoolRecords, &labels, kept.records);
                 page.add(Family::SpoolBytes, &labels, kept.bytes);
             }

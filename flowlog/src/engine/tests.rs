@@ -8,7 +8,7 @@ use crate::capture::FlowKey;
 use crate::config;
 use crate::event::{Kinds, Lost};
 use crate::metrics::{Answer, Topic};
-use crate::stack::{Site, Stack};
+use crate::stack::Site;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Call {
@@ -79,14 +79,14 @@ fn source_with(sink: &str, due: Option<Instant>) -> (Source, Rc<RefCell<Vec<Call
     let config = config::parse(std::path::Path::new("u.conf"), &text).config.unwrap();
     let stats = Stats::default();
     let calls = Rc::new(RefCell::new(Vec::new()));
-    let site = Site { host: "host", stats: &stats, spool: None };
+    let site = Site::of("host", &stats, None);
     let source = Source {
         id: "ct1".to_owned(),
         by: "by hand".to_owned(),
         table: TableFill::open(),
         capture: Box::new(Noted { calls: Rc::clone(&calls), due }),
         nfct: Nfct::new(config.sources[0].nfct.clone(), stats.clone()),
-        stacks: Stacks(vec![Stack::start(&config.stacks[0], site).unwrap()]),
+        stacks: Stacks::start(&config, 0, site).unwrap(),
     };
     (source, calls)
 }
@@ -151,7 +151,6 @@ fn a_scrape_shows_the_source_and_what_it_handed_on() {
     let mut engine = engine(source, Stats::default());
     let Answer::Page(page) = ask(&mut engine, Topic::Metrics) else { panic!() };
     assert_eq!(*calls.borrow(), [Call::Totals], "computed counters come first");
-    let path = file.display();
     for line in [
         "flowlog_start_time_seconds 1.5".to_owned(),
         "flowlog_source_info{source=\"ct1\",capture=\"by hand\"} 1".to_owned(),
@@ -159,12 +158,18 @@ fn a_scrape_shows_the_source_and_what_it_handed_on() {
         "flowlog_events_total{source=\"ct1\",kind=\"destroy\",cause=\"untold\"} 0".to_owned(),
         "flowlog_lost_events_total{source=\"ct1\"} 4".to_owned(),
         "flowlog_loss_reports_total{source=\"ct1\"} 1".to_owned(),
-        format!("flowlog_sink_failing{{source=\"ct1\",stack=\"1\",to=\"{path}\"}} 0"),
+        "flowlog_sink_failing{source=\"ct1\",stack=\"1\",sink=\"emu1\",plugin=\"logemu\"} 0"
+            .to_owned(),
+        format!(
+            "flowlog_sink_info{{source=\"ct1\",stack=\"1\",sink=\"emu1\",plugin=\"logemu\",\
+             destination=\"{}\"}} 1",
+            file.display()
+        ),
     ] {
         assert!(page.lines().any(|l| l == line), "no {line} in\n{page}");
     }
     assert!(!page.contains("flowlog_live_flows"), "there is no table");
-    let waiting = page.lines().find(|l| l.starts_with("flowlog_buffer_bytes{")).unwrap();
+    let waiting = page.lines().find(|l| l.starts_with("flowlog_sink_buffer_bytes{")).unwrap();
     assert!(!waiting.ends_with(" 0"), "{waiting}");
 }
 
@@ -196,8 +201,9 @@ fn health_names_the_peer_that_cannot_be_reached() {
     let path = directory.path().join("peer");
     let sink = format!("json1:JSON\n[json1]\nmode=unix\nfile={path:?}\nschema=full");
     let (source, _) = source_with(&sink, None);
-    let (stack, output) = source.stacks.each_sink().next().unwrap();
-    assert_eq!((stack, output.to_string()), (1, path.display().to_string()));
+    let (instance, output) = source.stacks.each_sink().next().unwrap();
+    assert_eq!((instance.stack, instance.sink.as_str()), (1, "json1"));
+    assert_eq!(output.to_string(), path.display().to_string());
     let why = trouble(source);
     assert!(why.starts_with(&format!("{} cannot be reached: ", path.display())), "{why}");
     assert!(!why.contains(": 0 of ") && why.contains("start what listens there"), "{why}");

@@ -3,8 +3,7 @@
 
 use super::family::Family;
 use super::page::Page;
-use crate::plugin::ship::Measure;
-use crate::stats::{Check, CheckKind, Counter, Shipper, Stats};
+use crate::stats::{Check, CheckKind, Counter, Instance, Measure, Stats};
 
 /// The metric of a counter, and the values of its labels.
 pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
@@ -41,43 +40,31 @@ pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
         Counter::FilterRefused => (Family::FilterEvents, &["refused"]),
         Counter::FilterOverflows => (Family::FilterEvents, &["overflow"]),
         Counter::FilterDivisionsByZero => (Family::FilterEvents, &["division_by_zero"]),
-        Counter::LogemuLines => (Family::WrittenLines, &["logemu"]),
-        Counter::LogemuBytes => (Family::WrittenBytes, &["logemu"]),
-        Counter::LogemuWriteErrors => (Family::WriteErrors, &["logemu"]),
-        Counter::LogemuLostLines => (Family::LostLines, &["logemu"]),
-        Counter::JsonRecords => (Family::WrittenLines, &["json"]),
-        Counter::JsonBytes => (Family::WrittenBytes, &["json"]),
-        Counter::JsonWriteErrors => (Family::WriteErrors, &["json"]),
-        Counter::JsonLostRecords => (Family::LostLines, &["json"]),
-        Counter::JsonReconnects => (Family::Reconnects, &["json"]),
-        Counter::JsonRepeatedRecords => (Family::RepeatedLines, &["json"]),
-        Counter::SyslogMessages => (Family::WrittenLines, &["syslog"]),
-        Counter::SyslogBytes => (Family::WrittenBytes, &["syslog"]),
-        Counter::SyslogWriteErrors => (Family::WriteErrors, &["syslog"]),
-        Counter::SyslogLostMessages => (Family::LostLines, &["syslog"]),
-        Counter::SyslogReconnects => (Family::Reconnects, &["syslog"]),
-        Counter::SyslogRepeatedMessages => (Family::RepeatedLines, &["syslog"]),
-        Counter::Sqlite3Records => (Family::WrittenLines, &["sqlite3"]),
-        Counter::Sqlite3WriteErrors => (Family::WriteErrors, &["sqlite3"]),
-        Counter::Sqlite3LostRecords => (Family::LostLines, &["sqlite3"]),
-        Counter::Sqlite3RepeatedRecords => (Family::RepeatedLines, &["sqlite3"]),
     }
 }
 
-/// The metric of what a sink counts that delivers from the spool.
-pub fn shipped(measure: Measure) -> Family {
+/// The metric of what a sink counts.
+pub fn of_sink(measure: Measure) -> Family {
     match measure {
         Measure::Spooled => Family::SpooledRecords,
-        Measure::Records => Family::WrittenLines,
+        Measure::Records => Family::WrittenRecords,
         Measure::Bytes => Family::WrittenBytes,
-        Measure::Errors => Family::WriteErrors,
+        Measure::Errors => Family::SinkErrors,
         Measure::Reconnects => Family::Reconnects,
-        Measure::Repeated => Family::RepeatedLines,
-        Measure::Known => Family::KnownRecords,
-        Measure::Lost => Family::LostLines,
+        Measure::Repeated => Family::RepeatedRecords,
+        Measure::Known => Family::DuplicateRecords,
+        Measure::Lost => Family::SinkLostRecords,
         Measure::Dropped => Family::DroppedRecords,
         Measure::Refused => Family::RefusedRecords,
+        Measure::Unsure => Family::UnsureRecords,
+        Measure::Replaced => Family::ReplacedFiles,
+        Measure::SetAside => Family::SetAsideFiles,
     }
+}
+
+/// The values of the labels that all metrics of a sink have; `stack` is its number as text.
+pub fn labels<'a>(instance: &'a Instance, stack: &'a str) -> [&'a str; 4] {
+    [&instance.source, stack, &instance.sink, instance.plugin.name()]
 }
 
 /// Adds every counter that is in use, and what the cross-check counts.
@@ -90,9 +77,10 @@ pub fn add(stats: &Stats, page: &mut Page) {
             (_, value) => page.add(family, labels, value),
         }
     }
-    for shipper in Shipper::ALL.into_iter().filter(|shipper| stats.uses_shipper(*shipper)) {
-        for measure in Measure::ALL {
-            page.add(shipped(measure), &[shipper.name()], stats.shipped(shipper, measure));
+    for (instance, counted) in stats.sinks() {
+        let stack = instance.stack.to_string();
+        for measure in instance.plugin.measures() {
+            page.add(of_sink(measure), &labels(&instance, &stack), counted.get(measure));
         }
     }
     if stats.uses_crosscheck() {
@@ -142,9 +130,6 @@ mod tests {
         stats.use_ebpf();
         stats.use_crosscheck();
         stats.use_filter();
-        stats.use_json();
-        stats.use_syslog();
-        stats.use_sqlite3();
         let both = page(&stats);
         for line in [
             format!("{lost}\"ebpf\",kind=\"new\"}} 4\n"),

@@ -80,26 +80,34 @@ pub enum Family {
     RefusedFlows,
     /// Flows that vanished.
     VanishedFlows,
-    /// Lines written.
-    WrittenLines,
+    /// Records written.
+    WrittenRecords,
     /// Bytes written.
     WrittenBytes,
-    /// Writes that failed.
-    WriteErrors,
-    /// Lines lost.
-    LostLines,
+    /// Attempts that failed.
+    SinkErrors,
+    /// Records lost.
+    SinkLostRecords,
     /// Times that a peer was reached again.
     Reconnects,
-    /// Lines sent once more.
-    RepeatedLines,
+    /// Records sent once more.
+    RepeatedRecords,
     /// Records put into the spool.
     SpooledRecords,
     /// Records that left a full spool.
     DroppedRecords,
-    /// Records that the far side will never take.
+    /// Records that the destination will never take.
     RefusedRecords,
-    /// Records that the far side had already.
-    KnownRecords,
+    /// Records that the destination had already.
+    DuplicateRecords,
+    /// Records that may not have reached the disk.
+    UnsureRecords,
+    /// Outputs replaced beneath the daemon.
+    ReplacedFiles,
+    /// Damaged files set aside.
+    SetAsideFiles,
+    /// Where a sink writes.
+    SinkInfo,
     /// Records in the spool.
     SpoolRecords,
     /// Bytes of them.
@@ -152,8 +160,11 @@ const fn gauge(
     Definition { family, name, kind: Type::Gauge, labels, help }
 }
 
+/// The labels that all metrics of a sink have, so that they join.
+const SINK: &[&str] = &["source", "stack", "sink", "plugin"];
+
 /// All metrics, each at the index of its [`Family`].
-pub const DEFINITIONS: [Definition; 47] = [
+pub const DEFINITIONS: [Definition; 51] = [
     gauge(Family::BuildInfo, "flowlog_build_info", &["version"], "Version of flowlog; always 1."),
     gauge(
         Family::StartTime,
@@ -318,93 +329,117 @@ pub const DEFINITIONS: [Definition; 47] = [
         "Flows closed because they had vanished from the kernel's table.",
     ),
     counter(
-        Family::WrittenLines,
-        "flowlog_written_lines_total",
-        &["sink"],
-        "Lines, records or messages that a file or a peer took.",
+        Family::WrittenRecords,
+        "flowlog_sink_written_records_total",
+        SINK,
+        "Records that the file, the peer or the destination has taken.",
     ),
     counter(
         Family::WrittenBytes,
-        "flowlog_written_bytes_total",
-        &["sink"],
-        "Bytes that a file or a peer took.",
+        "flowlog_sink_written_bytes_total",
+        SINK,
+        "Bytes of them, or bytes sent.",
     ),
     counter(
-        Family::WriteErrors,
-        "flowlog_write_errors_total",
-        &["sink"],
-        "Writes, syncs or connections that failed and were tried again.",
+        Family::SinkErrors,
+        "flowlog_sink_errors_total",
+        SINK,
+        "Writes, syncs, connections or transactions that failed and were tried again.",
     ),
     counter(
-        Family::LostLines,
-        "flowlog_lost_lines_total",
-        &["sink"],
-        "Lines, records or messages lost, most because buffer_max_bytes was reached.",
+        Family::SinkLostRecords,
+        "flowlog_sink_lost_records_total",
+        SINK,
+        "Records lost, most of them because buffer_max_bytes was reached.",
     ),
     counter(
         Family::Reconnects,
-        "flowlog_reconnects_total",
-        &["sink"],
-        "Times that a peer was reached again.",
+        "flowlog_sink_reconnects_total",
+        SINK,
+        "Times that the peer was reached again.",
     ),
     counter(
-        Family::RepeatedLines,
-        "flowlog_repeated_lines_total",
-        &["sink"],
-        "Records or messages sent once more: nobody had confirmed them when a connection broke.",
+        Family::RepeatedRecords,
+        "flowlog_sink_repeated_records_total",
+        SINK,
+        "Records written or sent once more: the first attempt was not confirmed.",
     ),
     counter(
         Family::SpooledRecords,
-        "flowlog_spooled_records_total",
-        &["sink"],
-        "Records put into the spool, where they stay until the far side has acknowledged them.",
+        "flowlog_sink_spooled_records_total",
+        SINK,
+        "Records put into the spool, where they stay until the destination has acknowledged them.",
     ),
     counter(
         Family::DroppedRecords,
-        "flowlog_dropped_records_total",
-        &["sink"],
+        "flowlog_sink_dropped_records_total",
+        SINK,
         "Records lost because the spool was full (spool_max_bytes).",
     ),
     counter(
         Family::RefusedRecords,
-        "flowlog_refused_records_total",
-        &["sink"],
-        "Records lost because the far side does not take them, now or ever.",
+        "flowlog_sink_refused_records_total",
+        SINK,
+        "Records lost because the destination does not take them, now or ever.",
     ),
     counter(
-        Family::KnownRecords,
-        "flowlog_known_records_total",
-        &["sink"],
-        "Records that the far side had already, where it tells.",
+        Family::DuplicateRecords,
+        "flowlog_sink_duplicate_records_total",
+        SINK,
+        "Records that the destination had already, where it says so.",
+    ),
+    counter(
+        Family::UnsureRecords,
+        "flowlog_sink_unsure_records_total",
+        SINK,
+        "Records that were written and may not have reached the disk.",
+    ),
+    counter(
+        Family::ReplacedFiles,
+        "flowlog_sink_replaced_files_total",
+        SINK,
+        "Times that an output was removed or replaced beneath the daemon, and opened anew.",
+    ),
+    counter(
+        Family::SetAsideFiles,
+        "flowlog_sink_set_aside_files_total",
+        SINK,
+        "Times that a damaged file was set aside.",
+    ),
+    gauge(
+        Family::SinkInfo,
+        "flowlog_sink_info",
+        &["source", "stack", "sink", "plugin", "destination"],
+        "Where a sink writes; always 1.",
     ),
     gauge(
         Family::SpoolRecords,
-        "flowlog_spool_records",
-        &["source", "stack", "to"],
-        "Records in the spool that the far side has not acknowledged.",
+        "flowlog_sink_spool_records",
+        SINK,
+        "Records in the spool that the destination has not acknowledged.",
     ),
     gauge(
         Family::SpoolBytes,
-        "flowlog_spool_bytes",
-        &["source", "stack", "to"],
+        "flowlog_sink_spool_bytes",
+        SINK,
         "Bytes of the records in the spool.",
     ),
     gauge(
         Family::BufferBytes,
-        "flowlog_buffer_bytes",
-        &["source", "stack", "to"],
+        "flowlog_sink_buffer_bytes",
+        SINK,
         "Bytes that wait to be written, or for a peer to confirm them.",
     ),
     gauge(
         Family::BufferLimitBytes,
-        "flowlog_buffer_limit_bytes",
-        &["source", "stack", "to"],
+        "flowlog_sink_buffer_limit_bytes",
+        SINK,
         "Bytes that may wait while the file cannot be written or the peer is away (buffer_max_bytes).",
     ),
     gauge(
         Family::SinkFailing,
         "flowlog_sink_failing",
-        &["source", "stack", "to"],
+        SINK,
         "1 if the last write to the file failed, or the peer cannot be reached, else 0.",
     ),
     counter(

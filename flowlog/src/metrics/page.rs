@@ -74,17 +74,17 @@ mod tests {
     fn a_family_stands_together_behind_its_help() {
         let mut page = Page::default();
         page.add(Family::LiveFlows, &["ct1"], 3);
-        page.add(Family::WrittenLines, &["json"], 7);
+        page.add(Family::FilterEvents, &["refused"], 7);
         page.add(Family::LiveFlows, &["ct2"], 4);
         let expected = "\
+            # HELP flowlog_filter_events_total Events that a FILTER was asked of: selected, refused, or \
+            handed on for want of an answer.\n\
+            # TYPE flowlog_filter_events_total counter\n\
+            flowlog_filter_events_total{result=\"refused\"} 7\n\
             # HELP flowlog_live_flows Flows that are kept, with hash_enable=1.\n\
             # TYPE flowlog_live_flows gauge\n\
             flowlog_live_flows{source=\"ct1\"} 3\n\
-            flowlog_live_flows{source=\"ct2\"} 4\n\
-            # HELP flowlog_written_lines_total Lines, records or messages that a file or a peer \
-            took.\n\
-            # TYPE flowlog_written_lines_total counter\n\
-            flowlog_written_lines_total{sink=\"json\"} 7\n";
+            flowlog_live_flows{source=\"ct2\"} 4\n";
         assert_eq!(page.finish(), expected);
         assert_eq!(Page::default().finish(), "");
     }
@@ -92,8 +92,9 @@ mod tests {
     #[test]
     fn values_of_labels_are_escaped() {
         let mut page = Page::default();
-        page.add(Family::BufferBytes, &["a\"b", "1", "/x\\y\nz ä"], 1);
-        let line = "flowlog_buffer_bytes{source=\"a\\\"b\",stack=\"1\",to=\"/x\\\\y\\nz ä\"} 1\n";
+        page.add(Family::BufferBytes, &["a\"b", "1", "/x\\y\nz ä", "json"], 1);
+        let line = "flowlog_sink_buffer_bytes{source=\"a\\\"b\",stack=\"1\",sink=\"/x\\\\y\\nz ä\",\
+                    plugin=\"json\"} 1\n";
         assert!(page.finish().ends_with(line));
     }
 

@@ -9,11 +9,11 @@ pub use self::record::Records;
 use self::text::Text;
 use super::clock::{self, PerSecond};
 use super::ip2str::{self, Addresses};
-use super::output::{self, Output, SocketTally, Tally};
+use super::output::{self, Counted, Output};
 use super::record_id::Identifier;
 use super::{Body, Item, Scratch};
 use crate::flow::{Flow, Tuple};
-use crate::stats::{Counter, Stats};
+use crate::stats::{SinkPlugin, SinkStats};
 
 pub(crate) mod full;
 mod record;
@@ -46,18 +46,6 @@ pub struct Settings {
     pub loss_records: bool,
 }
 
-const TALLY: SocketTally = SocketTally {
-    tally: Tally {
-        noun: "records",
-        records: Counter::JsonRecords,
-        bytes: Counter::JsonBytes,
-        errors: Counter::JsonWriteErrors,
-        lost: Counter::JsonLostRecords,
-    },
-    reconnects: Counter::JsonReconnects,
-    repeated: Counter::JsonRepeatedRecords,
-};
-
 /// The sink.
 pub struct Json {
     style: Style,
@@ -76,9 +64,8 @@ impl Json {
     ///
     /// # Errors
     /// As [`Output::open`].
-    pub fn open(settings: &Settings, host: &str, stats: Stats) -> io::Result<Self> {
+    pub fn open(settings: &Settings, host: &str, stats: SinkStats) -> io::Result<Self> {
         let Settings { output, schema, timestamp, eventv1, device, loss_records } = settings;
-        stats.use_json();
         let style = match schema {
             Schema::Ulogd => Style::Ulogd {
                 header: Box::new(Header::new(*timestamp, *eventv1, device)),
@@ -89,7 +76,7 @@ impl Json {
                 records: Box::new(Records::new(host)),
             },
         };
-        let output = Output::open(output, TALLY, stats)?;
+        let output = Output::open(output, Counted { noun: SinkPlugin::Json.noun(), stats })?;
         Ok(Self { style, loss_records: *loss_records, output })
     }
 

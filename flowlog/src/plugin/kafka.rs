@@ -17,7 +17,7 @@ use self::trouble::Remedies;
 use super::format::Format;
 use super::ship::{Batch, Client, Delivered, Record, Shipped, Shipping, Start, Trouble, tls};
 use crate::stack::Site;
-use crate::stats::Shipper;
+use crate::stats::SinkPlugin;
 
 mod ledger;
 mod security;
@@ -130,7 +130,7 @@ impl Far {
 pub fn open(settings: &Settings, site: Site<'_>) -> anyhow::Result<Shipped> {
     let Settings { shipping, format, far } = settings;
     far.check().map_err(|trouble| anyhow::anyhow!("{}:KAFKA: {trouble}", shipping.id))?;
-    let start = Start::of(shipping, Shipper::Kafka, format.encoding(), site)?;
+    let start = Start::of(shipping, SinkPlugin::Kafka, format.encoding(), site)?;
     Ok(Shipped::open::<Kafka>(&start, format.encoder(site.host), far.clone()))
 }
 

@@ -8,8 +8,8 @@ use jiff::tz::TimeZone;
 
 use super::clock::{self, PerSecond};
 use super::output::file::FileOutput;
-use super::output::{Output, Tally};
-use crate::stats::{Counter, Stats};
+use super::output::{Counted, Output};
+use crate::stats::{SinkPlugin, SinkStats};
 
 /// How LOGEMU is to write.
 #[derive(Clone, Debug)]
@@ -22,14 +22,6 @@ pub struct Settings {
     pub buffer_max: usize,
 }
 
-const TALLY: Tally = Tally {
-    noun: "lines",
-    records: Counter::LogemuLines,
-    bytes: Counter::LogemuBytes,
-    errors: Counter::LogemuWriteErrors,
-    lost: Counter::LogemuLostLines,
-};
-
 /// The sink.
 pub struct LogEmu {
     output: Output,
@@ -41,9 +33,14 @@ impl LogEmu {
     ///
     /// # Errors
     /// It cannot be opened for appending.
-    pub fn open(settings: &Settings, host: &str, stats: Stats) -> io::Result<Self> {
+    pub fn open(settings: &Settings, host: &str, stats: SinkStats) -> io::Result<Self> {
         let Settings { file, sync, buffer_max } = settings;
-        let file = FileOutput::open(file, *sync, *buffer_max, TALLY, stats)?;
+        let file = FileOutput::open(
+            file,
+            *sync,
+            *buffer_max,
+            Counted { noun: SinkPlugin::Logemu.noun(), stats },
+        )?;
         Ok(Self { output: Output::File(file), prefix: Prefix::new(host) })
     }
 

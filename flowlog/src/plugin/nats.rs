@@ -16,7 +16,7 @@ use self::trouble::Remedies;
 use super::format::Format;
 use super::ship::{Batch, Client, Delivered, Record, Shipped, Shipping, Start, Trouble, tls};
 use crate::stack::Site;
-use crate::stats::Shipper;
+use crate::stats::SinkPlugin;
 
 mod auth;
 pub mod subject;
@@ -110,7 +110,7 @@ pub fn open(settings: &Settings, site: Site<'_>) -> anyhow::Result<Shipped> {
     let Settings { shipping, format, far } = settings;
     far.check().map_err(|trouble| anyhow::anyhow!("{}:NATS: {trouble}", shipping.id))?;
     let target = Target { subject: subject::of_host(&far.subject, site.host), far: far.clone() };
-    let start = Start::of(shipping, Shipper::Nats, format.encoding(), site)?;
+    let start = Start::of(shipping, SinkPlugin::Nats, format.encoding(), site)?;
     Ok(Shipped::open::<Nats>(&start, format.encoder(site.host), target))
 }
 

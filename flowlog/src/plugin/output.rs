@@ -12,7 +12,7 @@ pub use self::peer::Address;
 pub(super) use self::peer::{notice_silence, queued};
 use self::socket::SocketOutput;
 use crate::plugin::ship::Shipment;
-use crate::stats::{Counter, Stats};
+use crate::stats::SinkStats;
 
 mod append;
 mod backlog;
@@ -48,30 +48,13 @@ pub struct Settings {
     pub buffer_max: usize,
 }
 
-/// The counters of a sink.
-#[derive(Clone, Copy, Debug)]
-pub struct Tally {
-    /// What its records are called.
+/// Who counts what an output does.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// What the records are called: lines, messages, records.
     pub noun: &'static str,
-    /// Records written.
-    pub records: Counter,
-    /// Bytes of them.
-    pub bytes: Counter,
-    /// Attempts that failed.
-    pub errors: Counter,
-    /// Records lost.
-    pub lost: Counter,
-}
-
-/// The counters of a sink that may write to a socket.
-#[derive(Clone, Copy, Debug)]
-pub struct SocketTally {
-    /// Those that every sink has.
-    pub tally: Tally,
-    /// Times that a peer was reached again.
-    pub reconnects: Counter,
-    /// Records sent once more, because nobody had confirmed them.
-    pub repeated: Counter,
+    /// The counters of the sink.
+    pub stats: SinkStats,
 }
 
 /// An open file, a connection, a database or a spool, with what waits for it.
@@ -92,14 +75,14 @@ impl Output {
     /// # Errors
     /// The file cannot be opened, or the name of the host cannot be looked up;
     /// that nobody listens is no error.
-    pub fn open(settings: &Settings, tally: SocketTally, stats: Stats) -> io::Result<Self> {
+    pub fn open(settings: &Settings, counted: Counted) -> io::Result<Self> {
         let Settings { destination, buffer_max } = settings;
         Ok(match destination {
             Destination::File { path, sync } => {
-                Self::File(FileOutput::open(path, *sync, *buffer_max, tally.tally, stats)?)
+                Self::File(FileOutput::open(path, *sync, *buffer_max, counted)?)
             }
             Destination::Socket(address) => {
-                Self::Socket(SocketOutput::open(address.clone(), *buffer_max, tally, stats)?)
+                Self::Socket(SocketOutput::open(address.clone(), *buffer_max, counted)?)
             }
         })
     }
@@ -172,7 +155,7 @@ impl Output {
             Self::File(file) => file.is_failing(),
             Self::Socket(socket) => socket.is_failing(),
             Self::Database(database) => database.failure().is_some(),
-            Self::Shipped(shipment) => shipment.tally().trouble().is_some(),
+            Self::Shipped(shipment) => shipment.stats().trouble().is_some(),
         }
     }
 
@@ -181,13 +164,6 @@ impl Output {
     pub fn begin(&mut self) {
         if let Self::Shipped(shipment) = self {
             shipment.begin();
-        }
-    }
-
-    /// Tells the stats what other threads have counted.
-    pub fn tell(&mut self) {
-        if let Self::Shipped(shipment) = self {
-            shipment.tell();
         }
     }
 

@@ -17,7 +17,6 @@ pub use self::batch::{Batch, Record};
 pub use self::shipment::{Shipment, Start};
 pub use self::sink::{Encode, Shipped};
 pub use self::spool::{Failure, Spool};
-pub use self::tally::{Measure, Tally};
 
 mod backoff;
 mod batch;
@@ -26,7 +25,6 @@ mod shipment;
 mod sink;
 mod spool;
 mod store;
-mod tally;
 #[cfg(test)]
 mod tests;
 pub mod tls;

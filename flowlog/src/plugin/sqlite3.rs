@@ -13,7 +13,7 @@ use super::output::Output;
 use super::output::database::DatabaseOutput;
 use super::record_id::Identifier;
 use super::{Item, Scratch};
-use crate::stats::Stats;
+use crate::stats::SinkStats;
 
 mod database;
 mod failure;
@@ -120,8 +120,7 @@ impl Sqlite3 {
     ///
     /// # Errors
     /// It cannot be used; says why and what to do.
-    pub fn open(settings: &Settings, stats: Stats) -> anyhow::Result<Self> {
-        stats.use_sqlite3();
+    pub fn open(settings: &Settings, stats: SinkStats) -> anyhow::Result<Self> {
         let output = DatabaseOutput::open(settings, stats);
         let output = output.map_err(|failure| {
             anyhow::anyhow!("the database {} cannot be used: {failure}", settings.db.display())

@@ -7,8 +7,8 @@ use std::io;
 use jiff::tz::TimeZone;
 
 use super::clock::{self, PerSecond};
-use super::output::{Address, Destination, Output, Settings as OutputSettings, SocketTally, Tally};
-use crate::stats::{Counter, Stats};
+use super::output::{Address, Counted, Destination, Output, Settings as OutputSettings};
+use crate::stats::{SinkPlugin, SinkStats};
 
 /// How SYSLOG is to write.
 #[derive(Clone, Debug)]
@@ -20,18 +20,6 @@ pub struct Settings {
     /// What messages are said to come from.
     pub ident: String,
 }
-
-const TALLY: SocketTally = SocketTally {
-    tally: Tally {
-        noun: "messages",
-        records: Counter::SyslogMessages,
-        bytes: Counter::SyslogBytes,
-        errors: Counter::SyslogWriteErrors,
-        lost: Counter::SyslogLostMessages,
-    },
-    reconnects: Counter::SyslogReconnects,
-    repeated: Counter::SyslogRepeatedMessages,
-};
 
 /// The sink.
 pub struct Syslog {
@@ -59,15 +47,15 @@ impl Syslog {
     ///
     /// # Errors
     /// As [`Output::open`].
-    pub fn open(settings: &Settings, host: &str, stats: Stats) -> io::Result<Self> {
+    pub fn open(settings: &Settings, host: &str, stats: SinkStats) -> io::Result<Self> {
         let Settings { output, priority, ident } = settings;
-        stats.use_syslog();
         let form = match output.destination {
             Destination::Socket(Address::Tcp(..)) => remote(*priority, ident, host, true),
             Destination::Socket(Address::Udp(..)) => remote(*priority, ident, host, false),
             _ => local(*priority, ident),
         };
-        Ok(Self { form, output: Output::open(output, TALLY, stats)? })
+        let counted = Counted { noun: SinkPlugin::Syslog.noun(), stats };
+        Ok(Self { form, output: Output::open(output, counted)? })
     }
 
     /// Takes a line, which ends with a line feed, of an event at `at`

@@ -14,7 +14,7 @@ use crate::config;
 use crate::engine::Source;
 use crate::kernel::TableFill;
 use crate::plugin::nfct::Nfct;
-use crate::stack::{Site, Stack, Stacks};
+use crate::stack::{Site, Stacks};
 use crate::stats::Stats;
 use crate::verb::run::open_spool;
 
@@ -31,9 +31,8 @@ pub fn source(file: &Path, recording: Vec<u8>, stats: &Stats) -> anyhow::Result<
         let lines: Vec<String> = outcome.diagnostics.iter().map(ToString::to_string).collect();
         bail!("{}", lines.join("\n"));
     };
-    let stacks = config.stacks.iter().filter(|stack| stack.source == 0);
     let spool = open_spool(&config)?;
-    let site = Site { host: "host", stats, spool: spool.as_ref() };
+    let site = Site::of("host", stats, spool.as_ref());
     let first = &config.sources[0];
     Ok(Source {
         id: first.id.clone(),
@@ -41,9 +40,7 @@ pub fn source(file: &Path, recording: Vec<u8>, stats: &Stats) -> anyhow::Result<
         table: TableFill::open(),
         capture: capture(recording, stats),
         nfct: Nfct::new(first.nfct.clone(), stats.clone()),
-        stacks: Stacks(
-            stacks.map(|stack| Stack::start(stack, site)).collect::<anyhow::Result<_>>()?,
-        ),
+        stacks: Stacks::start(&config, 0, site)?,
     })
 }
 

@@ -24,7 +24,7 @@ use crate::metrics::server::{self, Bound};
 use crate::plugin::nfct::Nfct;
 use crate::plugin::ship::{self, Spool};
 use crate::source;
-use crate::stack::{Site, Stack, Stacks};
+use crate::stack::{Site, Stacks};
 use crate::stats::Stats;
 
 /// Nice value where the configuration names none.
@@ -168,16 +168,11 @@ fn start(config: &Config) -> anyhow::Result<Running> {
     let mut capabilities = CapsHashSet::new();
     let mut by: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let spool = open_spool(config)?;
-    let site = Site { host: &host, stats: &stats, spool: spool.as_ref() };
+    let site = Site::of(&host, &stats, spool.as_ref());
     let mut sources = Vec::new();
     for (index, source) in config.sources.iter().enumerate() {
-        let stacks = config
-            .stacks
-            .iter()
-            .filter(|stack| stack.source == index)
-            .map(|stack| Stack::start(stack, site))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        if stacks.is_empty() {
+        let stacks = Stacks::start(config, index, site)?;
+        if stacks.0.is_empty() {
             continue;
         }
         let opened = source::open(source, &stats)?;
@@ -190,7 +185,7 @@ fn start(config: &Config) -> anyhow::Result<Running> {
             table: opened.table,
             capture: opened.capture,
             nfct: Nfct::new(opened.nfct, stats.clone()),
-            stacks: Stacks(stacks),
+            stacks,
         });
     }
     let by: Vec<_> = by.iter().map(|(by, ids)| format!("{by}: {}", ids.join(", "))).collect();

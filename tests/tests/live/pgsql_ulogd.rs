@@ -137,7 +137,7 @@ fn a_table_that_refuses_all_is_waited_for() -> Result<()> {
     site.wait_spooled(FLOWS)?;
     server.start()?;
     daemon.wait_log("more than 1000 rows of a batch are refused")?;
-    ensure!(site.metric("flowlog_spool_records")? == u64::from(FLOWS), "something has left");
+    ensure!(site.metric("flowlog_sink_spool_records")? == u64::from(FLOWS), "something has left");
     server.run("ALTER TABLE ulog2_ct DROP CONSTRAINT nothing_fits")?;
     daemon.process.signal(Signal::SIGHUP)?;
     site.wait_delivered()?;

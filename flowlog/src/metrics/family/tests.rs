@@ -63,7 +63,8 @@ fn the_dashboard_knows_only_these() {
             used.insert(name.to_owned());
         }
     }
-    for needed in ["flowlog_events_total", "flowlog_lost_events_total", "flowlog_buffer_bytes"] {
+    for needed in ["flowlog_events_total", "flowlog_lost_events_total", "flowlog_sink_buffer_bytes"]
+    {
         assert!(used.contains(needed), "{needed} is not shown");
     }
 }

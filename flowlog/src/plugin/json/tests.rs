@@ -7,6 +7,7 @@ use super::*;
 use crate::event::{Cause, Comm, End, ExpectAction, Expectation, Kinds, Lost, Process, Witness};
 use crate::flow::{Counters, Family, HelperName, Netns, Status, Tuple, proto};
 use crate::plugin::output::Destination;
+use crate::stats::{Measure, Stats};
 
 const AT: u64 = 1_795_301_298_647_593_001;
 
@@ -75,7 +76,7 @@ fn written(change: impl FnOnce(&mut Settings), items: &[Item<'_>], with_texts: b
     let path = dir.path().join("json");
     let mut settings = settings(path.clone(), Schema::Ulogd);
     change(&mut settings);
-    let stats = Stats::default();
+    let stats = SinkStats::default();
     let mut sink = Json::open(&settings, "fw1", stats.clone()).unwrap();
     match &mut sink.style {
         Style::Ulogd { header, .. } => header.front.zone = TimeZone::UTC,
@@ -90,8 +91,8 @@ fn written(change: impl FnOnce(&mut Settings), items: &[Item<'_>], with_texts: b
     }
     sink.output.flush();
     let text = fs::read_to_string(path).unwrap();
-    assert_eq!(stats.get(Counter::JsonRecords), text.lines().count() as u64);
-    assert_eq!(stats.get(Counter::JsonBytes), text.len() as u64);
+    assert_eq!(stats.get(Measure::Records), text.lines().count() as u64);
+    assert_eq!(stats.get(Measure::Bytes), text.len() as u64);
     text
 }
 
@@ -272,7 +273,7 @@ fn the_line_of_printflow_comes_last() {
     let path = dir.path().join("json");
     for schema in [Schema::Ulogd, Schema::Full] {
         let settings = settings(path.clone(), schema);
-        let mut sink = Json::open(&settings, "fw1", Stats::default()).unwrap();
+        let mut sink = Json::open(&settings, "fw1", SinkStats::default()).unwrap();
         let mut scratch = Scratch::default();
         scratch.print.text(b"[DESTROY] \"x\" \n");
         sink.push(&ended(&flow), &scratch);

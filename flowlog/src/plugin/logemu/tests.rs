@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::stats::Measure;
 
 const NOON: u64 = 1_795_176_000_000_000_000;
 
@@ -25,7 +26,7 @@ fn the_prefix_is_that_of_syslogd() {
 fn lines_reach_the_file_at_the_end_of_a_batch() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let stats = Stats::default();
+    let stats = SinkStats::default();
     let mut sink = LogEmu::open(&settings(path.clone(), 4096), "vm", stats.clone()).unwrap();
     sink.push(NOON, b"one \n");
     sink.push(NOON, b"two \n");
@@ -34,27 +35,27 @@ fn lines_reach_the_file_at_the_end_of_a_batch() {
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(text.lines().count(), 2);
     assert!(text.ends_with(" vm two \n"));
-    assert_eq!(stats.get(Counter::LogemuLines), 2);
+    assert_eq!(stats.get(Measure::Records), 2);
 }
 
 #[test]
 fn a_full_disk_loses_only_what_does_not_fit_the_buffer_and_counts_it() {
-    let stats = Stats::default();
+    let stats = SinkStats::default();
     let mut sink = LogEmu::open(&settings("/dev/full".into(), 4096), "vm", stats.clone()).unwrap();
     sink.push(NOON, b"first \n");
     sink.output.flush();
-    assert_eq!(stats.get(Counter::LogemuWriteErrors), 1);
+    assert_eq!(stats.get(Measure::Errors), 1);
     let line = [&[b'x'; 1000][..], b"\n"].concat();
     for _ in 0..9 {
         sink.push(NOON, &line);
     }
     let Output::File(file) = &sink.output else { panic!() };
     let kept = file.waiting();
-    assert_eq!(kept + stats.get(Counter::LogemuLostLines), 10);
+    assert_eq!(kept + stats.get(Measure::Lost), 10);
     assert_eq!(kept, 4, "as many as 4096 bytes hold");
     sink.output.close();
-    assert_eq!(stats.get(Counter::LogemuLostLines), 10);
-    assert_eq!(stats.get(Counter::LogemuLines), 0);
+    assert_eq!(stats.get(Measure::Lost), 10);
+    assert_eq!(stats.get(Measure::Records), 0);
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn a_line_that_was_torn_by_a_crash_is_ended() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     fs::write(&path, "whole\ntorn").unwrap();
-    let mut sink = LogEmu::open(&settings(path.clone(), 4096), "vm", Stats::default()).unwrap();
+    let mut sink = LogEmu::open(&settings(path.clone(), 4096), "vm", SinkStats::default()).unwrap();
     sink.push(NOON, b"next \n");
     sink.output.flush();
     let text = fs::read_to_string(&path).unwrap();
@@ -74,7 +75,7 @@ fn a_line_that_was_torn_by_a_crash_is_ended() {
 fn reopening_keeps_the_old_file_when_the_new_one_cannot_be_had() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let mut sink = LogEmu::open(&settings(path.clone(), 4096), "vm", Stats::default()).unwrap();
+    let mut sink = LogEmu::open(&settings(path.clone(), 4096), "vm", SinkStats::default()).unwrap();
     let moved = dir.path().join("log.1");
     fs::rename(&path, &moved).unwrap();
     fs::create_dir(&path).unwrap();

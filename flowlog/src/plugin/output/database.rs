@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::backlog::Backlog;
 use crate::plugin::sqlite3::{Database, Failure, Schema, Settings, Written};
 use crate::ratelimit::RateLimit;
-use crate::stats::{Counter, Stats};
+use crate::stats::{Measure, SinkStats};
 
 /// How often a transaction that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ pub struct DatabaseOutput {
     failing: Option<Failure>,
     retries: RateLimit,
     complaints: RateLimit,
-    stats: Stats,
+    stats: SinkStats,
 }
 
 impl DatabaseOutput {
@@ -41,7 +41,7 @@ impl DatabaseOutput {
     ///
     /// # Errors
     /// It cannot be used.
-    pub fn open(settings: &Settings, stats: Stats) -> Result<Self, Failure> {
+    pub fn open(settings: &Settings, stats: SinkStats) -> Result<Self, Failure> {
         let Settings { db, table, sync, buffer_max } = settings;
         // A daemon leaves its directory; the file is opened anew by this path.
         let path = std::path::absolute(db).unwrap_or_else(|_| db.clone());
@@ -84,7 +84,7 @@ impl DatabaseOutput {
     pub fn push(&mut self, front: &[u8], rest: &[u8]) {
         let length = front.len() + rest.len();
         if self.rows.len() + length > self.buffer_max && !self.make_room(length) {
-            self.stats.add(Counter::Sqlite3LostRecords, 1);
+            self.stats.add(Measure::Lost, 1);
             return;
         }
         if self.rows.is_empty() {
@@ -149,7 +149,7 @@ impl DatabaseOutput {
         while !self.rows.is_empty() && self.write() {}
         let records = self.rows.records();
         if records > 0 {
-            self.stats.add(Counter::Sqlite3LostRecords, records);
+            self.stats.add(Measure::Lost, records);
             warn!("{records} records for {} are lost at exit", self.path.display());
             self.rows.release(usize::MAX);
         }
@@ -216,9 +216,9 @@ impl DatabaseOutput {
     fn count(&mut self, written: Written) {
         let Written { rows, repeated, refused, why } = written;
         self.rows.release_records(rows);
-        self.stats.add(Counter::Sqlite3Records, rows - repeated - refused);
-        self.stats.add(Counter::Sqlite3RepeatedRecords, repeated);
-        self.stats.add(Counter::Sqlite3LostRecords, refused);
+        self.stats.add(Measure::Records, rows - repeated - refused);
+        self.stats.add(Measure::Repeated, repeated);
+        self.stats.add(Measure::Refused, refused);
         if let Some(why) = why
             && self.complaints.allow()
         {
@@ -234,9 +234,9 @@ impl DatabaseOutput {
 
     #[cold]
     fn failed(&mut self, failure: Failure) {
-        self.stats.add(Counter::Sqlite3WriteErrors, 1);
+        self.stats.add(Measure::Errors, 1);
         if self.complaints.allow() {
-            let (waiting, lost) = (self.rows.len(), self.stats.get(Counter::Sqlite3LostRecords));
+            let (waiting, lost) = (self.rows.len(), self.stats.get(Measure::Lost));
             warn!(
                 "{} cannot be written: {failure}. {waiting} bytes wait, {lost} records lost so far",
                 self.path.display()

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::append::LogFile;
-use super::{CHUNK, Tally};
+use super::{CHUNK, Counted};
 use crate::ratelimit::RateLimit;
-use crate::stats::Stats;
+use crate::stats::Measure;
 
 /// How often a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -29,8 +29,7 @@ pub struct FileOutput {
     failing: bool,
     retries: RateLimit,
     complaints: RateLimit,
-    tally: Tally,
-    stats: Stats,
+    counted: Counted,
 }
 
 impl FileOutput {
@@ -38,13 +37,7 @@ impl FileOutput {
     ///
     /// # Errors
     /// It cannot be opened for appending.
-    pub fn open(
-        path: &Path,
-        sync: bool,
-        buffer_max: usize,
-        tally: Tally,
-        stats: Stats,
-    ) -> io::Result<Self> {
+    pub fn open(path: &Path, sync: bool, buffer_max: usize, counted: Counted) -> io::Result<Self> {
         // A daemon leaves its directory; the file is opened anew by this path.
         let path = std::path::absolute(path)?;
         Ok(Self {
@@ -58,8 +51,7 @@ impl FileOutput {
             failing: false,
             retries: RateLimit::per_second(),
             complaints: RateLimit::per_second(),
-            tally,
-            stats,
+            counted,
         })
     }
 
@@ -68,7 +60,7 @@ impl FileOutput {
     pub fn push(&mut self, front: &[u8], rest: &[u8]) {
         let length = front.len() + rest.len();
         if self.buffer.len() + length > self.limit && !self.make_room(length) {
-            self.stats.add(self.tally.lost, 1);
+            self.counted.stats.add(Measure::Lost, 1);
             return;
         }
         self.buffer.extend_from_slice(front);
@@ -122,8 +114,8 @@ impl FileOutput {
         self.write();
         let records = std::mem::take(&mut self.records);
         if records > 0 {
-            let Tally { noun, lost, .. } = self.tally;
-            self.stats.add(lost, records);
+            let Counted { noun, stats } = &self.counted;
+            stats.add(Measure::Lost, records);
             warn!("{records} {noun} for {} are lost at exit", self.path.display());
             self.buffer.clear();
         }
@@ -160,8 +152,8 @@ impl FileOutput {
             self.buffer.drain(..written);
             // Only after a write in part is it worth counting.
             let left = if self.buffer.is_empty() { 0 } else { lines_in(&self.buffer) };
-            self.stats.add(self.tally.records, self.records - left);
-            self.stats.add(self.tally.bytes, written as u64);
+            self.counted.stats.add(Measure::Records, self.records - left);
+            self.counted.stats.add(Measure::Bytes, written as u64);
             self.records = left;
         }
         let result = result.and_then(|()| if self.sync { self.file.sync() } else { Ok(()) });
@@ -179,12 +171,12 @@ impl FileOutput {
 
     #[cold]
     fn failed(&mut self, error: &io::Error) {
-        let Tally { noun, errors, lost, records: _, bytes: _ } = self.tally;
-        self.stats.add(errors, 1);
+        let Counted { noun, stats } = &self.counted;
+        stats.add(Measure::Errors, 1);
         self.failing = true;
         self.limit = self.buffer_max;
         if self.complaints.allow() {
-            let (waiting, lost) = (self.buffer.len(), self.stats.get(lost));
+            let (waiting, lost) = (self.buffer.len(), stats.get(Measure::Lost));
             warn!(
                 "{} cannot be written: {error}; {waiting} bytes wait, {lost} {noun} lost so far. \
                  Make room or move the file and send SIGHUP",

@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use super::backlog::Backlog;
 use super::peer::{Address, Connected, Connection, Sent};
-use super::{CHUNK, SocketTally};
+use super::{CHUNK, Counted};
 use crate::ratelimit::RateLimit;
-use crate::stats::Stats;
+use crate::stats::Measure;
 
 /// From a break to the first attempt to connect again; each that fails doubles
 /// it.
@@ -55,8 +55,7 @@ pub struct SocketOutput {
     /// While there is no room at all: no attempt with each record.
     crowded: Option<Instant>,
     complaints: RateLimit,
-    tally: SocketTally,
-    stats: Stats,
+    counted: Counted,
 }
 
 impl SocketOutput {
@@ -64,12 +63,7 @@ impl SocketOutput {
     ///
     /// # Errors
     /// His name cannot be looked up.
-    pub fn open(
-        address: Address,
-        buffer_max: usize,
-        tally: SocketTally,
-        stats: Stats,
-    ) -> io::Result<Self> {
+    pub fn open(address: Address, buffer_max: usize, counted: Counted) -> io::Result<Self> {
         let mut output = Self {
             found: address.resolve()?,
             address,
@@ -83,8 +77,7 @@ impl SocketOutput {
             limit: CHUNK.min(buffer_max),
             crowded: None,
             complaints: RateLimit::per_second(),
-            tally,
-            stats,
+            counted,
         };
         output.establish();
         Ok(output)
@@ -119,10 +112,10 @@ impl SocketOutput {
 
     #[cold]
     fn lost(&mut self) {
-        let (noun, lost) = (self.tally.tally.noun, self.tally.tally.lost);
-        self.stats.add(lost, 1);
+        let Counted { noun, stats } = &self.counted;
+        stats.add(Measure::Lost, 1);
         if self.complaints.allow() {
-            let (waiting, lost) = (self.backlog.len(), self.stats.get(lost));
+            let (waiting, lost) = (self.backlog.len(), stats.get(Measure::Lost));
             warn!(
                 "{} is away or slow: {waiting} bytes wait, {lost} {noun} lost so far. See what \
                  keeps it, or raise buffer_max_bytes",
@@ -185,9 +178,9 @@ impl SocketOutput {
         }
         let records = self.backlog.records();
         if records > 0 {
-            let tally = self.tally.tally;
-            self.stats.add(tally.lost, records);
-            warn!("{records} {} for {} are lost at exit", tally.noun, self.address);
+            let Counted { noun, stats } = &self.counted;
+            stats.add(Measure::Lost, records);
+            warn!("{records} {noun} for {} are lost at exit", self.address);
             self.backlog = Backlog::new();
         }
     }
@@ -324,7 +317,7 @@ impl SocketOutput {
                 Sent::TooLong => {
                     self.arrived(self.backlog.in_flight());
                     self.backlog.drop_next();
-                    self.stats.add(self.tally.tally.errors, 1);
+                    self.counted.stats.add(Measure::Errors, 1);
                     self.lost();
                 }
             }
@@ -337,8 +330,8 @@ impl SocketOutput {
             return;
         }
         let (records, bytes) = self.backlog.release(bytes);
-        self.stats.add(self.tally.tally.records, records);
-        self.stats.add(self.tally.tally.bytes, bytes);
+        self.counted.stats.add(Measure::Records, records);
+        self.counted.stats.add(Measure::Bytes, bytes);
         self.limit = (self.backlog.len() + CHUNK).min(self.buffer_max);
         if self.address.is_datagram() {
             self.reached();
@@ -350,26 +343,26 @@ impl SocketOutput {
         self.pause = FIRST_PAUSE;
         if self.broken {
             self.broken = false;
-            self.stats.add(self.tally.reconnects, 1);
+            self.counted.stats.add(Measure::Reconnects, 1);
             info!("{} is reached again", self.address);
         }
     }
 
     #[cold]
     fn break_off(&mut self, error: &io::Error) {
-        let SocketTally { tally, repeated, reconnects: _ } = self.tally;
-        self.stats.add(tally.errors, 1);
-        self.stats.add(repeated, self.backlog.rewind());
+        let Counted { noun, stats } = &self.counted;
+        stats.add(Measure::Errors, 1);
+        stats.add(Measure::Repeated, self.backlog.rewind());
         self.state = State::Down(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         self.broken = true;
         self.full = false;
         if self.complaints.allow() {
-            let (waiting, lost) = (self.backlog.len(), self.stats.get(tally.lost));
+            let (waiting, lost) = (self.backlog.len(), stats.get(Measure::Lost));
             warn!(
-                "{} cannot be reached: {error}; {waiting} bytes wait, {lost} {} lost so far. \
+                "{} cannot be reached: {error}; {waiting} bytes wait, {lost} {noun} lost so far. \
                  Start what listens there, or name another place",
-                self.address, tally.noun
+                self.address
             );
         }
     }

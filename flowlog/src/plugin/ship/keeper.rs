@@ -10,8 +10,8 @@ use tracing::{info, warn};
 use super::Full;
 use super::spool::{Chunk, Job, Sink};
 use super::store::{Change, Failure, Store};
-use super::tally::{Amount, Measure, Part};
 use crate::ratelimit::RateLimit;
+use crate::stats::{Amount, Measure, Part};
 
 /// How often a transaction that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -123,25 +123,25 @@ impl Keeper {
         let Effects { appended, acknowledged, dropped, refused } = effects;
         for (place, number) in appended {
             let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
-            sink.tally.add(Measure::Spooled, chunk.records);
-            sink.tally.add_kept(chunk.amount());
-            sink.tally.take_waiting(chunk.amount());
+            sink.stats.add(Measure::Spooled, chunk.records);
+            sink.stats.add_kept(chunk.amount());
+            sink.stats.take_waiting(chunk.amount());
             sink.newest.send_replace(*number);
         }
         for (place, amount) in acknowledged {
             if let Some(Job::Acknowledge(sink, _)) = self.pending.get(*place) {
-                sink.tally.take_kept(*amount);
+                sink.stats.take_kept(*amount);
             }
         }
         for place in refused {
             let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
-            sink.tally.add(Measure::Dropped, chunk.records);
-            sink.tally.take_waiting(chunk.amount());
+            sink.stats.add(Measure::Dropped, chunk.records);
+            sink.stats.take_waiting(chunk.amount());
         }
         for (name, amount) in dropped {
             if let Some(sink) = sinks.get(name) {
-                sink.tally.add(Measure::Dropped, amount.records);
-                sink.tally.take_kept(*amount);
+                sink.stats.add(Measure::Dropped, amount.records);
+                sink.stats.take_kept(*amount);
             }
         }
     }
@@ -149,7 +149,7 @@ impl Keeper {
     fn succeeded(&mut self, bytes: u64) {
         for job in self.pending.drain(..) {
             match job {
-                Job::Append(sink, _) => sink.tally.set_trouble(Part::Spool, None),
+                Job::Append(sink, _) => sink.stats.set_trouble(Part::Spool, None),
                 Job::Acknowledge(..) => {}
                 // Whoever asked may have left.
                 Job::Answer(answer) => drop(answer.send(())),
@@ -171,7 +171,7 @@ impl Keeper {
         self.pending.retain(|job| match job {
             Job::Append(sink, chunk) => {
                 waiting += chunk.records;
-                sink.tally.set_trouble(Part::Spool, Some(failure.to_string()));
+                sink.stats.set_trouble(Part::Spool, Some(failure.to_string()));
                 true
             }
             Job::Acknowledge(..) => true,
@@ -181,7 +181,7 @@ impl Keeper {
             }
         });
         if let Some(Job::Append(sink, _)) = self.pending.first() {
-            sink.tally.add(Measure::Errors, 1);
+            sink.stats.add(Measure::Errors, 1);
         }
         if self.complaints.allow() {
             warn!("{failure}. {waiting} records wait in memory");

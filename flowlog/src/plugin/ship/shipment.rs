@@ -12,11 +12,10 @@ use tracing::warn;
 
 use super::batch::Record;
 use super::spool::{self, Chunk, Job, Sink, Spool};
-use super::tally::{Amount, Measure, Tally};
 use super::worker::{self, Control, Link};
 use super::{Client, Shipping};
 use crate::stack::Site;
-use crate::stats::{Shipper, Stats};
+use crate::stats::{Amount, Instance, Measure, SinkPlugin, SinkStats, Stats};
 
 /// Bytes that gather before they are handed over, and for how long they do.
 const CHUNK: usize = 256 << 10;
@@ -27,10 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What a sink says of itself when it begins.
 #[derive(Debug)]
 pub struct Start<'a> {
-    /// The id of its section.
-    pub id: &'a str,
-    /// Its plugin.
-    pub shipper: Shipper,
+    /// Which sink it is.
+    pub instance: Instance,
     /// How it encodes records: a word and a version, `json 1`.
     pub encoding: &'a str,
     /// Bytes that may wait in memory while the spool cannot be written.
@@ -48,13 +45,14 @@ impl<'a> Start<'a> {
     /// There is no spool, which is a mistake of flowlog.
     pub fn of(
         shipping: &'a Shipping,
-        shipper: Shipper,
+        plugin: SinkPlugin,
         encoding: &'a str,
         site: Site<'a>,
     ) -> anyhow::Result<Self> {
         let Shipping { id, buffer_max } = shipping;
         let spool = site.spool.with_context(|| format!("{id} has no spool"))?;
-        Ok(Self { id, shipper, encoding, buffer_max: *buffer_max, spool, stats: site.stats })
+        let instance = site.instance(plugin);
+        Ok(Self { instance, encoding, buffer_max: *buffer_max, spool, stats: site.stats })
     }
 }
 
@@ -64,7 +62,6 @@ type Begin = Box<dyn FnOnce(Link, Control) -> Option<JoinHandle<()>>>;
 /// A network sink.
 pub struct Shipment {
     sink: Arc<Sink>,
-    shipper: Shipper,
     spool: Spool,
     control: Control,
     encoding: Arc<str>,
@@ -78,20 +75,17 @@ pub struct Shipment {
     begin: Option<Begin>,
     worker: Option<JoinHandle<()>>,
     directory: Option<PathBuf>,
-    stats: Stats,
-    /// What the stats have been told of the tally.
-    told: [u64; Measure::ALL.len()],
 }
 
 impl Shipment {
     /// Prepares a sink; nothing is sent before [`Shipment::begin`].
     pub fn open<C: Client + 'static>(start: &Start<'_>, settings: C::Settings) -> Self {
-        let Start { id, shipper, encoding, buffer_max, spool, stats } = *start;
-        stats.use_shipper(shipper);
+        let Start { ref instance, encoding, buffer_max, spool, stats } = *start;
+        let sink = spool.claim(&format!("{}:{}", instance.sink, instance.plugin.plugin()));
+        stats.register(instance.clone(), &sink.stats);
         let encoding: Arc<str> = encoding.into();
         Self {
-            sink: spool.claim(&format!("{id}:{}", shipper.plugin())),
-            shipper,
+            sink,
             spool: spool.clone(),
             control: Control::default(),
             chunk: empty(&encoding),
@@ -102,8 +96,6 @@ impl Shipment {
             begin: Some(Box::new(|link, control| worker::spawn::<C>(settings, link, control))),
             worker: None,
             directory: None,
-            stats: stats.clone(),
-            told: [0; Measure::ALL.len()],
         }
     }
 
@@ -139,8 +131,8 @@ impl Shipment {
     }
 
     /// What it counts.
-    pub fn tally(&self) -> &Tally {
-        &self.sink.tally
+    pub fn stats(&self) -> &SinkStats {
+        &self.sink.stats
     }
 
     /// Takes a record.
@@ -151,7 +143,7 @@ impl Shipment {
             self.hand_over();
         }
         if self.waiting() + size > self.buffer_max {
-            self.sink.tally.add(Measure::Lost, 1);
+            self.sink.stats.add(Measure::Lost, 1);
             return;
         }
         if self.chunk.records == 0 {
@@ -163,7 +155,7 @@ impl Shipment {
 
     /// Bytes that are not in the spool.
     fn waiting(&self) -> usize {
-        self.chunk.payload.len() + self.sink.tally.waiting().bytes as usize
+        self.chunk.payload.len() + self.sink.stats.waiting().bytes as usize
     }
 
     fn hand_over(&mut self) {
@@ -172,12 +164,12 @@ impl Shipment {
         }
         let chunk = std::mem::replace(&mut self.chunk, empty(&self.encoding));
         let Amount { bytes, records } = chunk.amount();
-        self.sink.tally.add_waiting(Amount { bytes, records });
+        self.sink.stats.add_waiting(Amount { bytes, records });
         let job = Job::Append(self.sink.clone(), chunk);
         if self.spool.jobs().is_none_or(|jobs| jobs.send(job).is_err()) {
             // The keeper's thread could not be started, which was told.
-            self.sink.tally.take_waiting(Amount { bytes, records });
-            self.sink.tally.add(Measure::Lost, records);
+            self.sink.stats.take_waiting(Amount { bytes, records });
+            self.sink.stats.add(Measure::Lost, records);
         }
     }
 
@@ -186,7 +178,6 @@ impl Shipment {
         if self.due_in() == Some(Duration::ZERO) {
             self.hand_over();
         }
-        self.tell();
     }
 
     /// When to flush again though nothing new has come.
@@ -197,15 +188,6 @@ impl Shipment {
     /// Bytes that wait in memory, and how many may.
     pub fn fill(&self) -> (usize, usize) {
         (self.waiting(), self.buffer_max)
-    }
-
-    /// Tells the stats what was counted since.
-    pub fn tell(&mut self) {
-        for (measure, told) in Measure::ALL.into_iter().zip(&mut self.told) {
-            let now = self.sink.tally.get(measure);
-            self.stats.add_shipped(self.shipper, measure, now - *told);
-            *told = now;
-        }
     }
 
     /// The far side is tried again at once, by a new connection.
@@ -228,12 +210,11 @@ impl Shipment {
         }
         // What has arrived leaves the spool.
         self.spool.settle(deadline);
-        self.tell();
         self.tell_what_is_left();
     }
 
     fn tell_what_is_left(&mut self) {
-        let Amount { bytes: _, records } = self.sink.tally.kept();
+        let Amount { bytes: _, records } = self.sink.stats.kept();
         if records > 0 {
             warn!(
                 "{records} records for {} wait in {} for the next start",
@@ -241,11 +222,10 @@ impl Shipment {
                 self.spool.path().display()
             );
         }
-        let lost = self.sink.tally.waiting().records;
+        let lost = self.sink.stats.waiting().records;
         if lost > 0 {
             warn!("{lost} records for {} could not be spooled", self.name());
-            self.sink.tally.add(Measure::Lost, lost);
-            self.tell();
+            self.sink.stats.add(Measure::Lost, lost);
         }
     }
 }

@@ -17,7 +17,7 @@ use super::Settings;
 use super::keeper::Keeper;
 pub use super::store::Failure;
 use super::store::{FILES, Store};
-use super::tally::{Amount, Tally};
+use crate::stats::{Amount, SinkStats};
 
 /// How long the keeper may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Sink {
     /// The id of its section and its plugin, as in the stack: `nats1:NATS`.
     pub(super) name: String,
-    pub(super) tally: Arc<Tally>,
+    pub(super) stats: SinkStats,
     /// The number of its newest row.
     pub(super) newest: watch::Sender<i64>,
 }
@@ -35,7 +35,7 @@ pub(super) struct Sink {
 impl Sink {
     fn new(name: &str) -> Arc<Self> {
         let (newest, _) = watch::channel(0);
-        Arc::new(Self { name: name.to_owned(), tally: Arc::default(), newest })
+        Arc::new(Self { name: name.to_owned(), stats: SinkStats::default(), newest })
     }
 }
 
@@ -117,7 +117,7 @@ impl Spool {
         let mut sinks = HashMap::new();
         for (name, amount) in store.amounts()? {
             let sink = Sink::new(&name);
-            sink.tally.add_kept(amount);
+            sink.stats.add_kept(amount);
             sinks.insert(name, (sink, false));
         }
         let (jobs, receiver) = mpsc::channel();
@@ -197,7 +197,7 @@ impl Spool {
 
     fn tell_unclaimed(&self) {
         for (sink, _) in lock(&self.0.sinks).values().filter(|(_, claimed)| !claimed) {
-            let Amount { bytes, records } = sink.tally.kept();
+            let Amount { bytes, records } = sink.stats.kept();
             warn!(
                 "{} holds {records} records ({bytes} bytes) for {}, which no stack names: they \
                  stay there until a stack does",

@@ -15,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
 use super::batch::{self, Batch};
-use super::tally::Amount;
+use crate::stats::Amount;
 
 /// The file's name in its directory, and that of its lock.
 const FILE: &str = "spool.db";

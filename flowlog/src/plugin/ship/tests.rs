@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::plugin::record_id::RecordId;
-use crate::stats::{Shipper, Stats};
+use crate::stats::{Instance, Measure, SinkPlugin, Stats};
 
 mod faults;
 
@@ -89,6 +89,10 @@ struct Daemon {
     spool: Spool,
 }
 
+fn instance(sink: &str, plugin: SinkPlugin) -> Instance {
+    Instance { source: "ct1".to_owned(), stack: 1, sink: sink.to_owned(), plugin }
+}
+
 fn settings(directory: &TempDir) -> Settings {
     Settings {
         directory: directory.path().join("spool"),
@@ -106,8 +110,7 @@ impl Daemon {
         let spool = Spool::open(settings).unwrap();
         let stats = Stats::default();
         let start = Start {
-            id: "far1",
-            shipper: Shipper::Nats,
+            instance: instance("far1", SinkPlugin::Nats),
             encoding: "text 1",
             buffer_max,
             spool: &spool,
@@ -130,8 +133,7 @@ impl Daemon {
     }
 
     fn get(&mut self, measure: Measure) -> u64 {
-        self.shipment.tell();
-        self.stats.shipped(Shipper::Nats, measure)
+        self.stats.sum(SinkPlugin::Nats, measure)
     }
 
     fn wait_for(&mut self, measure: Measure, value: u64) {
@@ -144,7 +146,7 @@ impl Daemon {
 
     fn wait_until_empty(&mut self) {
         let begin = Instant::now();
-        while self.shipment.tally().kept().records > 0 {
+        while self.shipment.stats().kept().records > 0 {
             assert!(begin.elapsed() < Duration::from_secs(20), "the spool is not emptied");
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -186,7 +188,7 @@ fn records_arrive_in_order_and_leave_the_spool() {
         assert_eq!(daemon.get(measure), 0, "{measure:?}");
     }
     assert!(far.with(|state| state.encodings.iter().all(|encoding| encoding == "text 1")));
-    assert_eq!(daemon.shipment.tally().trouble(), None);
+    assert_eq!(daemon.shipment.stats().trouble(), None);
 }
 
 #[test]
@@ -216,13 +218,13 @@ fn a_far_side_that_is_away_is_told_and_tried_again() {
     daemon.flush();
     daemon.wait_for(Measure::Errors, 2);
     daemon.wait_for(Measure::Spooled, 100);
-    assert_eq!(daemon.shipment.tally().kept().records, 100);
-    assert_eq!(daemon.shipment.tally().trouble().unwrap(), "nobody listens; start it");
+    assert_eq!(daemon.shipment.stats().kept().records, 100);
+    assert_eq!(daemon.shipment.stats().trouble().unwrap(), "nobody listens; start it");
     far.with(|state| state.away = false);
     daemon.shipment.reopen();
     far.wait(100);
     daemon.wait_until_empty();
-    assert_eq!(daemon.shipment.tally().trouble(), None);
+    assert_eq!(daemon.shipment.stats().trouble(), None);
 }
 
 /// The next start delivers what the last one could not, whatever became of it.
@@ -236,7 +238,7 @@ fn what_is_left_is_delivered_after_the_next_start() {
         daemon.push(turn * 10..turn * 10 + 10);
         daemon.shipment.close();
         assert_eq!(daemon.get(Measure::Lost), 0);
-        assert_eq!(daemon.shipment.tally().kept().records, (turn + 1) * 10);
+        assert_eq!(daemon.shipment.stats().kept().records, (turn + 1) * 10);
     }
     far.with(|state| state.away = false);
     let mut daemon = Daemon::start(&directory, &far);
@@ -244,7 +246,7 @@ fn what_is_left_is_delivered_after_the_next_start() {
     daemon.push(30..40);
     daemon.shipment.close();
     assert_eq!(numbers(&far.wait(40)), (0..40).collect::<Vec<_>>());
-    assert_eq!(daemon.shipment.tally().kept().records, 0);
+    assert_eq!(daemon.shipment.stats().kept().records, 0);
 }
 
 #[test]
@@ -259,9 +261,9 @@ fn what_is_held_stays_until_it_is_settled() {
     daemon.push(100..200);
     daemon.flush();
     far.wait(200);
-    assert_eq!(daemon.shipment.tally().kept().records, 200);
+    assert_eq!(daemon.shipment.stats().kept().records, 200);
     daemon.shipment.close();
-    assert_eq!(daemon.shipment.tally().kept().records, 0);
+    assert_eq!(daemon.shipment.stats().kept().records, 0);
     assert_eq!(far.with(|state| state.settled), 200);
 }
 
@@ -271,8 +273,7 @@ fn sinks_share_the_spool_and_have_their_own_records() {
     other.with(|state| state.away = true);
     let mut daemon = Daemon::start(&directory, &far);
     let start = Start {
-        id: "far2",
-        shipper: Shipper::Kafka,
+        instance: instance("far2", SinkPlugin::Kafka),
         encoding: "text 2",
         buffer_max: 1 << 20,
         spool: &daemon.spool,
@@ -289,8 +290,8 @@ fn sinks_share_the_spool_and_have_their_own_records() {
     daemon.wait_until_empty();
     daemon.shipment.close();
     second.close();
-    assert_eq!(second.tally().kept().records, 1);
-    assert_eq!(daemon.stats.shipped(Shipper::Kafka, Measure::Spooled), 1);
+    assert_eq!(second.stats().kept().records, 1);
+    assert_eq!(daemon.stats.sum(SinkPlugin::Kafka, Measure::Spooled), 1);
     assert!(numbers(&far.with(|state| state.taken.clone())).len() == 100);
 }
 
@@ -320,7 +321,7 @@ proptest! {
         far.with(|state| (state.breaks, state.away) = (0, false));
         let mut daemon = Daemon::start(&directory, &far);
         daemon.shipment.close();
-        prop_assert_eq!(daemon.shipment.tally().kept().records, 0);
+        prop_assert_eq!(daemon.shipment.stats().kept().records, 0);
         let mut seen = std::collections::HashSet::new();
         let taken = numbers(&far.with(|state| state.taken.clone()));
         let first: Vec<u64> = taken.into_iter().filter(|n| seen.insert(*n)).collect();

@@ -15,8 +15,8 @@ use super::backoff::Backoff;
 use super::batch::Batch;
 use super::spool::{self, Job, Sink};
 use super::store::{Failure, Found, Reader};
-use super::tally::{Amount, Measure, Part};
 use super::{Appetite, Client, Delivered, Settled, Trouble};
+use crate::stats::{Amount, Measure, Part};
 
 /// How long the far side may take to answer at all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,7 +67,7 @@ impl Link {
     }
 
     fn count(&self, measure: Measure, n: u64) {
-        self.sink.tally.add(measure, n);
+        self.sink.stats.add(measure, n);
     }
 
     /// All up to that row has arrived.
@@ -318,7 +318,7 @@ impl<C: Client> Worker<C> {
     fn works(&mut self) {
         self.backoff.reset();
         if self.told.take().is_some() {
-            self.link.sink.tally.set_trouble(Part::FarSide, None);
+            self.link.sink.stats.set_trouble(Part::Destination, None);
             info!("{} works again", self.link.sink.name);
         }
     }
@@ -326,12 +326,12 @@ impl<C: Client> Worker<C> {
     #[cold]
     fn tell(&mut self, trouble: &Trouble) {
         self.link.count(Measure::Errors, 1);
-        let tally = &self.link.sink.tally;
-        tally.set_trouble(Part::FarSide, Some(trouble.to_string()));
+        let stats = &self.link.sink.stats;
+        stats.set_trouble(Part::Destination, Some(trouble.to_string()));
         let known =
             self.told.as_ref().is_some_and(|(told, at)| told == trouble && at.elapsed() < REMIND);
         if !known {
-            let Amount { bytes: _, records } = tally.kept();
+            let Amount { bytes: _, records } = stats.kept();
             warn!("{}: {trouble}. {records} records wait in the spool", self.link.sink.name);
             self.told = Some((trouble.clone(), Instant::now()));
         }

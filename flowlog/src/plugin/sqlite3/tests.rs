@@ -4,7 +4,7 @@ use super::*;
 use crate::event::{Cause, Comm, End, ExpectAction, Expectation, Kinds, Lost, Process, Witness};
 use crate::flow::{Counters, Family, Flow, HelperName, Netns, Status, Tuple, proto};
 use crate::plugin::Body;
-use crate::stats::Counter;
+use crate::stats::{Measure, SinkStats};
 
 mod faults;
 mod rotation;
@@ -22,7 +22,7 @@ const ULOG_CT: &str = "CREATE TABLE ulog_ct (flow_start_sec integer, flow_start_
 struct Place {
     directory: tempfile::TempDir,
     settings: Settings,
-    stats: Stats,
+    stats: SinkStats,
 }
 
 impl Place {
@@ -30,7 +30,7 @@ impl Place {
         let directory = tempfile::tempdir().unwrap();
         let db = directory.path().join("flow.db");
         let settings = Settings { db, table: String::new(), sync: true, buffer_max: 1 << 20 };
-        Self { directory, settings, stats: Stats::default() }
+        Self { directory, settings, stats: SinkStats::default() }
     }
 
     /// With a table of ulogd2, which is to be written.
@@ -63,7 +63,7 @@ impl Place {
         rows(&self.other(), query)
     }
 
-    fn count(&self, counter: Counter) -> u64 {
+    fn count(&self, counter: Measure) -> u64 {
         self.stats.get(counter)
     }
 }
@@ -173,7 +173,7 @@ fn a_flow_is_kept_with_all_that_is_known() {
     );
     let id = Identifier::of_this_host().id(&item(Kinds::NEW, &flow, None)).to_string();
     assert_eq!(place.ask("SELECT record_id FROM flow WHERE kind = 'new'"), [id]);
-    assert_eq!(place.count(Counter::Sqlite3Records), 2);
+    assert_eq!(place.count(Measure::Records), 2);
 }
 
 #[test]
@@ -269,8 +269,8 @@ fn a_record_that_comes_twice_is_recognised() {
         sink.output.close();
     }
     assert_eq!(place.ask("SELECT count(*), count(DISTINCT record_id) FROM flow"), ["300 300"]);
-    assert_eq!(place.count(Counter::Sqlite3Records), 300);
-    assert_eq!(place.count(Counter::Sqlite3RepeatedRecords), 300);
+    assert_eq!(place.count(Measure::Records), 300);
+    assert_eq!(place.count(Measure::Repeated), 300);
 }
 
 /// The numbers are those of ulogd2 2.0.8 of such a flow.
@@ -325,5 +325,5 @@ fn a_row_that_is_refused_is_counted() {
     }
     sink.output.close();
     assert_eq!(place.ask("SELECT * FROM ulog_ct"), ["1", "3"]);
-    assert_eq!(place.count(Counter::Sqlite3LostRecords), 1);
+    assert_eq!(place.count(Measure::Refused), 1);
 }

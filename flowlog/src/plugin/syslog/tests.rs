@@ -4,14 +4,15 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::stats::Measure;
 
 const AT: u64 = 1_795_301_190_123_456_789;
 const LINE: &[u8] = b"[NEW] ORIG: \n";
 
-fn open(address: Address) -> (Syslog, Stats) {
+fn open(address: Address) -> (Syslog, SinkStats) {
     let output = OutputSettings { destination: Destination::Socket(address), buffer_max: 1 << 20 };
     let settings = Settings { output, priority: 13, ident: "flow log".to_owned() };
-    let stats = Stats::default();
+    let stats = SinkStats::default();
     let mut sink = Syslog::open(&settings, "vm.example.org", stats.clone()).unwrap();
     if let Form::Local { style, .. } = &mut sink.form {
         style.zone = TimeZone::UTC;
@@ -34,7 +35,7 @@ fn local_messages_are_those_of_libc() {
         String::from_utf8_lossy(&buffer[..length]),
         format!("<13>Nov 21 22:46:30 flow log[{pid}]: [NEW] ORIG: \n")
     );
-    assert_eq!(stats.get(Counter::SyslogMessages), 1);
+    assert_eq!(stats.get(Measure::Records), 1);
 }
 
 fn rfc5424() -> String {
@@ -63,7 +64,7 @@ fn over_tcp_each_message_has_its_length_before_it() {
     sink.push(AT, LINE);
     sink.push(AT, LINE);
     let start = Instant::now();
-    while stats.get(Counter::SyslogMessages) < 2 && start.elapsed() < Duration::from_secs(10) {
+    while stats.get(Measure::Records) < 2 && start.elapsed() < Duration::from_secs(10) {
         sink.output_mut().flush();
     }
     sink.output_mut().close();

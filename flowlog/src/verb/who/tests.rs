@@ -14,7 +14,7 @@ use crate::flow::{Counters, Flow, HelperName, Netns, Status, Tuple, proto};
 use crate::plugin::record_id::{Identifier, RecordId};
 use crate::plugin::sqlite3::{Settings, Sqlite3};
 use crate::plugin::{Body, Item, Scratch};
-use crate::stats::Stats;
+use crate::stats::SinkStats;
 
 /// Seconds after midnight of a day in 2026, as nanoseconds since the epoch.
 pub(super) const fn at(second: u64) -> u64 {
@@ -176,7 +176,7 @@ impl Place {
         let db = self.path(name);
         let settings =
             Settings { db: db.clone(), table: String::new(), sync: true, buffer_max: 1 << 24 };
-        let mut sink = Sqlite3::open(&settings, Stats::default()).unwrap();
+        let mut sink = Sqlite3::open(&settings, SinkStats::default()).unwrap();
         for made in made {
             sink.push(&made.item(), &Scratch::default());
         }

@@ -7,31 +7,23 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::plugin::output::Tally;
-use crate::stats::Counter;
-
-const TALLY: SocketTally = SocketTally {
-    tally: Tally {
-        noun: "records",
-        records: Counter::JsonRecords,
-        bytes: Counter::JsonBytes,
-        errors: Counter::JsonWriteErrors,
-        lost: Counter::JsonLostRecords,
-    },
-    reconnects: Counter::JsonReconnects,
-    repeated: Counter::JsonRepeatedRecords,
-};
+use crate::stats::SinkStats;
 
 struct Sender {
     output: SocketOutput,
-    stats: Stats,
+    stats: SinkStats,
     next: u32,
 }
 
 impl Sender {
     fn new(address: Address, buffer_max: usize) -> Self {
-        let stats = Stats::default();
-        let output = SocketOutput::open(address, buffer_max, TALLY, stats.clone()).unwrap();
+        let stats = SinkStats::default();
+        let output = SocketOutput::open(
+            address,
+            buffer_max,
+            Counted { noun: "records", stats: stats.clone() },
+        )
+        .unwrap();
         Self { output, stats, next: 0 }
     }
 
@@ -45,8 +37,8 @@ impl Sender {
         self.output.flush();
     }
 
-    fn get(&self, counter: Counter) -> u64 {
-        self.stats.get(counter)
+    fn get(&self, measure: Measure) -> u64 {
+        self.stats.get(measure)
     }
 
     /// Goes on as the engine does, until `done`.
@@ -95,17 +87,17 @@ fn a_stream_peer_that_restarts_gets_all() {
     sender.send(100);
     assert!(sender.output.retry_in().is_some());
     let listener = UnixListener::bind(&path).unwrap();
-    sender.until("it to connect", |sender| sender.get(Counter::JsonReconnects) == 1);
+    sender.until("it to connect", |sender| sender.get(Measure::Reconnects) == 1);
     let (mut peer, _) = listener.accept().unwrap();
     let mut second = vec![0; 20_000];
     sender.output.flush();
     peer.read_exact(&mut second).unwrap();
     sender.until_all_arrived();
     assert_eq!(numbers(&[first, second].concat()), (0..300).collect::<Vec<_>>());
-    assert_eq!(sender.get(Counter::JsonRecords), 300);
-    assert_eq!(sender.get(Counter::JsonBytes), 30_000);
-    assert_eq!(sender.get(Counter::JsonLostRecords), 0);
-    assert_eq!(sender.get(Counter::JsonRepeatedRecords), 0);
+    assert_eq!(sender.get(Measure::Records), 300);
+    assert_eq!(sender.get(Measure::Bytes), 30_000);
+    assert_eq!(sender.get(Measure::Lost), 0);
+    assert_eq!(sender.get(Measure::Repeated), 0);
 }
 
 /// It dies with records unread, one of them cut: they come again, whole.
@@ -121,8 +113,8 @@ fn what_a_peer_had_not_read_is_sent_again() {
     let mut first = vec![0; 1050];
     peer.read_exact(&mut first).unwrap();
     drop(peer);
-    sender.until("the break", |sender| sender.get(Counter::JsonWriteErrors) == 1);
-    sender.until("it to connect", |sender| sender.get(Counter::JsonReconnects) == 1);
+    sender.until("the break", |sender| sender.get(Measure::Errors) == 1);
+    sender.until("it to connect", |sender| sender.get(Measure::Reconnects) == 1);
     let (mut peer, _) = listener.accept().unwrap();
     let reader = std::thread::spawn(move || {
         let mut second = vec![0; 2_000_000];
@@ -132,8 +124,8 @@ fn what_a_peer_had_not_read_is_sent_again() {
     });
     sender.until_all_arrived();
     assert_eq!(numbers(&reader.join().unwrap()), (0..20_000).collect::<Vec<_>>());
-    assert!(sender.get(Counter::JsonRepeatedRecords) > 10);
-    assert_eq!(sender.get(Counter::JsonRecords), 20_000);
+    assert!(sender.get(Measure::Repeated) > 10);
+    assert_eq!(sender.get(Measure::Records), 20_000);
 }
 
 #[test]
@@ -142,16 +134,16 @@ fn a_full_buffer_loses_exactly_what_it_says() {
     let path = dir.path().join("peer");
     let mut sender = Sender::new(unix(&path), 4096);
     sender.send(1000);
-    assert_eq!(sender.get(Counter::JsonLostRecords), 1000 - 40, "40 of 100 bytes fit");
+    assert_eq!(sender.get(Measure::Lost), 1000 - 40, "40 of 100 bytes fit");
     let listener = UnixListener::bind(&path).unwrap();
-    sender.until("it to connect", |sender| sender.get(Counter::JsonReconnects) == 1);
+    sender.until("it to connect", |sender| sender.get(Measure::Reconnects) == 1);
     let (mut peer, _) = listener.accept().unwrap();
     let mut text = vec![0; 4000];
     sender.output.flush();
     peer.read_exact(&mut text).unwrap();
     sender.until_all_arrived();
     assert_eq!(numbers(&text), (0..40).collect::<Vec<_>>());
-    assert_eq!(sender.get(Counter::JsonRecords), 40);
+    assert_eq!(sender.get(Measure::Records), 40);
     // There is room again.
     sender.send(1);
     let mut text = vec![0; 100];
@@ -164,7 +156,7 @@ fn nobody_there_at_exit_is_counted() {
     let mut sender = Sender::new(unix(Path::new("/nonexistent/peer")), 1 << 20);
     sender.send(7);
     sender.output.close();
-    assert_eq!(sender.get(Counter::JsonLostRecords), 7);
+    assert_eq!(sender.get(Measure::Lost), 7);
     assert_eq!(sender.output.retry_in(), None);
 }
 
@@ -196,9 +188,9 @@ fn datagrams_wait_for_their_listener() {
     std::fs::remove_file(&path).unwrap();
     let listener = UnixDatagram::bind(&path).unwrap();
     receive(&listener, &mut sender, 503..513);
-    assert_eq!(sender.get(Counter::JsonReconnects), 2);
-    assert_eq!(sender.get(Counter::JsonRecords), 513);
-    assert_eq!(sender.get(Counter::JsonLostRecords), 0);
+    assert_eq!(sender.get(Measure::Reconnects), 2);
+    assert_eq!(sender.get(Measure::Records), 513);
+    assert_eq!(sender.get(Measure::Lost), 0);
 }
 
 #[test]
@@ -208,7 +200,7 @@ fn a_refused_datagram_is_sent_again() {
     let mut sender = Sender::new(Address::Udp("127.0.0.1".to_owned(), address.port()), 1 << 20);
     drop(listener);
     sender.send(5);
-    sender.until("a refusal", |sender| sender.get(Counter::JsonWriteErrors) > 0);
+    sender.until("a refusal", |sender| sender.get(Measure::Errors) > 0);
     let listener = UdpSocket::bind(address).unwrap();
     sender.until_all_arrived();
     listener.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -219,7 +211,7 @@ fn a_refused_datagram_is_sent_again() {
         got.extend(numbers(&buffer[..length]));
     }
     assert_eq!(got, [0, 1, 2, 3, 4]);
-    assert_eq!(sender.get(Counter::JsonReconnects), 1);
+    assert_eq!(sender.get(Measure::Reconnects), 1);
 }
 
 #[test]
@@ -239,12 +231,12 @@ fn tcp_is_confirmed_and_connected_anew() {
     assert_eq!(read(&mut peer, 10_000), (0..100).collect::<Vec<_>>());
     drop((peer, listener));
     sender.send(100);
-    sender.until("the break", |sender| sender.get(Counter::JsonWriteErrors) > 1);
+    sender.until("the break", |sender| sender.get(Measure::Errors) > 1);
     let listener = TcpListener::bind(address).unwrap();
-    sender.until("it to connect", |sender| sender.get(Counter::JsonReconnects) == 1);
+    sender.until("it to connect", |sender| sender.get(Measure::Reconnects) == 1);
     let (mut peer, _) = listener.accept().unwrap();
     sender.until_all_arrived();
     assert_eq!(read(&mut peer, 10_000), (100..200).collect::<Vec<_>>());
-    assert_eq!(sender.get(Counter::JsonLostRecords), 0);
-    assert_eq!(sender.get(Counter::JsonRecords), 200);
+    assert_eq!(sender.get(Measure::Lost), 0);
+    assert_eq!(sender.get(Measure::Records), 200);
 }

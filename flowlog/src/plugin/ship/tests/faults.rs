@@ -10,7 +10,7 @@ fn a_refusal_is_told() {
     daemon.push(0..10);
     daemon.flush();
     daemon.wait_for(Measure::Errors, 1);
-    assert_eq!(daemon.shipment.tally().trouble().unwrap(), "wrong password; see `pass=`");
+    assert_eq!(daemon.shipment.stats().trouble().unwrap(), "wrong password; see `pass=`");
     daemon.shipment.reopen();
     assert_eq!(numbers(&far.wait(10)), (0..10).collect::<Vec<_>>());
 }
@@ -24,7 +24,7 @@ fn full_spool(full: Full) -> (u64, u64, Vec<u64>) {
     daemon.push(0..100_000);
     daemon.shipment.close();
     let dropped = daemon.get(Measure::Dropped);
-    let kept = daemon.shipment.tally().kept();
+    let kept = daemon.shipment.stats().kept();
     assert!(kept.bytes <= settings.max_bytes && kept.bytes > settings.max_bytes / 2, "{kept:?}");
     assert_eq!(kept.records + dropped, 100_000);
     assert_eq!(daemon.get(Measure::Lost), 0);
@@ -61,7 +61,7 @@ fn a_spool_that_cannot_be_written_waits_in_memory() {
     daemon.wait_for(Measure::Errors, 1);
     let lost = daemon.get(Measure::Lost);
     assert!(lost > 50_000 && lost < 100_000, "{lost}");
-    let trouble = daemon.shipment.tally().trouble().unwrap();
+    let trouble = daemon.shipment.stats().trouble().unwrap();
     assert!(trouble.contains("spool.db: ") && trouble.ends_with("; make room"), "{trouble}");
     assert!(daemon.shipment.fill().0 > 300_000);
     daemon.shipment.close();
@@ -119,7 +119,7 @@ fn a_damaged_row_is_counted() {
     daemon.shipment.close();
     assert_eq!(numbers(&far.with(|s| s.taken.clone())), (0..10).chain(30..60).collect::<Vec<_>>());
     assert_eq!(daemon.get(Measure::Lost), 20);
-    assert_eq!(daemon.shipment.tally().kept().records, 0);
+    assert_eq!(daemon.shipment.stats().kept().records, 0);
 }
 
 /// The end does not wait for a far side that does not answer.
@@ -139,8 +139,7 @@ fn the_end_comes_in_time() {
     let spool = Spool::open(&settings(&directory)).unwrap();
     let stats = Stats::default();
     let start = Start {
-        id: "far1",
-        shipper: Shipper::Nats,
+        instance: instance("far1", SinkPlugin::Nats),
         encoding: "text 1",
         buffer_max: 1 << 20,
         spool: &spool,
@@ -152,7 +151,7 @@ fn the_end_comes_in_time() {
     shipment.close();
     let took = begin.elapsed();
     assert!(took > Duration::from_secs(4) && took < Duration::from_secs(8), "{took:?}");
-    assert_eq!(shipment.tally().kept().records, 1);
+    assert_eq!(shipment.stats().kept().records, 1);
 }
 
 /// A directory of others is not handed to anybody.

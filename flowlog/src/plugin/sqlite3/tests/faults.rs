@@ -66,8 +66,8 @@ fn a_locked_database_is_waited_for() {
     assert!(!sink.output.is_failing());
     assert_eq!(sink.output.retry_in(), None);
     assert_eq!(place.ask("SELECT orig_sport FROM flow ORDER BY 1"), ["1", "2"]);
-    assert!(place.count(Counter::Sqlite3WriteErrors) > 0);
-    assert_eq!(place.count(Counter::Sqlite3LostRecords), 0);
+    assert!(place.count(Measure::Errors) > 0);
+    assert_eq!(place.count(Measure::Lost), 0);
 }
 
 /// What is written, what waits and what is lost add up.
@@ -81,7 +81,7 @@ fn a_full_buffer_counts_its_losses() {
     for port in 1..=100 {
         push(&mut sink, &item(Kinds::NEW, &tcp(port), None));
     }
-    let lost = place.count(Counter::Sqlite3LostRecords);
+    let lost = place.count(Measure::Lost);
     assert!(lost > 50 && sink.output.fill().0 <= 4096, "{lost} lost");
     other.execute_batch("ROLLBACK").unwrap();
     sink.output.close();
@@ -97,7 +97,7 @@ fn an_exit_counts_what_it_loses() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
     sink.output.close();
-    assert_eq!(place.count(Counter::Sqlite3LostRecords), 1);
+    assert_eq!(place.count(Measure::Lost), 1);
 }
 
 /// No page more is as a full disk: rows wait, and none is written by halves.
@@ -117,7 +117,7 @@ fn a_full_database_is_waited_for() {
     limit_pages(&mut sink, None);
     sink.output.close();
     assert_eq!(place.ask("SELECT count(*) FROM flow"), ["1000"]);
-    assert_eq!(place.count(Counter::Sqlite3LostRecords), 0);
+    assert_eq!(place.count(Measure::Lost), 0);
 }
 
 fn limit_pages(sink: &mut Sqlite3, pages: Option<i64>) {
