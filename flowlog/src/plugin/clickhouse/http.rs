@@ -186,7 +186,9 @@ impl Http {
     fn broken(&self, error: &hyper::Error) -> Trouble {
         let source = error.source();
         let why = source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
-        if source.is_some_and(|source| source.is::<io::Error>()) || error.is_incomplete_message() {
+        // `canceled` is a connection that was closed before the request was under way.
+        let closed = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+        if closed || source.is_some_and(|source| source.is::<io::Error>()) {
             return Trouble::passing(format!(
                 "ClickHouse at {} has broken the connection ({why}); see what its own log says, and \
                  whether `url=` names its port for {}",
