@@ -16,7 +16,7 @@ use super::trace::{self, Functions};
 use super::unable::{self, Unable};
 use crate::capture::filter::{Filter, Network};
 use crate::config::Attach;
-use crate::kernel;
+use crate::kernel::TableFill;
 
 /// Prefix lengths count from the family, which stands before the address.
 const FAMILY_BITS: u32 = 8;
@@ -99,8 +99,10 @@ fn attach_all(settings: &Settings, hooks: &mut Hooks<'_>) -> Result<Option<SelfC
     let mut removed = None;
     let mut inserted = None;
     // Before the hooks, so that the numbers of entries seen are at least those
-    // of the kernel's.
-    let count = kernel::conntrack_count();
+    // of the kernel's. The files belong to the namespace of the source, which the
+    // thread that compares later has left.
+    let table = TableFill::open();
+    let base = table.count();
     if settings.wants_ends() {
         removed = Some(hooks.attach(&hooks::REMOVED)?);
         hooks.attach_activities();
@@ -114,9 +116,9 @@ fn attach_all(settings: &Settings, hooks: &mut Hooks<'_>) -> Result<Option<SelfC
     if settings.wants_updates() {
         hooks.attach(&hooks::CHANGED)?;
     }
-    Ok(match (count, inserted, removed) {
-        (Some(count), Some(inserted), Some(removed)) => {
-            Some(SelfCheck::new(Instant::now(), count, inserted, removed))
+    Ok(match (base, inserted, removed) {
+        (Some(base), Some(inserted), Some(removed)) => {
+            Some(SelfCheck::new(Instant::now(), table, base, inserted, removed))
         }
         _ => None,
     })

@@ -54,7 +54,6 @@ use super::{Capture, Drained, DumpKind, FlowKey, HookCost, Progress, RecordSink}
 use crate::config::Attach;
 use crate::event::{Kinds, Lost, Record};
 use crate::flow::Flow;
-use crate::kernel;
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Stats};
 
@@ -398,16 +397,15 @@ impl Capture for EbpfCapture {
 
     fn check(&mut self, now: Instant) {
         let Some(selfcheck) = &mut self.selfcheck else { return };
-        if now < selfcheck.due() {
-            return;
-        }
         // What comes between the two numbers is within what they may differ by.
         // Losses that show here are told by the drain that follows.
-        if let (Some(count), Ok(news)) = (kernel::conntrack_count(), self.counts.read()) {
+        if let Some(count) = selfcheck.take_due(now)
+            && let Ok(news) = self.counts.read()
+        {
             let (new, destroyed) = self.counts.counted();
             self.untold += news.losses;
             self.stale |= news.losses.events() > 0;
-            selfcheck.compare(now, count, new, destroyed);
+            selfcheck.compare(count, new, destroyed);
         }
     }
 }
