@@ -43,7 +43,8 @@ pub const INSERTED: Hook = Hook {
         Way {
             attachments: &[message("trace_begun")],
             method: Some(Method::Kprobe),
-            why: "where a netlink message about the beginning would be built: one program,                       in place of the four that the callers of the insertion would need",
+            why: "where a netlink message about the beginning would be built: one program, \
+                  in place of the four that the callers of the insertion would need",
             lost: Some("only those are told for which the kernel gathers events"),
         },
     ],
