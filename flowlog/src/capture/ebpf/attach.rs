@@ -1,6 +1,7 @@
 //! Which programs the settings need: attached by the method that can be had, with
 //! their filters filled. Whatever is less than it could be is said.
 
+use std::sync::Once;
 use std::time::Instant;
 
 use aya::maps::{Map, lpm_trie};
@@ -10,7 +11,7 @@ use tracing::{debug, warn};
 use super::Settings;
 use super::btf::KernelBtf;
 use super::hooks::{self, Hook};
-use super::probes::{Method, ProbeError, Probes};
+use super::probes::{Method, ProbeError, Probes, maps};
 use super::selfcheck::SelfCheck;
 use super::trace::{self, Functions};
 use super::unable::{self, Unable};
@@ -20,6 +21,11 @@ use crate::kernel::TableFill;
 
 /// Prefix lengths count from the family, which stands before the address.
 const FAMILY_BITS: u32 = 8;
+
+static SAID: Once = Once::new();
+const UNCOUNTED: &str = "this kernel does not count the kprobes that it misses while another is \
+                         at work on the processor (Linux 6.7 does): events lost by that are \
+                         neither in ebpf.missed nor in [LOST]";
 
 /// Programs at work.
 pub(super) struct Attached {
@@ -48,6 +54,10 @@ pub(super) fn attach(
         // Said only now: if this method is not used, it does not matter.
         for text in hooks.amiss {
             warn!("{text}");
+        }
+        if probes.has_uncounted_kprobe(hooks::tells_events) {
+            // Once, however many sources there are.
+            SAID.call_once(|| warn!("{UNCOUNTED}"));
         }
         Ok(Attached { probes, selfcheck, functions })
     };
@@ -126,7 +136,9 @@ fn attach_all(settings: &Settings, hooks: &mut Hooks<'_>) -> Result<Option<SelfC
 
 /// Puts the networks of the filters into the programs' maps.
 fn fill_filters(probes: &mut Probes, filter: &Filter) -> Result<(), Unable> {
-    for (name, networks) in [("SOURCES", &filter.sources), ("DESTINATIONS", &filter.destinations)] {
+    for (name, networks) in
+        [(maps::SOURCES, &filter.sources), (maps::DESTINATIONS, &filter.destinations)]
+    {
         if !networks.is_empty() {
             fill(probes.map_mut(name)?, networks)?;
         }
