@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use flowlog_ebpf::{ABSENT, RawExpect, VERSION, kind, tuple};
 
 use crate::SETTINGS;
-use crate::emit::{count, reserve};
+use crate::emit::{fault, reserve};
 use crate::filter::{wants_netns, wants_tuple};
 use crate::flow::{extensions, name_of};
 use crate::kernel::{Fault, known, namespace, read, read_into, read_zone};
@@ -35,7 +35,7 @@ pub(crate) fn report(event: u32, address: u64) {
             room.submit(0);
         }
         Ok(None) => {}
-        Err(Fault) => count(|counts| counts.faults += 1),
+        Err(Fault) => fault(),
     }
 }
 
@@ -87,7 +87,7 @@ pub(crate) unsafe fn fill(record: *mut RawExpect, expected: &Expected) {
         let orig = master + u64::from(known(&SETTINGS.layout.orig));
         let orig = read_into(&raw mut (*record).master, orig);
         if mask.is_err() || orig.is_err() {
-            count(|counts| counts.faults += 1);
+            fault();
         }
         read_zone(&raw mut (*record).zone, &raw mut (*record).zone_dir, *master);
         if known(&SETTINGS.layout.expect_helper) != ABSENT

@@ -7,7 +7,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use flowlog_ebpf::{NetworkKey, filter, tuple};
 
 use crate::SETTINGS;
-use crate::emit::count;
+use crate::emit::{Count, count};
 use crate::kernel::known;
 
 const AF_INET: u8 = 2;
@@ -30,7 +30,7 @@ pub(crate) fn wants_netns(inum: u32) -> bool {
     if wanted == 0 || wanted == inum {
         return true;
     }
-    count(|counts| counts.filtered_netns += 1);
+    count(Count::FilteredNetns);
     false
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn wants_tuple(orig: &[u8; tuple::SIZE]) -> bool {
     if passes(orig) {
         return true;
     }
-    count(|counts| counts.filtered_flows += 1);
+    count(Count::FilteredFlows);
     false
 }
 

@@ -1,12 +1,15 @@
 //! An entry of the table → a record.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_jiffies64, bpf_ktime_get_boot_ns};
-use flowlog_ebpf::{ABSENT, RawDetails, RawFlow, RawFlowDetails, VERSION, flag, kind, tuple};
+use flowlog_ebpf::task::{TaskState, function};
+use flowlog_ebpf::{
+    ABSENT, Ending, RawDetails, RawFlow, RawFlowDetails, TcpStates, VERSION, flag, kind,
+    lost_clash, tuple,
+};
 
 use crate::SETTINGS;
-use crate::activity::{self, Activity};
-use crate::cause::{self, Ending};
-use crate::emit::{count, reserve};
+use crate::activity;
+use crate::emit::{Count, count, fault, reserve};
 use crate::filter::{wants_netns, wants_tuple};
 use crate::kernel::{Entry, Fault, copy_tuple, known, namespace, read, read_into};
 
@@ -42,7 +45,7 @@ pub(crate) struct Extensions {
 #[inline(always)]
 pub(crate) fn report(address: u64, what: What) {
     if try_report(address, what).is_err() {
-        count(|counts| counts.faults += 1);
+        fault();
     }
 }
 
@@ -53,11 +56,14 @@ fn try_report(address: u64, what: What) -> Result<(), Fault> {
     let net: u64 = entry.field(known(&SETTINGS.layout.net));
     let (cookie, inum) = namespace(net)?;
     if inum == known(&SETTINGS.counted_netns) {
-        count(|counts| match what.kind {
-            kind::NEW => counts.counted_new += 1,
-            kind::DESTROY => counts.counted_destroyed += 1,
+        match what.kind {
+            kind::NEW => count(Count::New),
+            // Whose beginning nobody reports.
+            kind::DESTROY
+                if lost_clash(entry.field::<u64>(known(&SETTINGS.layout.status)) as u32) => {}
+            kind::DESTROY => count(Count::Destroyed),
             _ => {}
-        });
+        }
     }
     if known(&SETTINGS.kinds) >> what.kind & 1 == 0 {
         // It is seen only because it is counted.
@@ -66,15 +72,15 @@ fn try_report(address: u64, what: What) -> Result<(), Fault> {
     if !wants_netns(inum) || !wants_tuple(entry.tuple(known(&SETTINGS.layout.orig))) {
         return Ok(());
     }
-    let activity =
-        if what.kind == kind::DESTROY { activity::current() } else { Activity::default() };
+    let task = if what.kind == kind::DESTROY { activity::current() } else { TaskState::default() };
     let extensions = extensions(entry.field(known(&SETTINGS.layout.ext)))?;
     let master: u64 = entry.field(known(&SETTINGS.layout.master));
-    let process = activity.functions & activity::DELETION != 0;
-    let place = Place { address, net, cookie, inum };
+    let process = task.deletes();
+    let place = Place { address, cookie, inum };
     if extensions.helper | extensions.labels | master == 0 && !process {
         let Some(mut room) = reserve::<RawFlow>(what.kind) else { return Ok(()) };
-        fill(room.as_mut_ptr(), &entry, &place, &what, &activity, &extensions);
+        // SAFETY: the ring has room for a whole record.
+        unsafe { fill(room.as_mut_ptr(), &entry, &place, &what, task, &extensions) };
         room.submit(0);
         return Ok(());
     }
@@ -83,7 +89,7 @@ fn try_report(address: u64, what: What) -> Result<(), Fault> {
     // SAFETY: the ring has room for a whole record, and the verifier checks
     // each write.
     unsafe {
-        fill(&raw mut (*record).flow, &entry, &place, &what, &activity, &extensions);
+        fill(&raw mut (*record).flow, &entry, &place, &what, task, &extensions);
         let told = fill_details(&raw mut (*record).details, &extensions, master, process);
         (*record).flow.flags |= told;
     }
@@ -94,7 +100,6 @@ fn try_report(address: u64, what: What) -> Result<(), Fault> {
 /// Where the entry is.
 pub(crate) struct Place {
     pub(crate) address: u64,
-    pub(crate) net: u64,
     pub(crate) cookie: u64,
     pub(crate) inum: u32,
 }
@@ -130,14 +135,17 @@ pub(crate) fn extensions(ext: u64) -> Result<Extensions, Fault> {
     })
 }
 
-/// Fills all of a record; `record` points to room for it in the ring.
+/// Fills all of a record.
+///
+/// # Safety
+/// `record` points to room for it in the ring.
 #[inline(always)]
-pub(crate) fn fill(
+pub(crate) unsafe fn fill(
     record: *mut RawFlow,
     entry: &Entry,
     place: &Place,
     what: &What,
-    activity: &Activity,
+    task: TaskState,
     extensions: &Extensions,
 ) {
     let orig = entry.tuple(known(&SETTINGS.layout.orig));
@@ -149,17 +157,16 @@ pub(crate) fn fill(
         l4_state: l4_state(entry, protocol),
     };
     let ends = what.kind == kind::DESTROY;
-    // SAFETY: `record` points to room for it in the ring; each field is written
-    // by itself, and the verifier checks that all writes are inside.
+    // SAFETY: `record` by the caller; each field is written by itself, and the
+    // verifier checks that all writes are inside.
     unsafe {
         (*record).version = VERSION;
         (*record).kind = what.kind;
         (*record).cause =
-            if ends { cause::of(&ending, activity) } else { flowlog_ebpf::cause::NONE };
+            if ends { ending.cause(task, tcp_states) } else { flowlog_ebpf::cause::NONE };
         (*record).events = what.events;
         (*record).time = bpf_ktime_get_boot_ns();
         (*record).entry = place.address;
-        (*record).net = place.net;
         (*record).netns_cookie = place.cookie;
         (*record).netns_inum = place.inum;
         (*record).status = ending.status;
@@ -168,17 +175,25 @@ pub(crate) fn fill(
         (*record).zone = entry.field(known(&SETTINGS.layout.zone_id));
         (*record).zone_dir = entry.field(known(&SETTINGS.layout.zone_dir));
         (*record).l4_state = ending.l4_state;
-        (*record).portid = if ends { activity.portid } else { what.portid };
+        (*record).portid = if ends { task.portid() } else { what.portid };
         copy_tuple(&raw mut (*record).orig, orig);
         copy_tuple(&raw mut (*record).reply, entry.tuple(known(&SETTINGS.layout.reply)));
         let mut flags = fill_counters(record, extensions) | fill_times(record, extensions);
-        if activity.functions & activity::GC != 0 {
+        if task.innermost() == function::GC {
             flags |= flag::GC;
         }
         if extensions.ecache != 0 {
             flags |= flag::ARMED;
         }
         (*record).flags = flags;
+    }
+}
+
+#[inline(always)]
+fn tcp_states() -> TcpStates {
+    TcpStates {
+        time_wait: known(&SETTINGS.layout.tcp_time_wait),
+        close: known(&SETTINGS.layout.tcp_close),
     }
 }
 
@@ -201,6 +216,9 @@ fn l4_state(entry: &Entry, protocol: u8) -> u8 {
 
 /// Two pairs of packets and bytes (`struct nf_conn_counter`), the original
 /// direction first. 0 where they are not known: the ring's memory is used again.
+///
+/// # Safety
+/// As for [`fill`].
 #[inline(always)]
 unsafe fn fill_counters(record: *mut RawFlow, extensions: &Extensions) -> u8 {
     // SAFETY: as in `fill`.
@@ -215,6 +233,9 @@ unsafe fn fill_counters(record: *mut RawFlow, extensions: &Extensions) -> u8 {
 }
 
 /// Start and stop, side by side (`struct nf_conn_tstamp`).
+///
+/// # Safety
+/// As for [`fill`].
 #[inline(always)]
 unsafe fn fill_times(record: *mut RawFlow, extensions: &Extensions) -> u8 {
     // SAFETY: as in `fill`; the record has the two fields side by side as well.
@@ -229,7 +250,7 @@ unsafe fn fill_times(record: *mut RawFlow, extensions: &Extensions) -> u8 {
     0
 }
 
-/// Sets words to zero. Volatile, lest it becomes a loop over bytes.
+/// Sets words to zero. Volatile, so that it does not become a loop over bytes.
 ///
 /// # Safety
 /// There is room for so many words.
@@ -284,20 +305,28 @@ pub(crate) unsafe fn fill_details(
 }
 
 /// The name of the helper in an extension; none when its module is gone.
+///
+/// # Safety
+/// `into` can be written to.
 #[inline(always)]
-pub(crate) fn helper_name(into: *mut [u8; 16], extension: u64) -> Result<(), Fault> {
+unsafe fn helper_name(into: *mut [u8; 16], extension: u64) -> Result<(), Fault> {
     if known(&SETTINGS.layout.help_helper) == ABSENT {
         return Err(Fault);
     }
     let helper: u64 = read(extension + u64::from(known(&SETTINGS.layout.help_helper)))?;
-    name_of(into, helper)
+    // SAFETY: by the caller.
+    unsafe { name_of(into, helper) }
 }
 
 /// The name of the helper at `helper`.
+///
+/// # Safety
+/// `into` can be written to.
 #[inline(always)]
-pub(crate) fn name_of(into: *mut [u8; 16], helper: u64) -> Result<(), Fault> {
+pub(crate) unsafe fn name_of(into: *mut [u8; 16], helper: u64) -> Result<(), Fault> {
     if helper == 0 || known(&SETTINGS.layout.helper_name) == ABSENT {
         return Err(Fault);
     }
-    read_into(into, helper + u64::from(known(&SETTINGS.layout.helper_name)))
+    // SAFETY: by the caller.
+    unsafe { read_into(into, helper + u64::from(known(&SETTINGS.layout.helper_name))) }
 }

@@ -6,11 +6,12 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
-use flowlog_ebpf::kind;
+use flowlog_ebpf::task::function;
+use flowlog_ebpf::{kind, lost_clash};
 
 use crate::SETTINGS;
-use crate::activity::{self, enter, leave};
-use crate::emit::count;
+use crate::activity::{enter, leave};
+use crate::emit::{Count, count, fault};
 use crate::flow::What;
 use crate::kernel::{known, read};
 use crate::pending::{self, Call};
@@ -18,10 +19,9 @@ use crate::{expect, flow, notice};
 
 /// `NF_ACCEPT` (include/uapi/linux/netfilter.h, 6.12).
 const NF_ACCEPT: u32 = 1;
-/// `IPS_CONFIRMED`, `IPS_NAT_CLASH`
+/// `IPS_CONFIRMED`
 /// (include/uapi/linux/netfilter/nf_conntrack_common.h, 6.12).
 pub(crate) const CONFIRMED: u64 = 1 << 3;
-const NAT_CLASH: u64 = 1 << 12;
 /// The lower bits of `sk_buff._nfct`: how the packet belongs to the entry. From
 /// 3 on it is a reply, for which nothing is inserted.
 const CTINFO: u64 = 7;
@@ -46,7 +46,7 @@ fn freed(entry: u64) {
     match read::<u64>(entry + u64::from(known(&SETTINGS.layout.status))) {
         Ok(status) if status & CONFIRMED != 0 => removed(entry),
         Ok(_) => {}
-        Err(_) => count(|counts| counts.faults += 1),
+        Err(_) => fault(),
     }
 }
 
@@ -58,30 +58,36 @@ fn changed(events: u32, item: u64) {
         return;
     }
     if events & known(&SETTINGS.updates) == 0 {
-        count(|counts| counts.filtered_kinds += 1);
+        count(Count::FilteredKinds);
         return;
     }
     let entry = read(item + u64::from(known(&SETTINGS.layout.event_entry)));
     let portid = read(item + u64::from(known(&SETTINGS.layout.event_portid)));
     match (entry, portid) {
         (Ok(entry), Ok(portid)) => flow::report(entry, What { kind: kind::UPDATE, events, portid }),
-        _ => count(|counts| counts.faults += 1),
+        _ => fault(),
     }
 }
 
 /// `__nf_conntrack_confirm(skb)` begins: with which entry?
 #[inline(always)]
 fn confirming(packet: u64) {
-    let Ok(nfct) = read::<u64>(packet + u64::from(known(&SETTINGS.layout.skb_nfct))) else {
-        return count(|counts| counts.faults += 1);
-    };
-    if nfct & CTINFO < REPLY {
-        pending::begin(Call { packet, entry: nfct & !CTINFO });
+    let nfct = read::<u64>(packet + u64::from(known(&SETTINGS.layout.skb_nfct)));
+    if nfct.is_err() {
+        fault();
     }
+    let call = match nfct {
+        Ok(nfct) if nfct & CTINFO < REPLY => Some(Call { packet, entry: nfct & !CTINFO }),
+        _ => None,
+    };
+    // In any case: its end is seen too.
+    pending::begin(call);
 }
 
 /// It ends. Where another packet of the flow has won, the packet has the other
-/// entry now, which has been told already.
+/// entry now, which has been told already; or its own, of which netlink tells no
+/// beginning ([`lost_clash`]), and which never enters the table by the function
+/// that this hook stands in for.
 #[inline(always)]
 fn confirmed(verdict: u32) {
     let Some(call) = pending::end() else { return };
@@ -91,11 +97,11 @@ fn confirmed(verdict: u32) {
     let nfct = read::<u64>(call.packet + u64::from(known(&SETTINGS.layout.skb_nfct)));
     let status = read::<u64>(call.entry + u64::from(known(&SETTINGS.layout.status)));
     match (nfct, status) {
-        (Ok(nfct), Ok(status)) if nfct & !CTINFO == call.entry && status & NAT_CLASH == 0 => {
+        (Ok(nfct), Ok(status)) if nfct & !CTINFO == call.entry && !lost_clash(status as u32) => {
             inserted(call.entry);
         }
         (Ok(_), Ok(_)) => {}
-        _ => count(|counts| counts.faults += 1),
+        _ => fault(),
     }
 }
 
@@ -119,7 +125,7 @@ fn deleting(context: &impl EbpfContext, message: u64) {
     };
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(context, "a deletion for netlink port {}", portid);
-    enter(activity::DELETION, portid);
+    enter(function::DELETION, portid);
 }
 
 #[inline(always)]
@@ -232,37 +238,37 @@ fn fentry_confirm_begins(context: FEntryContext) -> i32 {
 
 #[kprobe]
 fn kprobe_check_begins(context: ProbeContext) -> u32 {
-    pending::begin(Call { packet: 0, entry: arg(&context, 0) });
+    pending::begin(Some(Call { packet: 0, entry: arg(&context, 0) }));
     0
 }
 
 #[fentry]
 fn fentry_check_begins(context: FEntryContext) -> i32 {
-    pending::begin(Call { packet: 0, entry: context.arg::<u64>(0) });
+    pending::begin(Some(Call { packet: 0, entry: context.arg::<u64>(0) }));
     0
 }
 
 #[kprobe]
 fn kprobe_gc_begins(_: ProbeContext) -> u32 {
-    enter(activity::GC, 0);
+    enter(function::GC, 0);
     0
 }
 
 #[fentry]
 fn fentry_gc_begins(_: FEntryContext) -> i32 {
-    enter(activity::GC, 0);
+    enter(function::GC, 0);
     0
 }
 
 #[kprobe]
 fn kprobe_early_drop_begins(_: ProbeContext) -> u32 {
-    enter(activity::EARLY_DROP, 0);
+    enter(function::EARLY_DROP, 0);
     0
 }
 
 #[fentry]
 fn fentry_early_drop_begins(_: FEntryContext) -> i32 {
-    enter(activity::EARLY_DROP, 0);
+    enter(function::EARLY_DROP, 0);
     0
 }
 
@@ -280,25 +286,25 @@ fn fentry_deletion_begins(context: FEntryContext) -> i32 {
 
 #[kprobe]
 fn kprobe_cleanup_begins(_: ProbeContext) -> u32 {
-    enter(activity::CLEANUP, 0);
+    enter(function::CLEANUP, 0);
     0
 }
 
 #[fentry]
 fn fentry_cleanup_begins(_: FEntryContext) -> i32 {
-    enter(activity::CLEANUP, 0);
+    enter(function::CLEANUP, 0);
     0
 }
 
 #[kprobe]
 fn kprobe_netns_end_begins(_: ProbeContext) -> u32 {
-    enter(activity::NETNS_END, 0);
+    enter(function::NETNS_END, 0);
     0
 }
 
 #[fentry]
 fn fentry_netns_end_begins(_: FEntryContext) -> i32 {
-    enter(activity::NETNS_END, 0);
+    enter(function::NETNS_END, 0);
     0
 }
 
@@ -353,60 +359,60 @@ fn fentry_check_ends(context: FExitContext) -> i32 {
 
 #[kretprobe]
 fn kprobe_gc_ends(_: RetProbeContext) -> u32 {
-    leave(activity::GC);
+    leave(function::GC);
     0
 }
 
 #[fexit]
 fn fentry_gc_ends(_: FExitContext) -> i32 {
-    leave(activity::GC);
+    leave(function::GC);
     0
 }
 
 #[kretprobe]
 fn kprobe_early_drop_ends(_: RetProbeContext) -> u32 {
-    leave(activity::EARLY_DROP);
+    leave(function::EARLY_DROP);
     0
 }
 
 #[fexit]
 fn fentry_early_drop_ends(_: FExitContext) -> i32 {
-    leave(activity::EARLY_DROP);
+    leave(function::EARLY_DROP);
     0
 }
 
 #[kretprobe]
 fn kprobe_deletion_ends(_: RetProbeContext) -> u32 {
-    leave(activity::DELETION);
+    leave(function::DELETION);
     0
 }
 
 #[fexit]
 fn fentry_deletion_ends(_: FExitContext) -> i32 {
-    leave(activity::DELETION);
+    leave(function::DELETION);
     0
 }
 
 #[kretprobe]
 fn kprobe_cleanup_ends(_: RetProbeContext) -> u32 {
-    leave(activity::CLEANUP);
+    leave(function::CLEANUP);
     0
 }
 
 #[fexit]
 fn fentry_cleanup_ends(_: FExitContext) -> i32 {
-    leave(activity::CLEANUP);
+    leave(function::CLEANUP);
     0
 }
 
 #[kretprobe]
 fn kprobe_netns_end_ends(_: RetProbeContext) -> u32 {
-    leave(activity::NETNS_END);
+    leave(function::NETNS_END);
     0
 }
 
 #[fexit]
 fn fentry_netns_end_ends(_: FExitContext) -> i32 {
-    leave(activity::NETNS_END);
+    leave(function::NETNS_END);
     0
 }

@@ -5,6 +5,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel as probe_read;
+use bytemuck::AnyBitPattern;
 use flowlog_ebpf::{ABSENT, ENTRY_MAX, tuple};
 
 use crate::SETTINGS;
@@ -12,8 +13,8 @@ use crate::SETTINGS;
 /// A read failed; it has been given up.
 pub(crate) struct Fault;
 
-/// A setting: a field of [`SETTINGS`]. Volatile, lest the compiler takes the zero
-/// in the source for its value.
+/// A setting: a field of [`SETTINGS`]. Volatile, so that rustc does not
+/// fold the zero in the source.
 #[inline(always)]
 pub(crate) fn known(field: &'static u32) -> u32 {
     // SAFETY: a reference can be read.
@@ -22,23 +23,33 @@ pub(crate) fn known(field: &'static u32) -> u32 {
 
 /// A value at `address`.
 #[inline(always)]
-pub(crate) fn read<T: Copy>(address: u64) -> Result<T, Fault> {
+pub(crate) fn read<T: AnyBitPattern>(address: u64) -> Result<T, Fault> {
     let mut value = MaybeUninit::<T>::uninit();
-    read_into(value.as_mut_ptr(), address)?;
-    // SAFETY: the helper has filled it.
-    Ok(unsafe { value.assume_init() })
+    // SAFETY: the value is writable. The helper has filled it where it has not
+    // failed, and any bytes make a value.
+    unsafe {
+        read_into(value.as_mut_ptr(), address)?;
+        Ok(value.assume_init())
+    }
 }
 
-/// A value at `address`, put to `into`, which the program owns.
+/// A value at `address`, put to `into`.
+///
+/// # Safety
+/// `into` can be written to. It need not hold a value yet, and holds one
+/// afterwards only if nothing failed before.
 #[inline(always)]
-pub(crate) fn read_into<T>(into: *mut T, address: u64) -> Result<(), Fault> {
-    read_bytes(into.cast(), size_of::<T>() as u32, address)
+pub(crate) unsafe fn read_into<T: AnyBitPattern>(into: *mut T, address: u64) -> Result<(), Fault> {
+    // SAFETY: by the caller.
+    unsafe { read_bytes(into.cast(), size_of::<T>() as u32, address) }
 }
 
+/// # Safety
+/// `length` bytes can be written from `into` on.
 #[inline(always)]
-fn read_bytes(into: *mut u8, length: u32, address: u64) -> Result<(), Fault> {
-    // SAFETY: the verifier has proved that `into` has room for `length` bytes,
-    // and the helper checks the address.
+unsafe fn read_bytes(into: *mut u8, length: u32, address: u64) -> Result<(), Fault> {
+    // SAFETY: `into` by the caller, which the verifier checks as well; the helper
+    // checks the address.
     match unsafe { probe_read(into.cast(), length, address as *const _) } {
         0 => Ok(()),
         _ => Err(Fault),
@@ -48,13 +59,19 @@ fn read_bytes(into: *mut u8, length: u32, address: u64) -> Result<(), Fault> {
 /// A copy of an entry, made by one read: the fields are spread over it, and a
 /// read costs more than the bytes between them.
 #[repr(C, align(8))]
-pub(crate) struct Entry([MaybeUninit<u8>; ENTRY_MAX]);
+pub(crate) struct Entry {
+    bytes: [MaybeUninit<u8>; ENTRY_MAX],
+    /// Offset of the first byte within the entry. As a word, for the verifier
+    /// forgets the value of anything smaller that is put on the stack.
+    start: u64,
+}
 
 impl Entry {
     /// Room for a copy.
     #[inline(always)]
     pub(crate) fn room() -> Self {
-        Self([MaybeUninit::uninit(); ENTRY_MAX])
+        let start = u64::from(known(&SETTINGS.layout.entry_start));
+        Self { bytes: [MaybeUninit::uninit(); ENTRY_MAX], start }
     }
 
     /// Copies the entry at `address`.
@@ -65,27 +82,33 @@ impl Entry {
         if size == 0 || size > ENTRY_MAX as u32 {
             return Err(Fault);
         }
-        read_bytes(self.0.as_mut_ptr().cast(), size, address)
+        // SAFETY: `bytes` has that much room.
+        unsafe { read_bytes(self.bytes.as_mut_ptr().cast(), size, address + self.start) }
     }
 
     /// The field at `offset`, or the default where this kernel has none.
     #[inline(always)]
-    pub(crate) fn field<T: Copy + Default>(&self, offset: u32) -> T {
+    pub(crate) fn field<T: AnyBitPattern + Default>(&self, offset: u32) -> T {
         if offset == ABSENT {
             return T::default();
         }
-        // SAFETY: the offset is one of the layout, within what was copied; the
-        // verifier knows it as a constant and checks just that.
-        unsafe { ptr::read(self.0.as_ptr().byte_add(offset as usize).cast::<T>()) }
+        // SAFETY: the offset is one of the layout, within what was copied and
+        // aligned; the verifier knows it as a constant and checks just that.
+        unsafe { ptr::read(self.at(offset).cast()) }
     }
-}
 
-impl Entry {
+    /// Where the field at `offset` has been copied to.
+    #[inline(always)]
+    fn at(&self, offset: u32) -> *const u8 {
+        let offset = u64::from(offset) - self.start;
+        self.bytes.as_ptr().wrapping_byte_add(offset as usize).cast()
+    }
+
     /// The tuple at `offset`. Every kernel has both.
     #[inline(always)]
     pub(crate) fn tuple(&self, offset: u32) -> &[u8; tuple::SIZE] {
         // SAFETY: as above, and bytes need no alignment.
-        unsafe { &*self.0.as_ptr().byte_add(offset as usize).cast() }
+        unsafe { &*self.at(offset).cast() }
     }
 }
 
@@ -93,7 +116,9 @@ impl Entry {
 /// there is little.
 ///
 /// # Safety
-/// `into` has room for it, and both are aligned to 8.
+/// `into` has room for it, and both are aligned to 8. Those of an [`Entry`] are:
+/// its piece begins at a multiple of 8, and a layout whose tuples do not is
+/// refused.
 #[inline(always)]
 pub(crate) unsafe fn copy_tuple(into: *mut [u8; tuple::SIZE], from: &[u8; tuple::SIZE]) {
     let (into, from) = (into.cast::<u64>(), from.as_ptr().cast::<u64>());
@@ -129,6 +154,9 @@ pub(crate) unsafe fn read_zone(zone: *mut u16, directions: *mut u8, address: u64
     if known(&SETTINGS.layout.zone_id) == ABSENT {
         return;
     }
-    let _ = read_into(zone, address + u64::from(known(&SETTINGS.layout.zone_id)));
-    let _ = read_into(directions, address + u64::from(known(&SETTINGS.layout.zone_dir)));
+    // SAFETY: by the caller.
+    unsafe {
+        let _ = read_into(zone, address + u64::from(known(&SETTINGS.layout.zone_id)));
+        let _ = read_into(directions, address + u64::from(known(&SETTINGS.layout.zone_dir)));
+    }
 }

@@ -5,7 +5,6 @@
 //! | `hooks` | one small function per hook, for kprobes and for fentry |
 //! | `flow` | an entry of the table → a record |
 //! | `expect` | an expectation → a record |
-//! | `cause` | why a flow ends |
 //! | `activity` | which rare functions the current task is in |
 //! | `pending` | a call that is under way, for hooks at the end of a function |
 //! | `filter` | what is not wanted |
@@ -16,9 +15,10 @@
 //! | `kernel` | the only reads of the kernel's memory |
 #![no_std]
 #![no_main]
+// Already part of the toolchain that builds for this target.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod activity;
-mod cause;
 mod emit;
 mod expect;
 mod filter;
@@ -37,6 +37,7 @@ use flowlog_ebpf::{Layout, Settings};
 #[unsafe(no_mangle)]
 static SETTINGS: Settings = Settings {
     layout: Layout {
+        entry_start: 0,
         entry_size: 0,
         timeout: 0,
         zone_id: 0,

@@ -10,15 +10,15 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, PerCpuHashMap};
+use aya_ebpf::maps::PerCpuHashMap;
+use flowlog_ebpf::task::RawMessage;
 use flowlog_ebpf::{RawLedger, RawNotice, VERSION, group, kind, tuple};
 
 use crate::SETTINGS;
-use crate::activity::task;
-use crate::emit::{count, reserve};
+use crate::emit::{add_one, fault, reserve};
 use crate::filter::passes;
 use crate::kernel::{Fault, known, read, read_into, read_zone};
-use crate::pending::INNER;
+use crate::pending::{Calls, begin_in, current_in, end_in};
 
 /// `IPCT_NEW`, `IPCT_RELATED`, `IPCT_DESTROY`
 /// (include/uapi/linux/netfilter/nf_conntrack_common.h, 6.12).
@@ -27,19 +27,6 @@ const DESTROY: u32 = 0b100;
 /// `BPF_NOEXIST`
 const NOEXIST: u64 = 1;
 
-/// A message that is being built.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-struct Message {
-    /// Address of the entry; 0: nothing is to be told of it, or all has been.
-    entry: u64,
-    events: u32,
-    portid: u32,
-    group: u32,
-    /// 1 while the id of just this entry is being asked for.
-    asked: u32,
-}
-
 /// Messages that can be under way at one time.
 const MESSAGES_MAX: u32 = 1024;
 /// Namespaces that are told apart; the daemon makes it less where nothing is
@@ -47,7 +34,7 @@ const MESSAGES_MAX: u32 = 1024;
 const NAMESPACES_MAX: u32 = 4096;
 
 #[map]
-static MESSAGES: HashMap<u64, Message> = HashMap::with_max_entries(MESSAGES_MAX, 0);
+static MESSAGES: Calls<RawMessage> = Calls::with_max_entries(MESSAGES_MAX, 0);
 
 /// By inode number of the namespace.
 #[map]
@@ -56,7 +43,7 @@ static LEDGER: PerCpuHashMap<u32, RawLedger> = PerCpuHashMap::with_max_entries(N
 /// `ctnetlink_conntrack_event(events, item)` begins.
 #[inline(always)]
 pub(crate) fn due(events: u32, item: u64) {
-    begin(counted(events, item));
+    begin_in(&MESSAGES, counted(events, item));
 }
 
 /// As [`due`], where the id cannot be had.
@@ -70,16 +57,13 @@ pub(crate) fn due_unpaired(events: u32, item: u64) {
 /// It ends, whether or not a message was built.
 #[inline(always)]
 pub(crate) fn done() {
-    let outer = task();
-    if MESSAGES.remove(outer | INNER).is_err() {
-        let _ = MESSAGES.remove(outer);
-    }
+    let _ = end_in(&MESSAGES);
 }
 
 /// `nf_ct_get_id(ct)` begins: of the entry that the message is about?
 #[inline(always)]
 pub(crate) fn id_begins(entry: u64) {
-    if let Some(message) = current() {
+    if let Some(message) = current_in(&MESSAGES) {
         message.asked = u32::from(message.entry == entry);
     }
 }
@@ -87,7 +71,7 @@ pub(crate) fn id_begins(entry: u64) {
 /// It ends.
 #[inline(always)]
 pub(crate) fn id_ends(id: u32) {
-    if let Some(message) = current()
+    if let Some(message) = current_in(&MESSAGES)
         && message.asked == 1
     {
         message.asked = 0;
@@ -98,10 +82,10 @@ pub(crate) fn id_ends(id: u32) {
 
 /// Counts the message. Returned if the daemon's own sockets can receive it.
 #[inline(always)]
-fn counted(events: u32, item: u64) -> Option<Message> {
+fn counted(events: u32, item: u64) -> Option<RawMessage> {
     let group = group_of(events)?;
     try_count(group, events, item).unwrap_or_else(|Fault| {
-        count(|counts| counts.faults += 1);
+        fault();
         None
     })
 }
@@ -119,7 +103,7 @@ fn group_of(events: u32) -> Option<u8> {
 }
 
 #[inline(always)]
-fn try_count(group: u8, events: u32, item: u64) -> Result<Option<Message>, Fault> {
+fn try_count(group: u8, events: u32, item: u64) -> Result<Option<RawMessage>, Fault> {
     let entry: u64 = read(item + u64::from(known(&SETTINGS.layout.event_entry)))?;
     let net: u64 = read(entry + u64::from(known(&SETTINGS.layout.net)))?;
     let inum: u32 = read(net + u64::from(known(&SETTINGS.layout.net_inum)))?;
@@ -136,11 +120,10 @@ fn try_count(group: u8, events: u32, item: u64) -> Result<Option<Message>, Fault
         return Ok(None);
     }
     let portid = read(item + u64::from(known(&SETTINGS.layout.event_portid)))?;
-    Ok(Some(Message { entry, events, portid, group: group.into(), asked: 0 }))
+    Ok(Some(RawMessage { entry, events, portid, group: group.into(), asked: 0 }))
 }
 
-/// Puts a message into the ledger. No program that interrupts this one enters
-/// anything: it is the same program, which the kernel passes over.
+/// Puts a message into the ledger.
 #[inline(always)]
 fn enter(inum: u32, group: u8) {
     if LEDGER.get_ptr_mut(inum).is_none() {
@@ -148,45 +131,18 @@ fn enter(inum: u32, group: u8) {
         let _ = LEDGER.insert(inum, RawLedger::default(), NOEXIST);
     }
     let Some(ledger) = LEDGER.get_ptr_mut(inum) else {
-        return count(|counts| counts.faults += 1);
+        return fault();
     };
-    // SAFETY: the entry is this processor's own; if it is removed meanwhile its
-    // memory stays valid until the program has ended.
-    if let Some(due) = unsafe { &mut *ledger }.due.get_mut(usize::from(group)) {
-        *due += 1;
+    if usize::from(group) < group::COUNT {
+        // SAFETY: the entry is this processor's own, and the number within it; if
+        // it is removed meanwhile its memory stays valid until the program has
+        // ended.
+        unsafe { add_one((&raw mut (*ledger).due).cast::<u64>().add(usize::from(group))) };
     }
 }
 
-/// Remembers a message that is being built; none: it is one of which nothing is
-/// to be told.
 #[inline(always)]
-fn begin(message: Option<Message>) {
-    let outer = task();
-    let inner = MESSAGES.get_ptr(outer).is_some();
-    let key = if inner { outer | INNER } else { outer };
-    let message = match message {
-        Some(message) => message,
-        // Its end must not be taken for that of the outer one.
-        None if inner => Message::default(),
-        None => return,
-    };
-    if MESSAGES.insert(key, message, 0).is_err() {
-        count(|counts| counts.faults += 1);
-    }
-}
-
-/// The message that the current task builds.
-#[inline(always)]
-fn current() -> Option<&'static mut Message> {
-    let outer = task();
-    let message = MESSAGES.get_ptr_mut(outer | INNER).or_else(|| MESSAGES.get_ptr_mut(outer))?;
-    // SAFETY: the entry is the current task's, so nobody else changes it, and it
-    // is not kept after the program has ended.
-    Some(unsafe { &mut *message })
-}
-
-#[inline(always)]
-fn tell(message: &Message, id: Option<u32>) {
+fn tell(message: &RawMessage, id: Option<u32>) {
     let Some(mut room) = reserve::<RawNotice>(kind::NOTICE) else { return };
     let record = room.as_mut_ptr();
     // SAFETY: `record` points to room for it in the ring; each field is written
@@ -215,7 +171,7 @@ fn tell(message: &Message, id: Option<u32>) {
         Ok(()) => room.submit(0),
         Err(Fault) => {
             room.discard(0);
-            count(|counts| counts.faults += 1);
+            fault();
         }
     }
 }

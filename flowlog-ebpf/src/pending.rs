@@ -1,21 +1,31 @@
-//! A call that is under way, for hooks at the end of a function that need what
+//! Calls that are under way, for hooks at the end of a function that need what
 //! they were given at its beginning. A task is in such a function once, and a
-//! packet that interrupts it there in a bottom half a second time: not more,
-//! because bottom halves do not interrupt each other. The inner call ends first.
+//! packet that is received meanwhile, in a softirq on the same processor, a
+//! second time: not more, because softirqs do not interrupt each other. The inner
+//! call ends first. With PREEMPT_RT softirqs are tasks, and the same holds for
+//! those that a task runs itself.
+//!
+//! Each beginning must have its end in the map, also where nothing is to be told
+//! of the call: its end would be taken for that of the outer one. What is older
+//! than `CALL_TIMEOUT` is one whose end was missed.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::LruHashMap;
+use flowlog_ebpf::task::Pending;
 
-use crate::activity::task;
-use crate::emit::count;
+use crate::activity::{now, task};
+use crate::emit::fault;
+
+/// Calls of one function, by task.
+pub(crate) type Calls<T> = LruHashMap<u64, Pending<T>>;
 
 /// What the function was given.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Call {
     /// The packet; 0: there is none.
     pub(crate) packet: u64,
-    /// The entry.
+    /// The entry; 0: nothing is to be told.
     pub(crate) entry: u64,
 }
 
@@ -23,47 +33,73 @@ pub(crate) struct Call {
 const CALLS: u32 = 4096;
 
 /// In a key: the inner call.
-pub(crate) const INNER: u64 = 1 << 62;
+const INNER: u64 = 1 << 62;
 
 #[map]
-static CALLS_UNDER_WAY: HashMap<u64, Call> = HashMap::with_max_entries(CALLS, 0);
+static CALLS_UNDER_WAY: Calls<Call> = Calls::with_max_entries(CALLS, 0);
 
-/// Remembers a call that begins.
+/// Remembers a call that begins; none: nothing is to be told of it.
 #[inline(always)]
-pub(crate) fn begin(call: Call) {
+pub(crate) fn begin(call: Option<Call>) {
     begin_in(&CALLS_UNDER_WAY, call);
 }
 
-/// The call that ends now.
+/// The call that ends now, if something is to be told of it.
 #[inline(always)]
 pub(crate) fn end() -> Option<Call> {
-    end_in(&CALLS_UNDER_WAY)
+    end_in(&CALLS_UNDER_WAY).filter(|call| call.entry != 0)
 }
 
 /// As [`begin`], of another function, whose calls have a map of their own.
 #[inline(always)]
-pub(crate) fn begin_in<T: Copy>(calls: &HashMap<u64, T>, call: T) {
-    let outer = task();
-    // SAFETY: only whether it is there is asked.
-    let inner = unsafe { calls.get(outer) }.is_some();
-    let key = if inner { outer | INNER } else { outer };
-    if calls.insert(key, call, 0).is_err() {
-        count(|counts| counts.faults += 1);
+pub(crate) fn begin_in<T: Copy + Default>(calls: &Calls<T>, call: Option<T>) {
+    let (outer, now) = (task(), now());
+    // SAFETY: only its age is asked.
+    let inner = unsafe { calls.get(outer) }.is_some_and(|outer| outer.is_live(now));
+    let call = match call {
+        Some(call) => call,
+        // Its end must not be taken for that of the outer one.
+        None if inner => T::default(),
+        None => return,
+    };
+    let key = if inner {
+        outer | INNER
+    } else {
+        // An inner call whose end was missed would be taken for this one.
+        let _ = calls.remove(outer | INNER);
+        outer
+    };
+    if calls.insert(key, Pending::new(call, now), 0).is_err() {
+        fault();
     }
 }
 
 /// As [`end`], of another function.
 #[inline(always)]
-pub(crate) fn end_in<T: Copy>(calls: &HashMap<u64, T>) -> Option<T> {
-    let outer = task();
-    let inner = outer | INNER;
-    take(calls, inner).or_else(|| take(calls, outer))
+pub(crate) fn end_in<T: Copy>(calls: &Calls<T>) -> Option<T> {
+    let (outer, now) = (task(), now());
+    take(calls, outer | INNER, now).or_else(|| take(calls, outer, now))
+}
+
+/// The call of this map that the current task is in.
+#[inline(always)]
+pub(crate) fn current_in<T>(calls: &Calls<T>) -> Option<&'static mut T> {
+    let (outer, now) = (task(), now());
+    let live = |key| {
+        let pending = calls.get_ptr_mut(key)?;
+        // SAFETY: the entry is the current task's, so that nobody else changes
+        // it; if it is removed meanwhile its memory stays valid until the program
+        // has ended, and nothing is kept longer.
+        let pending = unsafe { &mut *pending };
+        pending.is_live(now).then_some(&mut pending.call)
+    };
+    live(outer | INNER).or_else(|| live(outer))
 }
 
 #[inline(always)]
-fn take<T: Copy>(calls: &HashMap<u64, T>, key: u64) -> Option<T> {
+fn take<T: Copy>(calls: &Calls<T>, key: u64, now: u64) -> Option<T> {
     // SAFETY: the value is copied at once.
-    let call = unsafe { calls.get(key) }.copied()?;
+    let pending = unsafe { calls.get(key) }.copied()?;
     let _ = calls.remove(key);
-    Some(call)
+    pending.is_live(now).then_some(pending.call)
 }

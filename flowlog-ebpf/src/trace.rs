@@ -9,27 +9,28 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_smp_processor_id, bpf_get_stack, bpf_ktime_get_boot_ns,
 };
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::HashMap;
+use bytemuck::{Pod, Zeroable};
+use flowlog_ebpf::task::TaskState;
 use flowlog_ebpf::{
     ABSENT, RawContext, RawDetails, RawFlow, RawTrace, RawTraceExpect, VERSION, cause, kind,
     refusal, tuple,
 };
 
 use crate::SETTINGS;
-use crate::activity::{self, Activity, task};
-use crate::emit::{count, reserve};
+use crate::activity;
+use crate::emit::{fault, reserve};
 use crate::expect;
 use crate::filter::{wants_netns, wants_tuple};
 use crate::flow::{self, Place, What};
 use crate::kernel::{Entry, Fault, copy_tuple, known, namespace, read, read_into};
-use crate::pending::{INNER, begin_in, end_in};
+use crate::pending::{Calls, begin_in, current_in, end_in};
 
 /// The highest number that is an error where a pointer could be (`MAX_ERRNO`,
 /// include/linux/err.h, 6.12).
 const MAX_ERRNO: i64 = 4095;
 
 /// An allocation that is under way: what `__nf_conntrack_alloc` was given.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Allocation {
     pub(crate) net: u64,
@@ -45,13 +46,13 @@ pub(crate) struct Allocation {
 const ALLOCATIONS_MAX: u32 = 4096;
 
 #[map]
-static ALLOCATIONS: HashMap<u64, Allocation> = HashMap::with_max_entries(ALLOCATIONS_MAX, 0);
+static ALLOCATIONS: Calls<Allocation> = Calls::with_max_entries(ALLOCATIONS_MAX, 0);
 
 /// Reports what happened to the entry at `address`.
 #[inline(always)]
 pub(crate) fn report(context: &impl EbpfContext, address: u64, what: What) {
     if try_report(context, address, what).is_err() {
-        count(|counts| counts.faults += 1);
+        fault();
     }
 }
 
@@ -65,18 +66,18 @@ fn try_report(context: &impl EbpfContext, address: u64, what: What) -> Result<()
         return Ok(());
     }
     let ends = what.kind == kind::DESTROY;
-    let activity = if ends { activity::current() } else { Activity::default() };
+    let task = if ends { activity::current() } else { TaskState::default() };
     let extensions = flow::extensions(entry.field(known(&SETTINGS.layout.ext)))?;
     let master: u64 = entry.field(known(&SETTINGS.layout.master));
-    let process = activity.functions & activity::DELETION != 0;
+    let process = task.deletes();
     let Some(mut room) = reserve::<RawTrace>(what.kind) else { return Ok(()) };
     let record = room.as_mut_ptr();
     let why = if what.kind == kind::REFUSED { refusal::UNCONFIRMED } else { refusal::NONE };
     // SAFETY: the ring has room for a whole record, and the verifier checks
     // each write.
     unsafe {
-        let place = Place { address, net, cookie, inum };
-        flow::fill(&raw mut (*record).flow, &entry, &place, &what, &activity, &extensions);
+        let place = Place { address, cookie, inum };
+        flow::fill(&raw mut (*record).flow, &entry, &place, &what, task, &extensions);
         let details = &raw mut (*record).details;
         (*record).flow.flags |= flow::fill_details(details, &extensions, master, process);
         fill_context(&raw mut (*record).context, context, why, 0);
@@ -100,14 +101,14 @@ pub(crate) fn expectation(context: &impl EbpfContext, event: u32, address: u64) 
             room.submit(0);
         }
         Ok(None) => {}
-        Err(Fault) => count(|counts| counts.faults += 1),
+        Err(Fault) => fault(),
     }
 }
 
 /// `__nf_conntrack_alloc` begins.
 #[inline(always)]
 pub(crate) fn allocation_begins(allocation: Allocation) {
-    begin_in(&ALLOCATIONS, allocation);
+    begin_in(&ALLOCATIONS, Some(allocation));
 }
 
 /// `early_drop` ends. The table is full, and if nothing was dropped the
@@ -118,12 +119,8 @@ pub(crate) fn early_drop_ends(dropped: bool) {
     if dropped {
         return;
     }
-    let outer = task();
-    let pending = ALLOCATIONS.get_ptr_mut(outer | INNER).or_else(|| ALLOCATIONS.get_ptr_mut(outer));
-    if let Some(allocation) = pending {
-        // SAFETY: the entry is the current task's, so nobody else changes it,
-        // and it is not kept after the program has ended.
-        unsafe { (*allocation).full = 1 };
+    if let Some(allocation) = current_in(&ALLOCATIONS) {
+        allocation.full = 1;
     }
 }
 
@@ -135,7 +132,7 @@ pub(crate) fn allocation_ends(context: &impl EbpfContext, result: u64) {
     if (-MAX_ERRNO..0).contains(&error)
         && tell_unallocated(context, &allocation, error as i32).is_err()
     {
-        count(|counts| counts.faults += 1);
+        fault();
     }
 }
 
@@ -164,7 +161,6 @@ fn tell_unallocated(
         (*flow).kind = kind::UNALLOCATED;
         (*flow).cause = cause::NONE;
         (*flow).time = bpf_ktime_get_boot_ns();
-        (*flow).net = allocation.net;
         (*flow).netns_cookie = cookie;
         (*flow).netns_inum = inum;
         read_zone_of(flow, allocation.zone);
@@ -176,14 +172,14 @@ fn tell_unallocated(
         Ok(()) => room.submit(0),
         Err(Fault) => {
             room.discard(0);
-            count(|counts| counts.faults += 1);
+            fault();
         }
     }
     Ok(())
 }
 
 /// A tuple that can be copied in words.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(8))]
 struct Aligned([u8; tuple::SIZE]);
 

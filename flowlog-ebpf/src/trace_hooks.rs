@@ -7,7 +7,7 @@ use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeCont
 use flowlog_ebpf::kind;
 
 use crate::SETTINGS;
-use crate::emit::count;
+use crate::emit::fault;
 use crate::flow::What;
 use crate::hooks::{CONFIRMED, NEW_RELATED_DESTROY, arg};
 use crate::kernel::{known, read};
@@ -35,7 +35,7 @@ fn freed(context: &impl EbpfContext, entry: u64) {
     match read::<u64>(entry + u64::from(known(&SETTINGS.layout.status))) {
         Ok(status) if status & CONFIRMED != 0 => removed(context, entry),
         Ok(_) => {}
-        Err(_) => count(|counts| counts.faults += 1),
+        Err(_) => fault(),
     }
 }
 
@@ -47,7 +47,7 @@ fn refused(context: &impl EbpfContext, entry: u64) {
             trace::report(context, entry, What { kind: kind::REFUSED, events: 0, portid: 0 });
         }
         Ok(_) => {}
-        Err(_) => count(|counts| counts.faults += 1),
+        Err(_) => fault(),
     }
 }
 
@@ -73,7 +73,7 @@ fn of_item(context: &impl EbpfContext, kind: u8, events: u32, item: u64) {
     let portid = read(item + u64::from(known(&SETTINGS.layout.event_portid)));
     match (entry, portid) {
         (Ok(entry), Ok(portid)) => trace::report(context, entry, What { kind, events, portid }),
-        _ => count(|counts| counts.faults += 1),
+        _ => fault(),
     }
 }
 

@@ -68,6 +68,6 @@ pub struct RawTraceExpect {
 
 const _: () = {
     assert!(size_of::<RawContext>() == 232);
-    assert!(size_of::<RawTrace>() == 528);
+    assert!(size_of::<RawTrace>() == 520);
     assert!(size_of::<RawTraceExpect>() == 384);
 };

@@ -133,6 +133,11 @@ bitflags! {
         const DYING = 1 << 9;
         /// Its timeout does not change.
         const FIXED_TIMEOUT = 1 << 10;
+        /// It has lost a clash: two packets of one flow were translated in two
+        /// ways at the same time, and this is the second one's entry, which the
+        /// kernel keeps for the reply. Another entry has the same original tuple.
+        /// Its end is reported and its beginning is not.
+        const NAT_CLASH = 1 << 12;
         /// Handled by a flow table in software.
         const OFFLOAD = 1 << 14;
         /// Handled by a flow table in hardware.

@@ -85,6 +85,12 @@ impl TableFill {
         Self { count: open("nf_conntrack_count"), max: open("nf_conntrack_max") }
     }
 
+    /// A table whose number of entries stands in `count`, for tests.
+    #[cfg(test)]
+    pub(crate) fn with_count(count: File) -> Self {
+        Self { count: Some(count), max: None }
+    }
+
     /// Entries in the table; absent without conntrack.
     pub fn count(&self) -> Option<u64> {
         self.count.as_ref().and_then(number_again)

@@ -25,8 +25,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
 }
 
 /// Each field by its name in [`Layout`].
-fn lines(layout: &Layout) -> [(&'static str, u32); 36] {
+fn lines(layout: &Layout) -> [(&'static str, u32); 37] {
     [
+        ("entry_start", layout.entry_start),
         ("entry_size", layout.entry_size),
         ("timeout", layout.timeout),
         ("zone_id", layout.zone_id),

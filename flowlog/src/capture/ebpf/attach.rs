@@ -1,6 +1,7 @@
 //! Which programs the settings need: attached by the method that can be had, with
 //! their filters filled. Whatever is less than it could be is said.
 
+use std::sync::Once;
 use std::time::Instant;
 
 use aya::maps::{Map, lpm_trie};
@@ -10,16 +11,21 @@ use tracing::{debug, warn};
 use super::Settings;
 use super::btf::KernelBtf;
 use super::hooks::{self, Hook};
-use super::probes::{Method, ProbeError, Probes};
+use super::probes::{Method, ProbeError, Probes, maps};
 use super::selfcheck::SelfCheck;
 use super::trace::{self, Functions};
 use super::unable::{self, Unable};
 use crate::capture::filter::{Filter, Network};
 use crate::config::Attach;
-use crate::kernel;
+use crate::kernel::TableFill;
 
 /// Prefix lengths count from the family, which stands before the address.
 const FAMILY_BITS: u32 = 8;
+
+static SAID: Once = Once::new();
+const UNCOUNTED: &str = "this kernel does not count the kprobes that it misses while another is \
+                         at work on the processor (Linux 6.7 does): events lost by that are \
+                         neither in ebpf.missed nor in [LOST]";
 
 /// Programs at work.
 pub(super) struct Attached {
@@ -48,6 +54,10 @@ pub(super) fn attach(
         // Said only now: if this method is not used, it does not matter.
         for text in hooks.amiss {
             warn!("{text}");
+        }
+        if probes.has_uncounted_kprobe(hooks::tells_events) {
+            // Once, however many sources there are.
+            SAID.call_once(|| warn!("{UNCOUNTED}"));
         }
         Ok(Attached { probes, selfcheck, functions })
     };
@@ -99,8 +109,10 @@ fn attach_all(settings: &Settings, hooks: &mut Hooks<'_>) -> Result<Option<SelfC
     let mut removed = None;
     let mut inserted = None;
     // Before the hooks, so that the numbers of entries seen are at least those
-    // of the kernel's.
-    let count = kernel::conntrack_count();
+    // of the kernel's. The files belong to the namespace of the source, which the
+    // thread that compares later has left.
+    let table = TableFill::open();
+    let base = table.count();
     if settings.wants_ends() {
         removed = Some(hooks.attach(&hooks::REMOVED)?);
         hooks.attach_activities();
@@ -114,9 +126,9 @@ fn attach_all(settings: &Settings, hooks: &mut Hooks<'_>) -> Result<Option<SelfC
     if settings.wants_updates() {
         hooks.attach(&hooks::CHANGED)?;
     }
-    Ok(match (count, inserted, removed) {
-        (Some(count), Some(inserted), Some(removed)) => {
-            Some(SelfCheck::new(Instant::now(), count, inserted, removed))
+    Ok(match (base, inserted, removed) {
+        (Some(base), Some(inserted), Some(removed)) => {
+            Some(SelfCheck::new(Instant::now(), table, base, inserted, removed))
         }
         _ => None,
     })
@@ -124,7 +136,9 @@ fn attach_all(settings: &Settings, hooks: &mut Hooks<'_>) -> Result<Option<SelfC
 
 /// Puts the networks of the filters into the programs' maps.
 fn fill_filters(probes: &mut Probes, filter: &Filter) -> Result<(), Unable> {
-    for (name, networks) in [("SOURCES", &filter.sources), ("DESTINATIONS", &filter.destinations)] {
+    for (name, networks) in
+        [(maps::SOURCES, &filter.sources), (maps::DESTINATIONS, &filter.destinations)]
+    {
         if !networks.is_empty() {
             fill(probes.map_mut(name)?, networks)?;
         }

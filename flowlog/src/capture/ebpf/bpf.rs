@@ -1,6 +1,6 @@
 //! The few calls of bpf(2) that aya 0.14 does not make: loading a program for
 //! fentry with the BTF of a module, attaching it, and asking how often a
-//! program was passed over. Everything goes through [`call`].
+//! program was passed over, or a kprobe missed. Everything goes through [`call`].
 #![expect(unsafe_code, reason = "bpf(2) has no safe form")]
 
 use std::ffi::CStr;
@@ -12,6 +12,10 @@ use std::time::Duration;
 use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type,
 };
+
+pub(super) use self::kprobe::{attach_kprobe, kprobe_misses};
+
+mod kprobe;
 
 /// Room for what the verifier says.
 const LOG: usize = 1 << 20;

@@ -246,9 +246,10 @@ fn cause_of(number: u8) -> Result<Cause, Malformed> {
     })
 }
 
-/// An entry gets its bit CONFIRMED right after it has entered the table
-/// (`__nf_conntrack_confirm`, net/netfilter/nf_conntrack_core.c, 6.12), which
-/// is where it is looked at.
+/// An entry is looked at as it enters the table. It gets its bit CONFIRMED right
+/// before or after (`__nf_conntrack_confirm`,
+/// net/netfilter/nf_conntrack_core.c: before until 6.15, 6.12.39 and 6.1.146,
+/// after since), and has it when netlink tells of it.
 fn status_of(raw: &RawFlow) -> Status {
     let status = Status::from_bits_retain(raw.status);
     if raw.kind == kind::NEW { status | Status::CONFIRMED } else { status }

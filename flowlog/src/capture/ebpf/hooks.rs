@@ -5,6 +5,12 @@
 //! Functions are looked for, never expected: the compiler may have split,
 //! renamed or inlined them (`.part.0`, `.isra.0`), and back-ports change a
 //! kernel's inside without changing its series.
+//!
+//! Some run with softirqs off (`local_bh_disable`), so that no packet is received
+//! within them that would call the same function: the kernel passes a program
+//! over that is already at work on its processor. With PREEMPT_RT that is less
+//! certain: another task may preempt such a section. What is passed over is
+//! counted there as anywhere.
 
 use super::probes::Method;
 
@@ -75,7 +81,7 @@ pub const REMOVED: Hook = Hook {
         Way {
             attachments: &[entry("__nf_ct_delete_from_lists", "flow_removed")],
             method: None,
-            why: "6.1 and later: every end of a confirmed entry, once, bottom halves off. \
+            why: "6.1 and later: every end of a confirmed entry, once, softirqs off. \
                   nf_ct_delete is no good: on 5.10 and 7.2 the compiler has split it, and the \
                   garbage collector and others call the part",
             lost: None,
@@ -114,7 +120,7 @@ pub const INSERTED: Hook = Hook {
         Way {
             attachments: &[entry("__nf_conntrack_hash_insert", "flow_inserted")],
             method: None,
-            why: "5.4 and later: every insertion, by packets and by netlink, once, bottom halves \
+            why: "5.4 and later: every insertion, by packets and by netlink, once, softirqs \
                   off; one program and no exit. Inlined where the kernel was built by clang",
             lost: None,
         },
@@ -279,6 +285,13 @@ pub const ACTIVITIES: [Hook; 5] = [
     },
 ];
 
+/// All hooks.
+#[cfg(test)]
+pub(super) fn all() -> impl Iterator<Item = Hook> {
+    let alone = [REMOVED, INSERTED, EXPECTED, CHANGED, MESSAGES];
+    alone.into_iter().chain(traced::ALL).chain(ACTIVITIES)
+}
+
 /// Whether the program of this name, with its method, tells events. The others
 /// tell causes and messages.
 pub fn tells_events(program: &str) -> bool {
@@ -316,11 +329,6 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-
-    fn all() -> impl Iterator<Item = Hook> {
-        let alone = [REMOVED, INSERTED, EXPECTED, CHANGED, MESSAGES];
-        alone.into_iter().chain(traced::ALL).chain(ACTIVITIES)
-    }
 
     #[test]
     fn a_program_is_for_the_entry_or_for_the_exit() {

@@ -62,16 +62,31 @@ pub enum LayoutError {
         /// Where the programs read it.
         expected: u32,
     },
+    /// A field of an entry is not aligned as the programs read it.
+    #[error(
+        "{field} is at byte {found} in this kernel, eBPF capture reads it as aligned to {align}; \
+         please report it with the kernel's release"
+    )]
+    Alignment {
+        /// The field.
+        field: &'static str,
+        /// Where it is.
+        found: u32,
+        /// Of what its place must be a multiple.
+        align: u32,
+    },
     /// A field lies beyond the piece of an entry that is copied.
     #[error(
         "{field} ends at byte {end} in this kernel, eBPF capture copies {ENTRY_MAX} bytes of an \
-         entry; please report it with the kernel's release"
+         entry from byte {start} on; please report it with the kernel's release"
     )]
     TooFar {
-        /// The field.
+        /// The last field.
         field: &'static str,
         /// Where it ends.
         end: u32,
+        /// Where the piece begins.
+        start: u32,
     },
 }
 
@@ -109,7 +124,7 @@ const fn row(name: &'static str, what: What, need: Need, slot: fn(&mut Layout) -
     Row { name, what, need, slot }
 }
 
-/// All fields but the first, which follows from them.
+/// All fields but the first two, which follow from them.
 const FIELDS: [Row; 35] = [
     row("nf_conn.timeout", Sized(4), Required, |l| &mut l.timeout),
     row("nf_conn.zone.id", Sized(2), Part("zones"), |l| &mut l.zone_id),
@@ -181,6 +196,7 @@ const FIXED: [(&str, usize, u32, Need); 19] = [
 pub fn layout(btf: &KernelBtf) -> Result<Layout, LayoutError> {
     let mut layout = Layout::zeroed();
     let mut missing = Vec::new();
+    let mut piece = Piece::default();
     for (field, place, bytes, need) in FIXED {
         check(btf, field, place, bytes).or_else(|error| excuse(error, need, &mut missing))?;
     }
@@ -190,14 +206,11 @@ pub fn layout(btf: &KernelBtf) -> Result<Layout, LayoutError> {
         if let (Some(value), Sized(bytes)) = (value, row.what)
             && row.name.starts_with(ENTRY)
         {
-            let end = value.saturating_add(bytes);
-            if end as usize > ENTRY_MAX {
-                return Err(LayoutError::TooFar { field: row.name, end });
-            }
-            layout.entry_size = layout.entry_size.max(end);
+            piece.add(row.name, value, bytes)?;
         }
         *(row.slot)(&mut layout) = value.unwrap_or(ABSENT);
     }
+    (layout.entry_start, layout.entry_size) = piece.bounds()?;
     for row in FIELDS.iter().filter(|row| missing.contains(&row.need)) {
         *(row.slot)(&mut layout) = ABSENT;
     }
@@ -207,9 +220,49 @@ pub fn layout(btf: &KernelBtf) -> Result<Layout, LayoutError> {
 /// Each field of a layout by the kernel's name for it, and its value.
 pub fn describe(layout: &Layout) -> impl Iterator<Item = (&'static str, u32)> + use<> {
     let mut layout = *layout;
-    let size = ("entry_size", layout.entry_size);
+    let piece = [("entry_start", layout.entry_start), ("entry_size", layout.entry_size)];
     let fields = FIELDS.iter().map(move |row| (row.name, *(row.slot)(&mut layout)));
-    std::iter::once(size).chain(fields)
+    piece.into_iter().chain(fields)
+}
+
+/// The piece of an entry that holds all fields. It does not begin with the
+/// entry: a lock stands in front, of 4 bytes, or 32 with PREEMPT_RT, or more with
+/// lockdep.
+#[derive(Default)]
+struct Piece {
+    /// Where its first field begins.
+    start: Option<u32>,
+    /// Its last field, and where that ends.
+    last: (&'static str, u32),
+}
+
+impl Piece {
+    /// What the programs copy in words.
+    const WORD: u32 = 8;
+
+    /// A field of so many bytes is part of it.
+    fn add(&mut self, field: &'static str, found: u32, bytes: u32) -> Result<(), LayoutError> {
+        let align = bytes.min(Self::WORD);
+        if !found.is_multiple_of(align) {
+            return Err(LayoutError::Alignment { field, found, align });
+        }
+        let end = found.saturating_add(bytes);
+        if end > self.last.1 {
+            self.last = (field, end);
+        }
+        self.start = Some(self.start.map_or(found, |start| start.min(found)));
+        Ok(())
+    }
+
+    /// Where it begins, and how many bytes it has.
+    fn bounds(&self) -> Result<(u32, u32), LayoutError> {
+        let start = self.start.unwrap_or(0) & !(Self::WORD - 1);
+        let (field, end) = self.last;
+        match end.saturating_sub(start) {
+            size if size as usize <= ENTRY_MAX => Ok((start, size)),
+            _ => Err(LayoutError::TooFar { field, end, start }),
+        }
+    }
 }
 
 /// Notes the part that has to do without something missing; any other error

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap};
+use flowlog_ebpf::task::{Pending, RawMessage};
 use flowlog_ebpf::{RawLedger, group};
 
 use crate::capture::crosscheck::Due;
@@ -18,7 +19,7 @@ struct PerCpu(RawLedger);
 unsafe impl aya::Pod for PerCpu {}
 
 /// Bytes of what the programs remember of a message that is being built.
-const MESSAGE: usize = 24;
+const MESSAGE: usize = size_of::<Pending<RawMessage>>();
 
 /// The programs' maps about messages.
 pub(super) struct Ledger {

@@ -42,7 +42,7 @@ use self::decode::Decoder;
 use self::dumps::Dumps;
 use self::ledger::Ledger;
 pub use self::probes::Method;
-use self::probes::{Probes, Sizes};
+use self::probes::{Probes, Sizes, maps};
 use self::reader::Reader;
 use self::selfcheck::SelfCheck;
 use self::spoil::Spoil;
@@ -54,7 +54,6 @@ use super::{Capture, Drained, DumpKind, FlowKey, HookCost, Progress, RecordSink}
 use crate::config::Attach;
 use crate::event::{Kinds, Lost, Record};
 use crate::flow::Flow;
-use crate::kernel;
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Stats};
 
@@ -91,6 +90,13 @@ const COUNTS: Duration = Duration::from_secs(1);
 const NAMESPACES: u32 = 4096;
 /// Allocations that are under way at one time while they are traced.
 const ALLOCATIONS: u32 = 4096;
+/// Tasks of each processor that can be in a function that says why a flow ends.
+/// The map is one that drops the least used, of which each processor takes 128
+/// free entries at a time (`LOCAL_FREE_TARGET`, kernel/bpf/bpf_lru_list.c, 6.12):
+/// with twice as many it drops none that is in use.
+const TASKS: u32 = 256;
+/// Of all processors at least.
+const TASKS_MIN: u32 = 1024;
 
 /// What is to be captured.
 #[derive(Clone, Debug)]
@@ -156,6 +162,7 @@ impl Settings {
             ring: self.ring,
             namespaces: if self.all_updates { NAMESPACES } else { 1 },
             allocations: if self.traced.is_some() { ALLOCATIONS } else { 1 },
+            tasks: tasks(aya::util::nr_cpus().unwrap_or(1)),
         }
     }
 
@@ -189,6 +196,11 @@ impl Settings {
             protocols,
         }
     }
+}
+
+/// Tasks that can be in a function that says why a flow ends.
+fn tasks(processors: usize) -> u32 {
+    u32::try_from(processors).unwrap_or(1).saturating_mul(TASKS).max(TASKS_MIN)
 }
 
 /// Which filters there are, as the programs know them.
@@ -247,9 +259,9 @@ impl EbpfCapture {
         let layout = layout::layout(&btf)?;
         let Attached { mut probes, selfcheck, functions } =
             attach::attach(settings, &settings.for_programs(layout), &btf)?;
-        let counts = Counts::new(probes.take_map("COUNTS")?, stats.clone())?;
-        let ring = RingBuf::try_from(probes.take_map("RECORDS")?)?;
-        let ledger = Ledger::new(probes.take_map("LEDGER")?, probes.take_map("MESSAGES")?)?;
+        let counts = Counts::new(probes.take_map(maps::COUNTS)?, stats.clone())?;
+        let ring = RingBuf::try_from(probes.take_map(maps::RECORDS)?)?;
+        let ledger = Ledger::new(probes.take_map(maps::LEDGER)?, probes.take_map(maps::MESSAGES)?)?;
         let mut capture = Self {
             ring,
             method: probes.method(),
@@ -398,16 +410,15 @@ impl Capture for EbpfCapture {
 
     fn check(&mut self, now: Instant) {
         let Some(selfcheck) = &mut self.selfcheck else { return };
-        if now < selfcheck.due() {
-            return;
-        }
         // What comes between the two numbers is within what they may differ by.
         // Losses that show here are told by the drain that follows.
-        if let (Some(count), Ok(news)) = (kernel::conntrack_count(), self.counts.read()) {
+        if let Some(count) = selfcheck.take_due(now)
+            && let Ok(news) = self.counts.read()
+        {
             let (new, destroyed) = self.counts.counted();
             self.untold += news.losses;
             self.stale |= news.losses.events() > 0;
-            selfcheck.compare(now, count, new, destroyed);
+            selfcheck.compare(count, new, destroyed);
         }
     }
 }

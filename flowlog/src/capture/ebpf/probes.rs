@@ -6,27 +6,27 @@
 //! kernel's own BTF only, and conntrack is a module nearly everywhere), so
 //! those programs are taken out of the object here and loaded by `bpf`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::maps::{Map, MapData};
-use aya::programs::kprobe::KProbeLinkId;
-use aya::programs::{KProbe, Program, ProgramError};
+use aya::maps::Map;
+use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfLoader};
-use aya_obj::Object;
 use flowlog_ebpf::Settings;
 use thiserror::Error;
 use tracing::debug;
 
-use super::bpf::{self, Tracing};
+use self::kprobes::KprobeLink;
+pub use self::object::maps;
+use self::object::{OBJECT, TracingObject};
+use super::bpf;
 use super::btf::{Argument, KernelBtf};
 use super::hooks::{At, Attachment, Hook, Way};
 
+mod kprobes;
+mod object;
 mod usage;
-
-/// The programs, built from `flowlog-ebpf`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowlog-ebpf.o"));
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,8 @@ pub struct Sizes {
     pub namespaces: u32,
     /// Allocations that can be under way while they are traced.
     pub allocations: u32,
+    /// Tasks that can be in a function that says why a flow ends.
+    pub tasks: u32,
 }
 
 /// Programs at work.
@@ -106,7 +108,9 @@ pub struct Probes {
     /// Programs of fentry, with the links that keep them attached.
     traced: Vec<Traced>,
     /// aya's programs that are loaded, by name, and where they are attached.
-    probed: BTreeMap<String, Vec<KProbeLinkId>>,
+    probed: BTreeMap<String, Vec<KprobeLink>>,
+    /// Misses of kprobes that have been detached, by program.
+    missed_before: BTreeMap<String, u64>,
     hidden: HashSet<String>,
     #[cfg(feature = "ebpf-log")]
     messages: super::messages::Messages,
@@ -129,10 +133,11 @@ impl Probes {
             // The programs relocate nothing; without this all of the kernel's
             // BTF would be read and kept.
             .btf(None)
-            .override_global("SETTINGS", bytemuck::bytes_of(settings), true)
-            .map_max_entries("RECORDS", sizes.ring)
-            .map_max_entries("LEDGER", sizes.namespaces)
-            .map_max_entries("ALLOCATIONS", sizes.allocations)
+            .override_global(object::SETTINGS, bytemuck::bytes_of(settings), true)
+            .map_max_entries(maps::RECORDS, sizes.ring)
+            .map_max_entries(maps::LEDGER, sizes.namespaces)
+            .map_max_entries(maps::ALLOCATIONS, sizes.allocations)
+            .map_max_entries(maps::TASKS, sizes.tasks)
             .load(OBJECT)
             .map_err(|error| refused(&error))?;
         let tracing = match method {
@@ -152,6 +157,7 @@ impl Probes {
             tracing,
             traced: Vec::new(),
             probed: BTreeMap::new(),
+            missed_before: BTreeMap::new(),
             hidden: hidden(),
         })
     }
@@ -222,14 +228,7 @@ impl Probes {
         for traced in self.traced.iter_mut().filter(|traced| traced.name == fentry) {
             traced.link = None;
         }
-        let links = self.probed.get_mut(&kprobe).map(std::mem::take).unwrap_or_default();
-        if let Some(Program::KProbe(program)) = self.ebpf.program_mut(&kprobe) {
-            for link in links {
-                if let Err(error) = program.detach(link) {
-                    debug!("{kprobe} cannot be detached: {}", chain(&error));
-                }
-            }
-        }
+        self.detach_kprobe(&kprobe);
     }
 
     fn attach_way(&mut self, way: &Way, btf: &KernelBtf) -> Result<(), ProbeError> {
@@ -287,28 +286,6 @@ impl Probes {
         }
     }
 
-    fn attach_kprobe(&mut self, attachment: &Attachment) -> Result<(), ProbeError> {
-        let Attachment { function, program: name, .. } = *attachment;
-        let name = format!("kprobe_{name}");
-        let refused = |error: &dyn std::error::Error, errno| ProbeError::Refused {
-            method: "kprobe",
-            function,
-            cause: chain(error),
-            errno,
-        };
-        let missing = || ProbeError::Object(format!("it has no program {name}"));
-        let program = self.ebpf.program_mut(&name).ok_or_else(missing)?;
-        let program: &mut KProbe =
-            program.try_into().map_err(|error: ProgramError| refused(&error, None))?;
-        if !self.probed.contains_key(&name) {
-            program.load().map_err(|error| refused(&error, errno(&error)))?;
-        }
-        let links = self.probed.entry(name).or_default();
-        let link = program.attach(function, 0).map_err(|error| refused(&error, errno(&error)))?;
-        links.push(link);
-        Ok(())
-    }
-
     fn attach_fentry(
         &mut self,
         attachment: &Attachment,
@@ -357,78 +334,6 @@ struct Traced {
     program: OwnedFd,
     /// None once it is detached.
     link: Option<OwnedFd>,
-}
-
-/// The programs for fentry, out of the same object and with the same maps as
-/// aya's.
-struct TracingObject {
-    object: Object,
-    /// The BTF of modules, by name.
-    modules: HashMap<String, OwnedFd>,
-}
-
-impl TracingObject {
-    fn new(ebpf: &Ebpf) -> Result<Self, ProbeError> {
-        let broken = |error: &dyn std::error::Error| ProbeError::Object(chain(error));
-        let mut object = Object::parse(OBJECT).map_err(|error| broken(&error))?;
-        let maps = std::mem::take(&mut object.maps);
-        let used: Vec<(&str, RawFd, &aya_obj::Map)> = maps
-            .iter()
-            .filter_map(|(name, map)| {
-                let made = map_data(ebpf.map(name)?)?;
-                Some((name.as_str(), made.fd().as_fd().as_raw_fd(), map))
-            })
-            .collect();
-        let sections = object.functions.keys().map(|(section, _)| *section).collect();
-        object
-            .relocate_maps(used.into_iter(), &sections)
-            .and_then(|()| object.relocate_calls(&sections))
-            .map_err(|error| broken(&error))?;
-        Ok(Self { object, modules: HashMap::new() })
-    }
-
-    /// Opens the BTF of a module, once.
-    fn open_module(&mut self, name: Option<&str>) -> io::Result<()> {
-        if let Some(name) = name
-            && !self.modules.contains_key(name)
-        {
-            self.modules.insert(name.to_owned(), bpf::module_btf(name)?);
-        }
-        Ok(())
-    }
-
-    fn load(
-        &self,
-        name: &str,
-        at_exit: bool,
-        function: u32,
-        module: Option<&str>,
-    ) -> Result<OwnedFd, bpf::Refusal> {
-        let missing = || bpf::Refusal::from(io::Error::other(format!("no program {name}")));
-        let program = self.object.programs.get(name).ok_or_else(missing)?;
-        let code = self.object.functions.get(&program.function_key()).ok_or_else(missing)?;
-        bpf::load(&Tracing {
-            name,
-            license: &program.license,
-            instructions: &code.instructions,
-            at_exit,
-            function,
-            module: module.and_then(|name| self.modules.get(name)).map(|btf| btf.as_fd()),
-        })
-    }
-}
-
-/// What the kernel knows a map by. Only the kinds that the programs have.
-fn map_data(map: &Map) -> Option<&MapData> {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LpmTrie(data)
-        | Map::PerCpuArray(data)
-        | Map::PerCpuHashMap(data)
-        | Map::RingBuf(data) => Some(data),
-        _ => None,
-    }
 }
 
 /// Functions that tests want to be missing: names with commas between them.

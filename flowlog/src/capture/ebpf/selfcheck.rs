@@ -1,5 +1,7 @@
 //! Do the hooks see all? Once a minute what they counted is compared with the
-//! kernel's own number of entries in the daemon's namespace.
+//! kernel's own number of entries in the namespace of the source. Both numbers
+//! of the kernel, the first and each later one, come from one [`TableFill`]: the
+//! thread that compares may be in another namespace than the one that attached.
 //!
 //! The two need not be equal: an entry counts for the kernel from its
 //! allocation until its last packet has gone, for the hooks while it is in the
@@ -9,6 +11,8 @@
 use std::time::{Duration, Instant};
 
 use tracing::warn;
+
+use crate::kernel::TableFill;
 
 /// Between two comparisons.
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
@@ -21,8 +25,12 @@ const SHARE: u64 = 50;
 #[derive(Debug)]
 pub(super) struct SelfCheck {
     due: Instant,
-    /// The kernel's number when the hooks began to count.
+    /// The kernel's table.
+    table: TableFill,
+    /// Its number of entries when the hooks began to count.
     base: i64,
+    /// It has been reported that the number cannot be read.
+    unreadable: bool,
     /// What the last comparison found.
     before: Option<Verdict>,
     inserted: &'static str,
@@ -39,15 +47,17 @@ pub(super) enum Verdict {
 }
 
 impl SelfCheck {
-    /// Begins with `count` entries in the table; `inserted` and `removed` are
-    /// the functions that are hooked.
+    /// Begins with `base` entries in the table; `inserted` and `removed` are the
+    /// functions that are hooked.
     pub(super) fn new(
         now: Instant,
-        count: u64,
+        table: TableFill,
+        base: u64,
         inserted: &'static str,
         removed: &'static str,
     ) -> Self {
-        Self { due: now + PERIOD, base: count.cast_signed(), before: None, inserted, removed }
+        let (due, base) = (now + PERIOD, base.cast_signed());
+        Self { due, table, base, unreadable: false, before: None, inserted, removed }
     }
 
     /// When the next comparison is due.
@@ -55,10 +65,30 @@ impl SelfCheck {
         self.due
     }
 
-    /// Compares, if it is time: `count` entries in the table now, `new` and
-    /// `destroyed` seen by the hooks.
-    pub(super) fn compare(&mut self, now: Instant, count: u64, new: u64, destroyed: u64) {
+    /// Begins a comparison if it is time for one: the kernel's number of entries
+    /// now, for [`SelfCheck::compare`]. The next one is due a period later even
+    /// where the number cannot be read, for the caller sleeps until
+    /// [`SelfCheck::due`].
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<u64> {
+        if now < self.due {
+            return None;
+        }
         self.due = now + PERIOD;
+        let count = self.table.count();
+        if count.is_none() && !self.unreadable {
+            warn!(
+                "nf_conntrack_count cannot be read: whether the hooks on {} and {} see all is not \
+                 checked until it can",
+                self.inserted, self.removed
+            );
+        }
+        self.unreadable = count.is_none();
+        count
+    }
+
+    /// Compares `count` entries in the table with `new` and `destroyed`, which
+    /// the hooks saw.
+    pub(super) fn compare(&mut self, count: u64, new: u64, destroyed: u64) {
         let expected = self.base + new.cast_signed() - destroyed.cast_signed();
         let found = judge(count, expected);
         let lasting = found.filter(|_| found == self.before);
@@ -89,6 +119,10 @@ fn judge(count: u64, expected: i64) -> Option<Verdict> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use tempfile::NamedTempFile;
+
     use super::*;
 
     #[test]
@@ -102,14 +136,54 @@ mod tests {
 
     #[test]
     fn a_difference_must_last() {
-        let start = Instant::now();
-        let mut check = SelfCheck::new(start, 100, "in", "out");
-        check.compare(start, 1000, 0, 0);
+        let (_file, table) = table("100\n");
+        let mut check = SelfCheck::new(Instant::now(), table, 100, "in", "out");
+        check.compare(1000, 0, 0);
         assert_eq!(check.before, Some(Verdict::Insertions));
-        check.compare(start, 1000, 0, 0);
+        check.compare(1000, 0, 0);
         // It has been told, and is the new base.
-        check.compare(start, 1000, 0, 0);
+        check.compare(1000, 0, 0);
         assert_eq!(check.before, None);
-        assert_eq!(check.due(), start + PERIOD);
+    }
+
+    #[test]
+    fn the_first_number_and_the_later_ones_are_of_one_table() {
+        let start = Instant::now();
+        let (file, table) = table("5000\n");
+        let base = table.count().unwrap();
+        let mut check = SelfCheck::new(start, table, base, "in", "out");
+        assert_eq!(check.take_due(start), None, "not yet");
+        fs::write(file.path(), "5010\n").unwrap();
+        for period in 1..4 {
+            let now = start + period * PERIOD;
+            let count = check.take_due(now).unwrap();
+            assert_eq!((count, check.due()), (5010, now + PERIOD));
+            check.compare(count, 20, 10);
+            assert_eq!(check.before, None);
+        }
+    }
+
+    #[test]
+    fn a_number_that_cannot_be_read_is_waited_for() {
+        let start = Instant::now();
+        let (file, table) = table("100\n");
+        let mut check = SelfCheck::new(start, table, 100, "in", "out");
+        fs::write(file.path(), "").unwrap();
+        for period in 1..4 {
+            let now = start + period * PERIOD;
+            assert_eq!(check.take_due(now), None);
+            assert!(check.due() > now, "the engine would spin");
+            assert!(check.unreadable);
+        }
+        fs::write(file.path(), "100\n").unwrap();
+        assert_eq!(check.take_due(start + 4 * PERIOD), Some(100));
+        assert!(!check.unreadable);
+    }
+
+    fn table(count: &str) -> (NamedTempFile, TableFill) {
+        let file = NamedTempFile::new().unwrap();
+        fs::write(file.path(), count).unwrap();
+        let count = fs::File::open(file.path()).unwrap();
+        (file, TableFill::with_count(count))
     }
 }

@@ -148,8 +148,7 @@ impl NetfilterSocket {
 
 impl AsFd for NetfilterSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the socket owns the descriptor and outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+        self.socket.as_fd()
     }
 }
 
@@ -171,7 +170,8 @@ pub struct Datagram<'a> {
 /// Buffers for reading many datagrams at once; allocated once.
 pub struct Batch {
     data: Box<[u8]>,
-    // They point into `data` and into each other; boxed, so that they never move.
+    // The headers point to the vectors and these into `data`, from one call of
+    // `receive` only: each makes the pointers anew.
     vectors: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
     filled: usize,
@@ -186,15 +186,16 @@ impl Default for Batch {
 impl Batch {
     /// Allocates the buffers.
     pub fn new() -> Self {
-        let mut data = vec![0u8; BATCH * DATAGRAM].into_boxed_slice();
-        let vectors = data
-            .chunks_exact_mut(DATAGRAM)
-            .map(|room| libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: DATAGRAM })
-            .collect();
+        let vector = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         // SAFETY: a plain C struct of integers and pointers, for which all bits
         // zero is a value.
         let header = unsafe { mem::zeroed::<libc::mmsghdr>() };
-        Self { data, vectors, headers: vec![header; BATCH].into_boxed_slice(), filled: 0 }
+        Self {
+            data: vec![0; BATCH * DATAGRAM].into_boxed_slice(),
+            vectors: vec![vector; BATCH].into_boxed_slice(),
+            headers: vec![header; BATCH].into_boxed_slice(),
+            filled: 0,
+        }
     }
 
     /// Reads up to 64 datagrams without blocking and returns how many.
@@ -205,13 +206,17 @@ impl Batch {
     /// drop messages; otherwise as recvmmsg(2).
     pub fn receive(&mut self, socket: &NetfilterSocket) -> io::Result<usize> {
         self.filled = 0;
-        for (header, vector) in self.headers.iter_mut().zip(&mut self.vectors) {
+        let rooms = self.data.chunks_exact_mut(DATAGRAM);
+        for ((header, vector), room) in self.headers.iter_mut().zip(&mut self.vectors).zip(rooms) {
+            vector.iov_base = room.as_mut_ptr().cast();
+            vector.iov_len = room.len();
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
         }
-        // SAFETY: each header names one vector of `DATAGRAM` bytes within
-        // `data`, all owned by `self` and borrowed mutably for the call; the
-        // kernel writes within the stated lengths.
+        // SAFETY: each header names one vector, and each vector a part of `data`
+        // with its length. The pointers have just been made from exclusive
+        // borrows of what `self` owns, and nothing else uses it until the call
+        // has returned; the kernel writes within the stated lengths.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),

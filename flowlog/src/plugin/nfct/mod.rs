@@ -222,7 +222,13 @@ impl Nfct {
 
     /// `hash_enable=1`: NEW and UPDATE feed the table, DESTROY gives the line.
     fn tracked(&mut self, event: &Event, out: &mut dyn Downstream) {
-        if !event.kinds.contains(Kinds::DESTROY) {
+        if event.flow.status.contains(Status::NAT_CLASH) {
+            // Its key may be that of the entry that has won the clash, which goes
+            // on, and no dump shows it.
+            let ended = event.kinds.contains(Kinds::DESTROY);
+            let kinds = if ended { event.kinds } else { transitions(event) };
+            self.select(kinds, event, event.flow.start, out);
+        } else if !event.kinds.contains(Kinds::DESTROY) {
             let first = self.keep(event, out);
             self.select(first, event, event.flow.start, out);
         } else if let Some(tracker) = &mut self.tracker {

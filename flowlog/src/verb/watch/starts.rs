@@ -4,7 +4,7 @@
 use hashbrown::HashMap;
 
 use crate::event::{Event, Kinds};
-use crate::flow::{Flow, Tuple};
+use crate::flow::{Flow, Status, Tuple};
 
 /// Flows that are remembered at most: some 8 MiB. Of others no duration is
 /// told.
@@ -28,6 +28,10 @@ impl Starts {
     /// Learns from an event, and tells when its flow began if that is known.
     pub(super) fn of(&mut self, event: &Event) -> Option<u64> {
         let Event { kinds, at, flow, .. } = event;
+        if flow.status.contains(Status::NAT_CLASH) {
+            // What is remembered under its key is another flow.
+            return flow.start;
+        }
         let remembered = if kinds.contains(Kinds::DESTROY) {
             // Where the kernel tells starts, nothing has to be looked for.
             if self.0.is_empty() { None } else { self.0.remove(&Key::new(flow)) }
@@ -78,5 +82,15 @@ mod tests {
         assert_eq!(starts.0.len(), MOST);
         assert_eq!(starts.of(&event(Kinds::DESTROY, 5, 2)), Some(1));
         assert_eq!(starts.of(&event(Kinds::DESTROY, MOST as u32, 2)), None);
+    }
+
+    #[test]
+    fn what_lost_a_clash_takes_no_start_of_the_winner() {
+        let mut starts = Starts::default();
+        assert_eq!(starts.of(&event(Kinds::NEW, 1, 100)), None);
+        let mut loser = event(Kinds::DESTROY, 1, 150);
+        loser.flow.status = Status::CONFIRMED | Status::NAT_CLASH;
+        assert_eq!(starts.of(&loser), None);
+        assert_eq!(starts.of(&event(Kinds::DESTROY, 1, 200)), Some(100));
     }
 }

@@ -110,6 +110,35 @@ fn a_new_flow_is_confirmed_and_a_request_begins_nothing() {
     assert_eq!(decode(bytes_of(&request)).unwrap().transitions, Some(Kinds::empty()));
 }
 
+/// The bit is set before the entry is inserted, or after it: 6.16, 6.12.40 and
+/// 6.1.147 changed that. The hook is at the insertion.
+#[test]
+fn when_an_entry_is_confirmed_changes_nothing() {
+    for (kind, cause) in [(kind::NEW, cause::NONE), (kind::DESTROY, cause::EXPIRED_GC)] {
+        for status in [0, 1 << 5, 1 << 12] {
+            let record =
+                |confirmed: u32| RawFlow { status: status | confirmed, cause, ..raw(kind) };
+            let after = decode(bytes_of(&record(1 << 3))).unwrap();
+            assert!(after.flow.status.contains(Status::CONFIRMED));
+            if kind == kind::NEW {
+                assert_eq!(decode(bytes_of(&record(0))).unwrap(), after);
+            }
+        }
+    }
+}
+
+/// Only its end is reported: by every hook as over netlink.
+#[test]
+fn what_lost_a_clash_says_so() {
+    let status = 1 << 3 | 1 << 5 | 1 << 10 | 1 << 12;
+    let loser = RawFlow { status, cause: cause::NAT_CLASH, ..raw(kind::DESTROY) };
+    assert!(flowlog_ebpf::lost_clash(loser.status));
+    let event = decode(bytes_of(&loser)).unwrap();
+    assert!(event.flow.status.contains(Status::NAT_CLASH));
+    assert_eq!(event.end.map(|end| end.cause), Some(Cause::NatClash));
+    assert_eq!(Status::NAT_CLASH.bits(), status & !(1 << 3 | 1 << 5 | 1 << 10));
+}
+
 #[test]
 fn what_makes_no_sense_is_named() {
     let wrong = |change: &dyn Fn(&mut RawFlow)| {
@@ -269,7 +298,7 @@ fn a_recording_is_replayed_and_what_is_damaged_counted() {
     for number in 0..100_u8 {
         let mut record = raw(kind::NEW);
         record.version = if number == 50 { 0 } else { VERSION };
-        recording.extend(192_u64.to_ne_bytes());
+        recording.extend((size_of::<RawFlow>() as u64).to_ne_bytes());
         recording.extend(bytes_of(&record));
     }
     let stats = Stats::default();

@@ -43,11 +43,20 @@ pub const INSERTED: Hook = Hook {
         Way {
             attachments: &[message("trace_begun")],
             method: Some(Method::Kprobe),
-            why: "where a netlink message about the beginning would be built: one program,                       in place of the four that the callers of the insertion would need",
-            lost: Some("only those are told for which the kernel gathers events"),
+            why: "where a netlink message about the beginning would be built: one program, \
+                  in place of the four that the callers of the insertion would need",
+            lost: Some(UNGATHERED),
+        },
+        Way {
+            attachments: &[message("trace_begun")],
+            method: Some(Method::Fentry),
+            why: "the same without kprobes",
+            lost: Some(UNGATHERED),
         },
     ],
 };
+
+const UNGATHERED: &str = "only those are told for which the kernel gathers events";
 
 /// Expectations.
 pub const EXPECTED: Hook = Hook {

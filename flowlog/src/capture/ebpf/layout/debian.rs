@@ -15,8 +15,9 @@ use super::super::btf::{Argument, BtfError};
 use super::*;
 
 /// Where things are in 6.1, 6.12 and 7.2.
-const PLACES: [(&str, [u32; 3]); 36] = [
-    ("entry_size", [225, 225, 225]),
+const PLACES: [(&str, [u32; 3]); 37] = [
+    ("entry_start", [8, 8, 8]),
+    ("entry_size", [217, 217, 217]),
     ("nf_conn.timeout", [8, 8, 8]),
     ("nf_conn.zone.id", [12, 12, 12]),
     ("nf_conn.zone.dir", [15, 15, 15]),

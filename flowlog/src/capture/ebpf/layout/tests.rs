@@ -54,7 +54,9 @@ impl Kernel<'_> {
         [self.structure("nf_conntrack_tuple", 40, tuple), mask]
     }
 
-    fn entry(&mut self, [byte, short, int, long, pointer]: [u32; 5], tuple: u32) {
+    /// `lock`: bytes of a `spinlock_t`, which has pointers in it if it is longer
+    /// than a word.
+    fn entry(&mut self, [byte, short, int, long, pointer]: [u32; 5], tuple: u32, lock: u32) {
         let zone = self.structure("zone", 4, vec![("id", short, 0), ("dir", byte, 3)]);
         let hash = self.structure("hash", 56, vec![("tuple", tuple, 16)]);
         let hashes = self.btf.array(hash, 2);
@@ -63,18 +65,21 @@ impl Kernel<'_> {
         let sctp = self.structure("sctp", 12, vec![("state", int, 0)]);
         let dccp = self.structure("dccp", 16, vec![("state", byte, 2)]);
         let proto = self.union("proto", 64, &[("tcp", tcp), ("sctp", sctp), ("dccp", dccp)]);
-        let members = vec![
-            ("timeout", int, 8),
-            ("zone", zone, 12),
-            ("tuplehash", hashes, 16),
-            ("status", long, 128),
-            ("ct_net", net, 136),
-            ("master", pointer, 160),
-            ("mark", int, 168),
-            ("ext", pointer, 176),
-            ("proto", proto, 184),
+        // A reference count of 4 bytes, the lock, and what follows.
+        let behind = if lock == 4 { 8 } else { 8 + lock };
+        let members = [
+            ("timeout", int, 0),
+            ("zone", zone, 4),
+            ("tuplehash", hashes, 8),
+            ("status", long, 120),
+            ("ct_net", net, 128),
+            ("master", pointer, 152),
+            ("mark", int, 160),
+            ("ext", pointer, 168),
+            ("proto", proto, 176),
         ];
-        self.structure("nf_conn", 248, members);
+        let members = members.map(|(name, id, place)| (name, id, behind + place));
+        self.structure("nf_conn", behind + 240, members.into());
     }
 
     fn extensions(&mut self, [byte, _, _, long, pointer]: [u32; 5]) {
@@ -112,12 +117,17 @@ impl Kernel<'_> {
 
 /// The layout of a kernel that was edited.
 fn layout_with(edit: Edit<'_>) -> Result<Layout, LayoutError> {
+    layout_of(edit, 4)
+}
+
+/// As [`layout_with`], with a `spinlock_t` of so many bytes.
+fn layout_of(edit: Edit<'_>, lock: u32) -> Result<Layout, LayoutError> {
     let mut kernel = Kernel { btf: Writer::new(), edit };
     let ints = [("unsigned char", 1), ("short", 2), ("int", 4), ("long", 8)];
     let [byte, short, int, long] = ints.map(|(name, bytes)| kernel.btf.int(name, bytes));
     let scalars = [byte, short, int, long, kernel.btf.pointer(0)];
     let tuples = kernel.tuples(scalars);
-    kernel.entry(scalars, tuples[0]);
+    kernel.entry(scalars, tuples[0], lock);
     kernel.extensions(scalars);
     kernel.others(scalars, tuples);
     let directory = tempfile::tempdir().unwrap();
@@ -156,9 +166,9 @@ fn each_field_has_one_row_of_its_own() {
     for (number, row) in (1..).zip(&FIELDS) {
         *(row.slot)(&mut layout) = number;
     }
-    layout.entry_size = ABSENT;
+    (layout.entry_start, layout.entry_size) = (ABSENT, ABSENT);
     let values: Vec<_> = describe(&layout).map(|(_, value)| value).collect();
-    let expected: Vec<_> = std::iter::once(ABSENT).chain(1..=35).collect();
+    let expected: Vec<_> = [ABSENT; 2].into_iter().chain(1..=35).collect();
     assert_eq!(values, expected, "no two rows share a field");
     assert_eq!(values.len() * 4, size_of::<Layout>(), "no field is without a row");
     let names: HashSet<_> = describe(&layout).map(|(name, _)| name).collect();
@@ -170,7 +180,8 @@ fn everything_is_found_where_it_is() {
     let layout = layout_with(&|_, _| ()).unwrap();
     assert_eq!(absent(&layout), [""; 0]);
     let expected = [
-        ("entry_size", 225),
+        ("entry_start", 8),
+        ("entry_size", 217),
         ("nf_conn.zone.dir", 15),
         ("nf_conn.tuplehash[0].tuple", 32),
         ("nf_conn.tuplehash[1].tuple", 88),
@@ -248,10 +259,47 @@ fn a_field_that_grew_is_refused_even_if_some_kernels_lack_it() {
 #[test]
 fn fields_lie_within_what_is_copied() {
     let layout = layout_moved("tcp", "state", 63).unwrap();
-    assert_eq!(layout.entry_size as usize, ENTRY_MAX);
+    assert_eq!((layout.entry_start, layout.entry_size as usize), (8, ENTRY_MAX));
     let error = layout_moved("tcp", "state", 64).unwrap_err();
     let field = "nf_conn.proto.tcp.state";
-    assert_eq!(error, LayoutError::TooFar { field, end: 249 });
+    assert_eq!(error, LayoutError::TooFar { field, end: 249, start: 8 });
+}
+
+/// PREEMPT_RT has an `rt_mutex` in each `spinlock_t`, lockdep a `lockdep_map`;
+/// both with the debugging fields of either.
+#[test]
+fn a_larger_lock_in_front_moves_the_piece_and_no_more() {
+    for (lock, start) in [(4, 8), (32, 40), (64, 72), (72, 80), (152, 160)] {
+        let layout = layout_of(&|_, _| (), lock).unwrap();
+        assert_eq!((layout.entry_start, layout.entry_size), (start, 217), "{lock} bytes");
+        assert_eq!((layout.timeout, layout.orig), (start, start + 24));
+        assert_eq!(layout.tcp_state, start + 216);
+    }
+}
+
+#[test]
+fn the_piece_begins_at_a_word() {
+    let without = |name: &str, members: &mut Members| {
+        members.retain(|(called, ..)| name != "nf_conn" || *called != "zone");
+        let timeout = members.iter_mut().find(|(called, ..)| *called == "timeout");
+        timeout.into_iter().for_each(|(_, _, place)| *place = 12);
+    };
+    let layout = layout_with(&without).unwrap();
+    assert_eq!((layout.timeout, layout.entry_start, layout.entry_size), (12, 8, 217));
+}
+
+/// The programs copy them in words.
+#[test]
+fn a_field_that_is_not_aligned_is_refused() {
+    for (member, found, field, align) in [
+        ("tuplehash", 20, "nf_conn.tuplehash[0].tuple", 8),
+        ("status", 132, "nf_conn.status", 8),
+        ("mark", 170, "nf_conn.mark", 4),
+    ] {
+        let error = layout_moved("nf_conn", member, found).unwrap_err();
+        let found = if member == "tuplehash" { found + 16 } else { found };
+        assert_eq!(error, LayoutError::Alignment { field, found, align });
+    }
 }
 
 #[test]

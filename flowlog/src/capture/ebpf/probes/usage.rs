@@ -4,13 +4,28 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
+use super::kprobes::KprobeLink;
 use super::{Probes, bpf};
 use crate::capture::HookCost;
 
 impl Probes {
-    /// How often each program was passed over because another was at work.
+    /// How often each program was passed over because another was at work: by
+    /// what the kernel knows of the program, and of the kprobes that call it.
     pub fn misses(&self) -> Vec<(&str, u64)> {
-        self.usage().into_iter().map(|(name, usage)| (name, usage.misses)).collect()
+        let of_programs = self.usage().into_iter().map(|(name, usage)| (name, usage.misses));
+        let of_kprobes = self.probed.iter().map(|(name, links)| {
+            let now: u64 = links.iter().filter_map(KprobeLink::misses).sum();
+            let before = self.missed_before.get(name).copied().unwrap_or(0);
+            (name.as_str(), now + before)
+        });
+        of_programs.chain(of_kprobes).collect()
+    }
+
+    /// Whether the kernel does not count the misses of a kprobe by which one of
+    /// these programs is called.
+    pub fn has_uncounted_kprobe(&self, is_asked: impl Fn(&str) -> bool) -> bool {
+        let asked = self.probed.iter().filter(|(name, _)| is_asked(name));
+        asked.flat_map(|(_, links)| links).any(|link| link.misses().is_none())
     }
 
     /// What each program has cost, where the kernel measures it.

@@ -202,3 +202,18 @@ fn a_successor_that_begins_during_a_dump_is_known_by_it() {
     bench.nfct.record(done, &mut bench.outs);
     assert_eq!((bench.nfct.live(), bench.queries(&[])), (1, 0));
 }
+
+/// Both have one original tuple; by eBPF there is no id that tells them apart.
+#[test]
+fn the_end_of_what_lost_a_clash_is_not_that_of_the_winner() {
+    let mut bench = Bench::new(Kinds::NEW | Kinds::UPDATE | Kinds::DESTROY, Some(10));
+    bench.event(Kinds::NEW, 10, &within(7, Status::CONFIRMED));
+    let loser = within(7, Status::CONFIRMED | Status::NAT_CLASH);
+    bench.tell(&update(Kinds::empty(), loser.clone()));
+    bench.tell(&destroy(Cause::NatClash, 20, loser));
+    assert_eq!(bench.nfct.live(), 1, "the winner goes on");
+    bench.tell(&destroy(Cause::ExpiredGc, 30, within(7, Status::CONFIRMED)));
+    let ended = |start, at| Out::Flow(Kinds::DESTROY, start, Some(at));
+    assert_eq!(bench.take(), [ended(None, 20), ended(Some(10), 30)]);
+    assert_eq!(bench.nfct.live(), 0);
+}
