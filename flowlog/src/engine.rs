@@ -12,6 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
+use self::monitor::Monitor;
 use self::rest::Rest;
 use crate::capture::{Capture, Drained, DumpKind, Progress, RecordSink};
 use crate::daemon::watchdog::Watchdog;
@@ -25,6 +26,7 @@ use crate::ratelimit::RateLimit;
 use crate::stack::Stacks;
 use crate::stats::Stats;
 
+mod monitor;
 mod report;
 pub(crate) mod rest;
 
@@ -147,8 +149,7 @@ pub struct Engine {
     questions: Option<Questions>,
     /// Absent where nobody watches.
     watchdog: Option<Watchdog>,
-    /// When, seconds since the epoch.
-    started: f64,
+    monitor: Monitor,
 }
 
 /// What ended a wait.
@@ -177,6 +178,7 @@ impl Engine {
             }
         }
         Ok(Self {
+            monitor: Monitor::new(&sources, &stats, Instant::now()),
             sources,
             descriptors,
             signals: Signals::new()?,
@@ -185,7 +187,6 @@ impl Engine {
             stats,
             questions,
             watchdog: Watchdog::of_environment(),
-            started: report::now(),
         })
     }
 
@@ -202,6 +203,7 @@ impl Engine {
                 Wake::Signal(_) | Wake::Readable | Wake::Timer => {}
             }
             more = self.turn()?;
+            self.monitor.tick(Instant::now(), &mut self.sources);
             // Behind it: a turn that does not end is what the watchdog is for.
             if let Some(watchdog) = &mut self.watchdog {
                 watchdog.tick(Instant::now());
@@ -249,7 +251,7 @@ impl Engine {
         let retry = self.sources.iter().filter_map(|source| source.stacks.retry_in()).min();
         let retry = retry.map(|soon| Instant::now() + soon);
         let watchdog = self.watchdog.as_ref().map(Watchdog::due);
-        [ticks, retry, watchdog].into_iter().flatten().min()
+        [ticks, retry, watchdog, Some(self.monitor.due())].into_iter().flatten().min()
     }
 
     /// Handles a signal; returns whether it ends the daemon.
@@ -280,8 +282,11 @@ impl Engine {
     /// Takes what has already arrived, writes everything, reports.
     fn shut_down(&mut self) -> io::Result<()> {
         let start = Instant::now();
+        // From now on the server says that flowlog is shutting down.
+        self.questions = None;
         while self.turn()? && start.elapsed() < DRAIN_AT_EXIT {}
         self.sources.iter_mut().for_each(Source::finish);
+        self.monitor.warn_of_rest(Instant::now(), &self.sources);
         self.totals();
         Ok(())
     }

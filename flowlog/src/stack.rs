@@ -3,9 +3,10 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::{self, Config};
+use crate::event::{Kinds, Lost};
 use crate::plugin::filter::Filter;
 use crate::plugin::json::Json;
 use crate::plugin::logemu::LogEmu;
@@ -112,6 +113,15 @@ impl Stack {
                 Stage::Shipped(sink) => sink.push(item, scratch),
             }
         }
+    }
+
+    /// Whether losses stand in its output.
+    fn shows_losses(&self) -> bool {
+        self.stages.iter().any(|stage| match stage {
+            Stage::PrintFlow(settings) => settings.loss_lines,
+            Stage::Json(sink) => sink.shows_losses(),
+            _ => false,
+        })
     }
 
     fn outputs(&self) -> impl Iterator<Item = &Output> {
@@ -250,6 +260,24 @@ impl Stacks {
     /// Where the sinks write, each with the labels of its metrics.
     pub fn each_sink(&self) -> impl Iterator<Item = (&Instance, &Output)> {
         self.0.iter().flat_map(|stack| stack.outputs().zip(&stack.sink).map(|(o, i)| (i, o)))
+    }
+
+    /// Whether losses stand in the output of a stack, by its number.
+    pub fn shows_losses(&self, stack: usize) -> bool {
+        let stack = stack.checked_sub(1).and_then(|index| self.0.get(index));
+        stack.is_some_and(Stack::shows_losses)
+    }
+
+    /// Has a stack, by its number, write that its own output has lost records. No other stack
+    /// has lost them.
+    pub fn report_loss(&mut self, stack: usize, records: u64) {
+        let Some(stack) = stack.checked_sub(1).and_then(|index| self.0.get_mut(index)) else {
+            return;
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let lost = Lost { source: "output", events: records, at };
+        stack.push(&Item { tag: Kinds::empty(), at, body: Body::Lost(lost) });
     }
 
     /// Hands the files that flowlog has created to a user.

@@ -1,15 +1,23 @@
 //! Every counter of the daemon: its name, its unit, and who counts it. Nothing
 //! is dropped anywhere without one of these going up.
 
-use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use self::count::Count;
 pub use self::crosscheck::{Check, CheckKind};
 pub use self::handed::Handed;
+pub use self::lag::{Bucket, Lag};
 pub use self::sink::{Amount, Instance, Measure, Part, SinkPlugin, SinkStats};
 
+mod count;
 mod crosscheck;
 mod handed;
+mod lag;
 mod sink;
 
 /// A counter.
@@ -60,12 +68,6 @@ pub enum Counter {
     CrosscheckLost,
     /// Events of other namespaces than the one that is checked.
     CrosscheckElsewhere,
-    /// How much later the second source told of an event, in the middle.
-    CrosscheckLagMedian,
-    /// The same for the slowest hundredth.
-    CrosscheckLagP99,
-    /// The same for the slowest.
-    CrosscheckLagMax,
     /// Events that an `accept_*_filter` refused.
     FlowsFiltered,
     /// Events handed to the stacks.
@@ -86,7 +88,7 @@ pub enum Counter {
 
 impl Counter {
     /// All counters, in the order of reports.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 29] = [
         Self::NetlinkMessages,
         Self::NetlinkLost,
         Self::NetlinkOverruns,
@@ -108,9 +110,6 @@ impl Counter {
         Self::EbpfFilteredKinds,
         Self::CrosscheckLost,
         Self::CrosscheckElsewhere,
-        Self::CrosscheckLagMedian,
-        Self::CrosscheckLagP99,
-        Self::CrosscheckLagMax,
         Self::FlowsFiltered,
         Self::FlowsSelected,
         Self::FlowsTableFull,
@@ -145,9 +144,6 @@ impl Counter {
             Self::EbpfFilteredKinds => "ebpf.filtered_kinds",
             Self::CrosscheckLost => "crosscheck.lost",
             Self::CrosscheckElsewhere => "crosscheck.elsewhere",
-            Self::CrosscheckLagMedian => "crosscheck.lag_median",
-            Self::CrosscheckLagP99 => "crosscheck.lag_p99",
-            Self::CrosscheckLagMax => "crosscheck.lag_max",
             Self::FlowsFiltered => "flows.filtered",
             Self::FlowsSelected => "flows.selected",
             Self::FlowsTableFull => "flows.table_full",
@@ -171,9 +167,6 @@ impl Counter {
             Self::EbpfRecords | Self::EbpfMalformed => "records",
             Self::EbpfFaults => "faults",
             Self::EbpfLostNotices => "notices",
-            Self::CrosscheckLagMedian | Self::CrosscheckLagP99 | Self::CrosscheckLagMax => {
-                "microseconds"
-            }
             Self::EbpfLostNew
             | Self::EbpfLostUpdate
             | Self::EbpfLostDestroy
@@ -195,57 +188,68 @@ impl Counter {
     }
 }
 
-/// The daemon's counters; clones count together. One thread only.
+/// The daemon's counters; clones count together. One thread only: what others may read are
+/// its [`Readings`].
 #[derive(Clone, Debug, Default)]
-pub struct Stats(Rc<Shared>);
+pub struct Stats {
+    readings: Readings,
+    /// A [`Count`] has one writer, so this does not leave its thread.
+    one_thread: PhantomData<Rc<()>>,
+}
+
+/// The daemon's counters, to be read on any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Readings(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     counters: Counters,
     checks: crosscheck::Checks,
+    lag: Lag,
     /// In the order in which they were opened.
-    sinks: RefCell<Vec<(Instance, SinkStats)>>,
-    ebpf: Cell<bool>,
-    crosscheck: Cell<bool>,
-    filter: Cell<bool>,
+    sinks: Mutex<Vec<(Instance, SinkStats)>>,
+    ebpf: AtomicBool,
+    crosscheck: AtomicBool,
+    filter: AtomicBool,
 }
 
 /// The value of each counter; arrays as long as this have no default.
 #[derive(Debug)]
-struct Counters([Cell<u64>; Counter::ALL.len()]);
+struct Counters([Count; Counter::ALL.len()]);
 
 impl Default for Counters {
     fn default() -> Self {
-        Self([const { Cell::new(0) }; Counter::ALL.len()])
+        Self([const { Count::new() }; Counter::ALL.len()])
+    }
+}
+
+impl Deref for Stats {
+    type Target = Readings;
+
+    fn deref(&self) -> &Readings {
+        &self.readings
     }
 }
 
 impl Stats {
     /// Adds `n`.
     pub fn add(&self, counter: Counter, n: u64) {
-        let cell = &self.0.counters.0[counter as usize];
-        cell.set(cell.get().wrapping_add(n));
-    }
-
-    /// Sets what is no sum.
-    pub fn set(&self, counter: Counter, value: u64) {
-        self.0.counters.0[counter as usize].set(value);
+        self.0.counters.0[counter as usize].add(n);
     }
 
     /// Adds `n` to what the cross-check counts.
     pub fn add_check(&self, check: Check, kind: CheckKind, n: u64) {
-        let cell = self.0.checks.cell(check, kind);
-        cell.set(cell.get().wrapping_add(n));
+        self.0.checks.count(check, kind).add(n);
     }
 
-    /// What the cross-check has counted since the daemon started.
-    pub fn check(&self, check: Check, kind: CheckKind) -> u64 {
-        self.0.checks.cell(check, kind).get()
+    /// Two sources have reported an event, the second one that much later.
+    pub fn add_lag(&self, lag: Duration) {
+        self.0.lag.add(lag);
     }
 
     /// Reports a sink from now on, by what `stats` count. Two stacks may share one.
     pub fn register(&self, instance: Instance, stats: &SinkStats) {
-        let mut sinks = self.0.sinks.borrow_mut();
+        let mut sinks = self.0.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         if !sinks.iter().any(|(_, known)| known.is_same(stats)) {
             sinks.push((instance, stats.clone()));
         }
@@ -258,51 +262,68 @@ impl Stats {
         stats
     }
 
-    /// All sinks, in the order in which they were opened.
-    pub fn sinks(&self) -> Vec<(Instance, SinkStats)> {
-        self.0.sinks.borrow().clone()
+    /// A source takes its events from eBPF: reports tell `ebpf.*` from now on.
+    pub fn use_ebpf(&self) {
+        self.0.ebpf.store(true, Ordering::Relaxed);
     }
 
-    /// What all sinks of a plugin have counted since the daemon started.
-    pub fn sum(&self, plugin: SinkPlugin, measure: Measure) -> u64 {
-        let sinks = self.0.sinks.borrow();
-        let of = sinks.iter().filter(|(instance, _)| instance.plugin == plugin);
-        of.map(|(_, stats)| stats.get(measure)).sum()
+    /// Two sources are compared: reports tell `crosscheck.*` from now on.
+    pub fn use_crosscheck(&self) {
+        self.0.crosscheck.store(true, Ordering::Relaxed);
     }
 
+    /// A stack has a FILTER: reports tell `filter.*` from now on.
+    pub fn use_filter(&self) {
+        self.0.filter.store(true, Ordering::Relaxed);
+    }
+
+    /// Another handle, for other threads.
+    pub fn readings(&self) -> Readings {
+        self.readings.clone()
+    }
+}
+
+impl Readings {
     /// Its value since the daemon started.
     pub fn get(&self, counter: Counter) -> u64 {
         self.0.counters.0[counter as usize].get()
     }
 
-    /// A source takes its events from eBPF: reports tell `ebpf.*` from now on.
-    pub fn use_ebpf(&self) {
-        self.0.ebpf.set(true);
+    /// What the cross-check has counted since the daemon started.
+    pub fn check(&self, check: Check, kind: CheckKind) -> u64 {
+        self.0.checks.count(check, kind).get()
     }
 
-    /// Two sources are compared: reports tell `crosscheck.*` from now on.
-    pub fn use_crosscheck(&self) {
-        self.0.crosscheck.set(true);
+    /// How much later the second of two sources reported events.
+    pub fn lag(&self) -> &Lag {
+        &self.0.lag
     }
 
-    /// A stack has a FILTER: reports tell `filter.*` from now on.
-    pub fn use_filter(&self) {
-        self.0.filter.set(true);
+    /// All sinks, in the order in which they were opened.
+    pub fn sinks(&self) -> Vec<(Instance, SinkStats)> {
+        self.0.sinks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What all sinks of a plugin have counted since the daemon started.
+    pub fn sum(&self, plugin: SinkPlugin, measure: Measure) -> u64 {
+        let sinks = self.sinks();
+        let of = sinks.iter().filter(|(instance, _)| instance.plugin == plugin);
+        of.map(|(_, stats)| stats.get(measure)).sum()
     }
 
     /// Whether anything is there that counts it.
     pub fn uses(&self, counter: Counter) -> bool {
         match counter.name().split_once('.') {
-            Some(("ebpf", _)) => self.0.ebpf.get(),
+            Some(("ebpf", _)) => self.0.ebpf.load(Ordering::Relaxed),
             Some(("crosscheck", _)) => self.uses_crosscheck(),
-            Some(("filter", _)) => self.0.filter.get(),
+            Some(("filter", _)) => self.0.filter.load(Ordering::Relaxed),
             _ => true,
         }
     }
 
     /// Whether two sources are compared.
     pub fn uses_crosscheck(&self) -> bool {
-        self.0.crosscheck.get()
+        self.0.crosscheck.load(Ordering::Relaxed)
     }
 
     /// Report lines, `total NAME: VALUE UNIT`, one for each counter in use.
@@ -313,7 +334,7 @@ impl Stats {
             .into_iter()
             .filter(|counter| self.uses(*counter))
             .map(|c| format!("total {}: {} {}", c.name(), self.get(c), c.unit()))
-            .chain(sink::totals(&self.0.sinks.borrow()))
+            .chain(sink::totals(&self.sinks()))
             .chain(checks)
     }
 }

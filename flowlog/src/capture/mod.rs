@@ -113,6 +113,12 @@ pub trait Capture {
     /// up to date: the totals are told next.
     fn before_totals(&mut self) {}
 
+    /// What keeps it from seeing all events of its namespace, and what to do; absent: nothing
+    /// is known to.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// What the kernel's part of the capture costs, where the kernel measures it.
     fn hook_costs(&self) -> Vec<HookCost> {
         Vec::new()

@@ -1,48 +1,58 @@
-//! What the engine says to whoever monitors it, gathered between two turns.
+//! The engine's answers to monitoring, made between two turns.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
+use super::monitor::Monitor;
 use super::{Engine, Source};
 use crate::metrics::family::Family;
 use crate::metrics::page::Page;
 use crate::metrics::{Answer, Question, Topic, counters};
 use crate::plugin::output::Output;
 
-/// Seconds since the epoch, with their fraction.
-pub(super) fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
 impl Engine {
-    /// Answers a question; whoever asked may have left.
+    /// Answers a question, unless it is too late for it.
     pub(super) fn answer(&mut self, question: Question) {
+        if question.answer.is_closed() {
+            return;
+        }
+        let now = Instant::now();
+        self.monitor.look(now, &self.sources);
         let answer = match question.topic {
-            Topic::Metrics => Answer::Page(self.page()),
-            Topic::Health => self.health(),
+            Topic::Metrics => Answer::Page(self.page(now)),
+            Topic::Health => match self.trouble(now) {
+                trouble if trouble.is_empty() => Answer::Fit("ok\n".to_owned()),
+                trouble => Answer::Unfit(trouble),
+            },
         };
         let _ = question.answer.send(answer);
     }
 
-    fn page(&mut self) -> String {
+    fn page(&mut self, now: Instant) -> String {
         let mut page = Page::default();
         page.add(Family::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1);
-        page.add(Family::StartTime, &[], self.started);
+        page.add(Family::Health, &[], u8::from(self.trouble(now).is_empty()));
         for source in &mut self.sources {
             source.capture.before_totals();
-            source.tell(&mut page);
+            source.tell(&self.monitor, now, &mut page);
         }
         counters::add(&self.stats, &mut page);
         page.finish()
     }
 
-    /// The loop turns, or nobody would answer, and a source that cannot be read
-    /// ends it. What is left is files that cannot be written, and peers that
-    /// cannot be reached.
-    fn health(&self) -> Answer {
+    /// What is wrong, a line for each: sources that do not see all, sinks that fail or stand
+    /// still, and losses of the last minutes. That the loop itself stands still is for the
+    /// server to say.
+    fn trouble(&self, now: Instant) -> String {
+        let sources = self.sources.iter().filter_map(|source| {
+            source.capture.trouble().map(|trouble| format!("{}: {trouble}", source.id))
+        });
         let sinks = self.sources.iter().flat_map(|source| source.stacks.each_sink());
-        let failing: String =
-            sinks.filter(|(_, sink)| sink.is_failing()).map(|(_, sink)| stuck(sink)).collect();
-        if failing.is_empty() { Answer::Fit("ok\n".to_owned()) } else { Answer::Unfit(failing) }
+        let failing: Vec<_> = sinks.filter(|(_, sink)| sink.is_failing()).collect();
+        let named = |instance: &_| failing.iter().any(|(one, _)| *one == instance);
+        let lines = sources
+            .chain(failing.iter().map(|(instance, sink)| format!("{instance}: {}", stuck(sink))))
+            .chain(self.monitor.findings(now, &self.sources, named));
+        lines.map(|line| line + "\n").collect()
     }
 }
 
@@ -53,21 +63,21 @@ fn stuck(sink: &Output) -> String {
         Output::Socket(_) => ("reached", "start what listens there, or name another place"),
         Output::Database(database) => {
             let why = database.failure().map(ToString::to_string).unwrap_or_default();
-            return format!("{sink} cannot be written: {why}; {waiting} of {limit} bytes wait\n");
+            return format!("{sink} cannot be written: {why}; {waiting} of {limit} bytes wait");
         }
         Output::Shipped(shipment) => {
             let why = shipment.stats().trouble().unwrap_or_default();
             let kept = shipment.stats().kept();
             let (records, bytes) = (kept.records, kept.bytes);
-            return format!("{sink}: {why}; {records} records ({bytes} bytes) wait in the spool\n");
+            return format!("{why}; {records} records ({bytes} bytes) wait in the spool");
         }
     };
-    format!("{sink} cannot be {what}: {waiting} of {limit} bytes wait; {remedy}\n")
+    format!("{sink} cannot be {what}: {waiting} of {limit} bytes wait; {remedy}")
 }
 
 impl Source {
     /// Adds what is known of this source.
-    fn tell(&self, page: &mut Page) {
+    fn tell(&self, monitor: &Monitor, now: Instant, page: &mut Page) {
         let id = self.id.as_str();
         page.add(Family::SourceInfo, &[id, &self.by], 1);
         let (mask, handed) = self.nfct.handed();
@@ -105,6 +115,8 @@ impl Source {
                 page.add(Family::SpoolBytes, &labels, kept.bytes);
             }
             page.add(Family::SinkFailing, &labels, u8::from(sink.is_failing()));
+            let stalled = monitor.stalled(instance, now).as_secs();
+            page.add(Family::SinkStalled, &labels, stalled);
         }
     }
 }

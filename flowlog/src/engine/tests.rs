@@ -9,6 +9,7 @@ use crate::config;
 use crate::event::{Kinds, Lost};
 use crate::metrics::{Answer, Topic};
 use crate::stack::Site;
+use crate::stats::Measure;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Call {
@@ -67,13 +68,13 @@ impl Capture for Noted {
 }
 
 /// A source whose stack writes to `file`.
-fn source(file: &std::path::Path, due: Option<Instant>) -> (Source, Rc<RefCell<Vec<Call>>>) {
+fn source(file: &std::path::Path, due: Option<Instant>) -> (Source, Stats, Rc<RefCell<Vec<Call>>>) {
     let sink = format!("ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n[emu1]\nfile={file:?}");
     source_with(&sink, due)
 }
 
 /// A source whose stack ends like this, with the section of its sink.
-fn source_with(sink: &str, due: Option<Instant>) -> (Source, Rc<RefCell<Vec<Call>>>) {
+fn source_with(sink: &str, due: Option<Instant>) -> (Source, Stats, Rc<RefCell<Vec<Call>>>) {
     let (stack, section) = sink.split_once('\n').unwrap();
     let text = format!("[global]\nstack=ct1:NFCT,{stack}\n[ct1]\nhash_enable=0\n{section}\n");
     let config = config::parse(std::path::Path::new("u.conf"), &text).config.unwrap();
@@ -88,12 +89,14 @@ fn source_with(sink: &str, due: Option<Instant>) -> (Source, Rc<RefCell<Vec<Call
         nfct: Nfct::new(config.sources[0].nfct.clone(), stats.clone()),
         stacks: Stacks::start(&config, 0, site).unwrap(),
     };
-    (source, calls)
+    (source, stats, calls)
 }
 
 fn engine(source: Source, stats: Stats) -> Engine {
+    let sources = vec![source];
     Engine {
-        sources: vec![source],
+        monitor: Monitor::new(&sources, &stats, Instant::now()),
+        sources,
         descriptors: Vec::new(),
         signals: Signals(Vec::new()),
         rest: Rest::default(),
@@ -101,7 +104,6 @@ fn engine(source: Source, stats: Stats) -> Engine {
         stats,
         questions: None,
         watchdog: None,
-        started: 1.5,
     }
 }
 
@@ -116,7 +118,7 @@ fn ask(engine: &mut Engine, topic: Topic) -> Answer {
 fn a_capture_is_checked_when_it_is_due() {
     let directory = tempfile::tempdir().unwrap();
     let now = Instant::now();
-    let (mut source, calls) = source(&directory.path().join("flow.log"), Some(now));
+    let (mut source, _, calls) = source(&directory.path().join("flow.log"), Some(now));
     assert_eq!(source.deadline(), Some(now));
     let mut complaints = RateLimit::per_second();
     source.tick(now, &mut complaints);
@@ -129,8 +131,8 @@ fn a_capture_is_checked_when_it_is_due() {
 async fn at_the_end_all_is_drained_then_finished_then_summed_up() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("flow.log");
-    let (source, calls) = source(&file, None);
-    let mut engine = engine(source, Stats::default());
+    let (source, stats, calls) = source(&file, None);
+    let mut engine = engine(source, stats);
     engine.shut_down().unwrap();
     assert_eq!(*calls.borrow(), [Call::Drain, Call::Finish, Call::Totals]);
     let written = std::fs::read_to_string(&file).unwrap();
@@ -141,23 +143,25 @@ async fn at_the_end_all_is_drained_then_finished_then_summed_up() {
 fn a_scrape_shows_the_source_and_what_it_handed_on() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("flow.log");
-    let (mut source, calls) = source(&file, None);
+    let (mut source, stats, calls) = source(&file, None);
     let mut feed = Feed { nfct: &mut source.nfct, stacks: &mut source.stacks };
     let event = Event { kinds: Kinds::NEW, ..Event::default() };
     for _ in 0..3 {
         feed.record(Record::Event(&event));
     }
     feed.record(Record::Lost(Lost { source: "ebpf", events: 4, at: 0 }));
-    let mut engine = engine(source, Stats::default());
+    let mut engine = engine(source, stats);
     let Answer::Page(page) = ask(&mut engine, Topic::Metrics) else { panic!() };
     assert_eq!(*calls.borrow(), [Call::Totals], "computed counters come first");
     for line in [
-        "flowlog_start_time_seconds 1.5".to_owned(),
+        "flowlog_health 0".to_owned(),
         "flowlog_source_info{source=\"ct1\",capture=\"by hand\"} 1".to_owned(),
         "flowlog_events_total{source=\"ct1\",kind=\"new\",cause=\"none\"} 3".to_owned(),
-        "flowlog_events_total{source=\"ct1\",kind=\"destroy\",cause=\"untold\"} 0".to_owned(),
+        "flowlog_events_total{source=\"ct1\",kind=\"destroy\",cause=\"unreported\"} 0".to_owned(),
         "flowlog_lost_events_total{source=\"ct1\"} 4".to_owned(),
         "flowlog_loss_reports_total{source=\"ct1\"} 1".to_owned(),
+        "flowlog_sink_stalled_seconds{source=\"ct1\",stack=\"1\",sink=\"emu1\",plugin=\"logemu\"} 0"
+            .to_owned(),
         "flowlog_sink_failing{source=\"ct1\",stack=\"1\",sink=\"emu1\",plugin=\"logemu\"} 0"
             .to_owned(),
         format!(
@@ -173,26 +177,35 @@ fn a_scrape_shows_the_source_and_what_it_handed_on() {
     assert!(!waiting.ends_with(" 0"), "{waiting}");
 }
 
-/// What is wrong once an event has come.
-fn trouble(source: Source) -> String {
-    let mut engine = engine(source, Stats::default());
+/// What /healthz says; empty: all is well.
+fn health(engine: &mut Engine) -> String {
+    match ask(engine, Topic::Health) {
+        Answer::Unfit(why) => why,
+        healthy => {
+            assert_eq!(healthy, Answer::Fit("ok\n".to_owned()));
+            String::new()
+        }
+    }
+}
+
+/// Hands an event to the stacks.
+fn event(engine: &mut Engine) {
     let Source { nfct, stacks, .. } = &mut engine.sources[0];
     let event = Event { kinds: Kinds::NEW, ..Event::default() };
     nfct.record(Record::Event(&event), stacks);
     stacks.flush();
-    let Answer::Unfit(why) = ask(&mut engine, Topic::Health) else { panic!() };
-    assert_eq!(why.lines().count(), 1, "{why}");
-    why
 }
 
 #[test]
 fn health_names_the_file_that_cannot_be_written() {
-    let (source, _) = source(std::path::Path::new("/dev/full"), None);
-    let mut engine = engine(source, Stats::default());
-    assert_eq!(ask(&mut engine, Topic::Health), Answer::Fit("ok\n".to_owned()));
-    let why = trouble(engine.sources.remove(0));
-    assert!(why.starts_with("/dev/full cannot be written: "), "{why}");
+    let (source, stats, _) = source(std::path::Path::new("/dev/full"), None);
+    let mut engine = engine(source, stats);
+    assert_eq!(health(&mut engine), "");
+    event(&mut engine);
+    let why = health(&mut engine);
+    assert!(why.starts_with("ct1/1/emu1:LOGEMU: /dev/full cannot be written: "), "{why}");
     assert!(why.ends_with("; make room or move the file and send SIGHUP\n"), "{why}");
+    assert_eq!(why.lines().count(), 1, "{why}");
 }
 
 #[test]
@@ -200,11 +213,77 @@ fn health_names_the_peer_that_cannot_be_reached() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("peer");
     let sink = format!("json1:JSON\n[json1]\nmode=unix\nfile={path:?}\nschema=full");
-    let (source, _) = source_with(&sink, None);
+    let (source, stats, _) = source_with(&sink, None);
     let (instance, output) = source.stacks.each_sink().next().unwrap();
     assert_eq!((instance.stack, instance.sink.as_str()), (1, "json1"));
     assert_eq!(output.to_string(), path.display().to_string());
-    let why = trouble(source);
-    assert!(why.starts_with(&format!("{} cannot be reached: ", path.display())), "{why}");
+    let mut engine = engine(source, stats);
+    event(&mut engine);
+    let why = health(&mut engine);
+    let begin = format!("ct1/1/json1:JSON: {} cannot be reached: ", path.display());
+    assert!(why.starts_with(&begin), "{why}");
     assert!(!why.contains(": 0 of ") && why.contains("start what listens there"), "{why}");
+}
+
+/// A sink counts a loss, wherever it does, and the monitor has it everywhere.
+#[test]
+fn a_loss_of_a_sink_is_in_health_and_then_in_its_own_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("flow.log");
+    let (source, stats, _) = source(&file, None);
+    let mut engine = engine(source, stats.clone());
+    let (_, sink) = stats.sinks().remove(0);
+    sink.add(Measure::Lost, 3);
+    let why = health(&mut engine);
+    assert!(why.starts_with("ct1/1/emu1:LOGEMU: 3 lines lost because "), "{why}");
+    assert!(why.contains("in the last 5 minutes") && why.contains("buffer_max_bytes"), "{why}");
+    let due = engine.monitor.due();
+    engine.monitor.tick(due, &mut engine.sources);
+    assert_eq!(sink.get(Measure::LossReports), 0, "more may be lost yet");
+    engine.monitor.tick(due + Duration::from_secs(5), &mut engine.sources);
+    engine.monitor.tick(due + Duration::from_secs(9), &mut engine.sources);
+    engine.sources[0].stacks.flush();
+    assert_eq!(sink.get(Measure::LossReports), 1);
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert!(written.ends_with("[LOST] EVENTS=3 SOURCE=output \n"), "{written}");
+    assert_eq!(written.lines().count(), 1);
+    let Answer::Page(page) = ask(&mut engine, Topic::Metrics) else { panic!() };
+    assert!(page.contains("\nflowlog_health 0\n"), "{page}");
+    assert!(page.contains("\nflowlog_lost_events_total{source=\"ct1\"} 0\n"), "{page}");
+}
+
+#[test]
+fn lost_events_of_a_source_and_its_trouble_are_in_health() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut source, stats, _) = source(&directory.path().join("flow.log"), None);
+    source.capture = Box::new(Troubled);
+    let mut engine = engine(source, stats);
+    let Source { nfct, stacks, .. } = &mut engine.sources[0];
+    nfct.record(Record::Lost(Lost { source: "netlink", events: 12, at: 0 }), stacks);
+    let why = health(&mut engine);
+    let lines: Vec<_> = why.lines().collect();
+    assert_eq!(lines[0], "ct1: the namespace is gone");
+    assert!(lines[1].starts_with("ct1: 12 events lost in the last 5 minutes; "), "{why}");
+    assert_eq!(lines.len(), 2, "{why}");
+}
+
+/// A capture that sees nothing, and says why.
+struct Troubled;
+
+impl Capture for Troubled {
+    fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        Ok(Vec::new())
+    }
+
+    fn drain(&mut self, _: usize, _: &mut dyn RecordSink) -> io::Result<Progress> {
+        Ok(Progress { messages: 0, drained: Drained::Dry })
+    }
+
+    fn queue_events(&self) -> usize {
+        1
+    }
+
+    fn trouble(&self) -> Option<String> {
+        Some("the namespace is gone".to_owned())
+    }
 }

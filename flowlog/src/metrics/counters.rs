@@ -3,7 +3,7 @@
 
 use super::family::Family;
 use super::page::Page;
-use crate::stats::{Check, CheckKind, Counter, Instance, Measure, Stats};
+use crate::stats::{Check, CheckKind, Counter, Instance, Measure, Readings};
 
 /// The metric of a counter, and the values of its labels.
 pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
@@ -11,7 +11,7 @@ pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
         Counter::NetlinkMessages => (Family::NetlinkMessages, &[]),
         Counter::NetlinkLost => (Family::CaptureLostEvents, &["netlink", "unknown"]),
         Counter::NetlinkOverruns => (Family::NetlinkOverruns, &[]),
-        Counter::NetlinkMalformed => (Family::Malformed, &["netlink"]),
+        Counter::NetlinkMalformed => (Family::MalformedMessages, &["netlink"]),
         Counter::NetlinkIgnored => (Family::NetlinkIgnored, &[]),
         Counter::NetlinkDumps => (Family::TableDumps, &[]),
         Counter::NetlinkDumpErrors => (Family::TableDumpErrors, &[]),
@@ -21,25 +21,22 @@ pub fn metric(counter: Counter) -> (Family, &'static [&'static str]) {
         Counter::EbpfLostDestroy => (Family::CaptureLostEvents, &["ebpf", "destroy"]),
         Counter::EbpfLostExpect => (Family::CaptureLostEvents, &["ebpf", "expect"]),
         Counter::EbpfMissed => (Family::CaptureLostEvents, &["ebpf", "unknown"]),
-        Counter::EbpfMalformed => (Family::Malformed, &["ebpf"]),
+        Counter::EbpfMalformed => (Family::MalformedMessages, &["ebpf"]),
         Counter::EbpfFaults => (Family::EbpfFaults, &[]),
         Counter::EbpfLostNotices => (Family::EbpfLostNotices, &[]),
-        Counter::EbpfFilteredNetns => (Family::FilteredEvents, &["ebpf", "netns"]),
-        Counter::EbpfFilteredFlows => (Family::FilteredEvents, &["ebpf", "filter"]),
-        Counter::EbpfFilteredKinds => (Family::FilteredEvents, &["ebpf", "kind"]),
+        Counter::EbpfFilteredNetns => (Family::ExcludedEvents, &["ebpf", "netns"]),
+        Counter::EbpfFilteredFlows => (Family::ExcludedEvents, &["ebpf", "filter"]),
+        Counter::EbpfFilteredKinds => (Family::ExcludedEvents, &["ebpf", "kind"]),
         Counter::CrosscheckLost => (Family::CrosscheckLostEvents, &[]),
         Counter::CrosscheckElsewhere => (Family::CrosscheckElsewhereEvents, &[]),
-        Counter::CrosscheckLagMedian => (Family::CrosscheckLag, &["median"]),
-        Counter::CrosscheckLagP99 => (Family::CrosscheckLag, &["p99"]),
-        Counter::CrosscheckLagMax => (Family::CrosscheckLag, &["max"]),
-        Counter::FlowsFiltered => (Family::FilteredEvents, &["nfct", "filter"]),
+        Counter::FlowsFiltered => (Family::ExcludedEvents, &["nfct", "filter"]),
         Counter::FlowsSelected => (Family::SelectedEvents, &[]),
         Counter::FlowsTableFull => (Family::RefusedFlows, &[]),
         Counter::FlowsVanished => (Family::VanishedFlows, &[]),
-        Counter::FilterSelected => (Family::FilterEvents, &["selected"]),
-        Counter::FilterRefused => (Family::FilterEvents, &["refused"]),
-        Counter::FilterOverflows => (Family::FilterEvents, &["overflow"]),
-        Counter::FilterDivisionsByZero => (Family::FilterEvents, &["division_by_zero"]),
+        Counter::FilterSelected => (Family::FilterEvaluations, &["selected"]),
+        Counter::FilterRefused => (Family::FilterEvaluations, &["refused"]),
+        Counter::FilterOverflows => (Family::FilterEvaluations, &["overflow"]),
+        Counter::FilterDivisionsByZero => (Family::FilterEvaluations, &["division_by_zero"]),
     }
 }
 
@@ -59,6 +56,7 @@ pub fn of_sink(measure: Measure) -> Family {
         Measure::Unsure => Family::UnsureRecords,
         Measure::Replaced => Family::ReplacedFiles,
         Measure::SetAside => Family::SetAsideFiles,
+        Measure::LossReports => Family::SinkLossReports,
     }
 }
 
@@ -68,14 +66,10 @@ pub fn labels<'a>(instance: &'a Instance, stack: &'a str) -> [&'a str; 4] {
 }
 
 /// Adds every counter that is in use, and what the cross-check counts.
-pub fn add(stats: &Stats, page: &mut Page) {
+pub fn add(stats: &Readings, page: &mut Page) {
     for counter in Counter::ALL.into_iter().filter(|counter| stats.uses(*counter)) {
         let (family, labels) = metric(counter);
-        match (counter.unit(), stats.get(counter)) {
-            // Prometheus wants base units.
-            ("microseconds", value) => page.add(family, labels, value as f64 / 1e6),
-            (_, value) => page.add(family, labels, value),
-        }
+        page.add(family, labels, stats.get(counter));
     }
     for (instance, counted) in stats.sinks() {
         let stack = instance.stack.to_string();
@@ -90,14 +84,17 @@ pub fn add(stats: &Stats, page: &mut Page) {
                 page.add(Family::CrosscheckEvents, &labels, stats.check(check, kind));
             }
         }
+        page.add_histogram(Family::CrosscheckLag, &stats.lag().buckets(), stats.lag().sum());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::time::Duration;
 
     use super::*;
+    use crate::stats::Stats;
 
     #[test]
     fn each_counter_has_a_sample_of_its_own() {
@@ -120,13 +117,13 @@ mod tests {
         stats.add(Counter::EbpfLostNew, 4);
         stats.add(Counter::NetlinkLost, 2);
         stats.add_check(Check::Matched, CheckKind::New, 5);
-        stats.set(Counter::CrosscheckLagP99, 1500);
+        stats.add_lag(Duration::from_micros(1500));
         let alone = page(&stats);
         let lost = "flowlog_capture_lost_events_total{capture=";
         assert!(alone.contains(&format!("{lost}\"netlink\",kind=\"unknown\"}} 2\n")), "{alone}");
         assert!(!alone.contains("ebpf") && !alone.contains("crosscheck"), "{alone}");
         assert!(!alone.contains("json") && !alone.contains("syslog"), "{alone}");
-        assert!(!alone.contains("flowlog_filter_events"), "{alone}");
+        assert!(!alone.contains("flowlog_filter_evaluations"), "{alone}");
         stats.use_ebpf();
         stats.use_crosscheck();
         stats.use_filter();
@@ -134,13 +131,19 @@ mod tests {
         for line in [
             format!("{lost}\"ebpf\",kind=\"new\"}} 4\n"),
             "flowlog_crosscheck_events_total{check=\"matched\",kind=\"new\"} 5\n".to_owned(),
-            "flowlog_crosscheck_lag_seconds{part=\"p99\"} 0.0015\n".to_owned(),
+            "flowlog_crosscheck_lag_seconds_bucket{le=\"0.001\"} 0\n".to_owned(),
+            "flowlog_crosscheck_lag_seconds_bucket{le=\"0.0025\"} 1\n".to_owned(),
+            "flowlog_crosscheck_lag_seconds_bucket{le=\"+Inf\"} 1\n".to_owned(),
+            "flowlog_crosscheck_lag_seconds_sum 0.0015\n".to_owned(),
+            "flowlog_crosscheck_lag_seconds_count 1\n".to_owned(),
         ] {
             assert!(both.contains(&line), "no {line} in {both}");
         }
         let samples = both.lines().filter(|line| !line.starts_with('#'));
         let distinct: HashSet<_> = samples.clone().collect();
         assert_eq!(distinct.len(), samples.count());
-        assert_eq!(distinct.len(), Counter::ALL.len() + Check::ALL.len() * CheckKind::ALL.len());
+        let lag = stats.lag().buckets().len() + 2;
+        let checks = Check::ALL.len() * CheckKind::ALL.len();
+        assert_eq!(distinct.len(), Counter::ALL.len() + checks + lag);
     }
 }

@@ -5,20 +5,25 @@
 //! |---|---|
 //! | [`family`] | every metric: name, type, labels, meaning |
 //! | [`counters`] | the daemon's counters as metrics |
+//! | [`process`] | the standard metrics of the process |
 //! | [`page`] | the page in Prometheus's text format |
 //! | [`http`] | one request and its answer, as bytes |
+//! | [`desk`] | an answer within a bound, from the engine or without it |
 //! | [`server`] | connections, within bounds |
 //!
-//! Connections are tasks of the engine's runtime, which run while the engine
-//! waits. They know no counter: each puts a [`Question`] to the engine, which
-//! answers it between two turns, so that nothing is shared or locked.
+//! Connections are tasks of a thread of their own, so that they cost the engine nothing and are
+//! served while it stands still. Each puts a [`Question`] to the engine, which answers it
+//! between two turns. If it does not answer in time, the answer says so, and has what other
+//! threads may read: [`crate::stats::Readings`].
 
 use tokio::sync::{mpsc, oneshot};
 
 pub mod counters;
+mod desk;
 pub mod family;
 pub mod http;
 pub mod page;
+pub mod process;
 pub mod server;
 
 /// What is asked.
@@ -41,12 +46,12 @@ pub enum Answer {
     Unfit(String),
 }
 
-/// Somebody asks.
+/// A question to the engine.
 #[derive(Debug)]
 pub struct Question {
     /// What.
     pub topic: Topic,
-    /// Where the answer goes. Whoever asked may have left.
+    /// Where the answer goes; it may be too late for it.
     pub answer: oneshot::Sender<Answer>,
 }
 

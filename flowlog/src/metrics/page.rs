@@ -4,6 +4,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::family::{DEFINITIONS, Family};
+use crate::stats::Bucket;
 
 /// What the page is, for whoever gets it.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,6 +41,19 @@ impl Page {
         let _ = writeln!(text, " {value}");
     }
 
+    /// Adds a histogram, whose family has no labels.
+    pub fn add_histogram(&mut self, family: Family, buckets: &[Bucket], sum: f64) {
+        let name = family.definition().name;
+        let text = &mut self.0[family as usize];
+        // Writing to a string cannot fail.
+        for Bucket { bound, count } in buckets {
+            let bound = bound.map_or("+Inf".to_owned(), |bound| bound.to_string());
+            let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+        }
+        let all = buckets.last().map_or(0, |last| last.count);
+        let _ = writeln!(text, "{name}_sum {sum}\n{name}_count {all}");
+    }
+
     /// The whole page.
     pub fn finish(self) -> String {
         let mut page = String::with_capacity(16 << 10);
@@ -74,13 +88,13 @@ mod tests {
     fn a_family_stands_together_behind_its_help() {
         let mut page = Page::default();
         page.add(Family::LiveFlows, &["ct1"], 3);
-        page.add(Family::FilterEvents, &["refused"], 7);
+        page.add(Family::FilterEvaluations, &["refused"], 7);
         page.add(Family::LiveFlows, &["ct2"], 4);
         let expected = "\
-            # HELP flowlog_filter_events_total Events that a FILTER was asked of: selected, refused, or \
-            handed on for want of an answer.\n\
-            # TYPE flowlog_filter_events_total counter\n\
-            flowlog_filter_events_total{result=\"refused\"} 7\n\
+            # HELP flowlog_filter_evaluations_total Evaluations of a FILTER: selected and refused events, \
+            and those passed on without a result.\n\
+            # TYPE flowlog_filter_evaluations_total counter\n\
+            flowlog_filter_evaluations_total{result=\"refused\"} 7\n\
             # HELP flowlog_live_flows Flows that are kept, with hash_enable=1.\n\
             # TYPE flowlog_live_flows gauge\n\
             flowlog_live_flows{source=\"ct1\"} 3\n\
@@ -101,10 +115,10 @@ mod tests {
     #[test]
     fn seconds_are_no_floats_in_disguise() {
         let mut page = Page::default();
-        page.add(Family::CrosscheckLag, &["p99"], 0.000_012);
-        page.add(Family::StartTime, &[], 1_700_000_000.25);
+        page.add(Family::ProcessCpu, &[], 0.000_012);
+        page.add(Family::ProcessStartTime, &[], 1_700_000_000.25);
         let page = page.finish();
-        assert!(page.contains("flowlog_crosscheck_lag_seconds{part=\"p99\"} 0.000012\n"), "{page}");
-        assert!(page.contains("flowlog_start_time_seconds 1700000000.25\n"), "{page}");
+        assert!(page.contains("process_cpu_seconds_total 0.000012\n"), "{page}");
+        assert!(page.contains("process_start_time_seconds 1700000000.25\n"), "{page}");
     }
 }

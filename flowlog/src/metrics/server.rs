@@ -1,7 +1,8 @@
-//! Connections of scrapers, within bounds: so many at once, so many a second,
-//! so long, so much. The address is taken before root is given up, and nobody
-//! can connect before the daemon runs.
+//! Connections of scrapers, within bounds of number, rate, time and size. They have a thread of
+//! their own. The address is taken before root is given up, and nobody can connect before the
+//! daemon runs.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,23 +11,27 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use super::Questions;
+use super::desk::Desk;
 use super::http::{self, LONGEST};
-use super::{Question, Questions};
 use crate::log::notice;
 use crate::ratelimit::RateLimit;
+use crate::stats::Readings;
 
-/// Connections at once; further ones wait in the kernel.
-const CONNECTIONS: usize = 8;
-/// Connections that may wait there.
-const BACKLOG: u32 = 16;
-/// From one connection to the next, so that nobody keeps the engine at answers.
-const PACE: Duration = Duration::from_millis(10);
+/// Connections at once. A further one takes the place of the oldest: a scrape takes
+/// milliseconds, and clients that say nothing keep no others out.
+const CONNECTIONS: usize = 64;
+/// Connections that may wait in the kernel.
+const BACKLOG: u32 = 128;
+/// From one connection to the next, so that a flood of them does not take a processor.
+const PACE: Duration = Duration::from_millis(1);
 /// How long a connection may take, from its beginning to its end.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// Without descriptors nobody can be let in for a while.
 const SHORTAGE: Duration = Duration::from_secs(1);
 /// Bytes that are read for nothing, so that an answer is not cut off by a reset.
@@ -69,15 +74,24 @@ fn cannot_be_had(address: SocketAddr, error: &io::Error) -> anyhow::Error {
     anyhow!("metrics cannot be served at {address}: {error}; {remedy}")
 }
 
-/// Lets scrapers in from now on. Call within a runtime; its end ends the server.
+/// Lets scrapers in from now on, on a thread of its own, which ends with the process. What the
+/// engine does not answer in time is answered from `readings`.
 ///
 /// # Errors
-/// Another program has taken the address meanwhile.
-pub fn serve(bound: Bound) -> anyhow::Result<Questions> {
+/// Another program has taken the address meanwhile, or there can be no thread.
+pub fn serve(bound: Bound, readings: Readings) -> anyhow::Result<Questions> {
     let Bound { socket, address } = bound;
-    let listener = socket.listen(BACKLOG).map_err(|error| cannot_be_had(address, &error))?;
-    let (asking, questions) = mpsc::channel(CONNECTIONS);
-    tokio::spawn(accept(listener, asking));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _within = runtime.enter();
+        socket.listen(BACKLOG).map_err(|error| cannot_be_had(address, &error))?
+    };
+    let (engine, questions) = mpsc::channel(1);
+    let desk = Arc::new(Desk::new(engine, readings));
+    std::thread::Builder::new()
+        .name("metrics".to_owned())
+        .spawn(move || runtime.block_on(accept(listener, desk)))
+        .context("metrics cannot be served without a thread; raise the limit of processes")?;
     notice!("metrics are served at http://{address}/metrics{}", exposure(address));
     Ok(questions)
 }
@@ -91,19 +105,24 @@ fn exposure(address: SocketAddr) -> &'static str {
     }
 }
 
-async fn accept(listener: TcpListener, asking: mpsc::Sender<Question>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept(listener: TcpListener, desk: Arc<Desk>) {
+    let mut connections: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
     let mut complaints = RateLimit::per_second();
-    // The semaphore is never closed.
-    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+    loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let asking = asking.clone();
-                tokio::spawn(async move {
-                    // Whoever leaves, or takes too long, needs no words.
-                    let _ = timeout(PATIENCE, converse(stream, &asking)).await;
-                    drop(slot);
+                connections.retain(|connection| !connection.is_finished());
+                if connections.len() >= CONNECTIONS
+                    && let Some(oldest) = connections.pop_front()
+                {
+                    oldest.abort();
+                }
+                let desk = Arc::clone(&desk);
+                let task = tokio::spawn(async move {
+                    // A client that leaves, or takes too long, is not worth a message.
+                    let _ = timeout(CONNECTION_TIMEOUT, converse(stream, &desk)).await;
                 });
+                connections.push_back(task.abort_handle());
                 sleep(PACE).await;
             }
             Err(error) => {
@@ -117,7 +136,7 @@ async fn accept(listener: TcpListener, asking: mpsc::Sender<Question>) {
 }
 
 /// One request, one answer.
-async fn converse(mut stream: TcpStream, asking: &mpsc::Sender<Question>) -> anyhow::Result<()> {
+async fn converse(mut stream: TcpStream, desk: &Desk) -> anyhow::Result<()> {
     let mut head = Vec::with_capacity(1024);
     let response = loop {
         let room = LONGEST - head.len();
@@ -127,10 +146,7 @@ async fn converse(mut stream: TcpStream, asking: &mpsc::Sender<Question>) -> any
         match http::parse(&head) {
             Ok(None) => {}
             Ok(Some(asked)) => {
-                let (answer, answered) = oneshot::channel();
-                let question = Question { topic: asked.topic, answer };
-                asking.send(question).await.context("the daemon ends")?;
-                break http::answered(&answered.await?, asked.head_only);
+                break http::answered(&desk.answer(asked.topic).await, asked.head_only);
             }
             Err(refusal) => break http::refused(refusal),
         }

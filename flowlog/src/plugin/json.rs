@@ -101,6 +101,11 @@ impl Json {
         self.output.push(record, b"\n");
     }
 
+    /// Whether losses have records of their own.
+    pub fn shows_losses(&self) -> bool {
+        self.loss_records
+    }
+
     /// Where it writes.
     pub fn output(&self) -> &Output {
         &self.output

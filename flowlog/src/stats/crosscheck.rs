@@ -1,6 +1,6 @@
 //! What the cross-check of two sources counts, by kind of event.
 
-use std::cell::Cell;
+use super::count::Count;
 
 /// What an event is about, as far as the cross-check tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,17 +120,17 @@ impl Check {
 
 /// The counts.
 #[derive(Debug, Default)]
-pub(super) struct Checks([[Cell<u64>; CheckKind::ALL.len()]; Check::ALL.len()]);
+pub(super) struct Checks([[Count; CheckKind::ALL.len()]; Check::ALL.len()]);
 
 impl Checks {
-    pub(super) fn cell(&self, check: Check, kind: CheckKind) -> &Cell<u64> {
+    pub(super) fn count(&self, check: Check, kind: CheckKind) -> &Count {
         &self.0[check as usize][kind as usize]
     }
 
     /// Report lines, `total crosscheck.NAME: SUM events (KIND N, …)`.
     pub(super) fn totals(&self) -> impl Iterator<Item = String> + '_ {
         Check::ALL.into_iter().map(|check| {
-            let counts = CheckKind::ALL.map(|kind| (kind, self.cell(check, kind).get()));
+            let counts = CheckKind::ALL.map(|kind| (kind, self.count(check, kind).get()));
             let sum: u64 = counts.iter().map(|(_, count)| count).sum();
             let each = counts.map(|(kind, count)| format!("{} {count}", kind.name()));
             format!("total crosscheck.{}: {sum} events ({})", check.name(), each.join(", "))
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn a_line_tells_the_sum_and_its_parts() {
         let checks = Checks::default();
-        checks.cell(Check::Healed, CheckKind::New).set(2);
-        checks.cell(Check::Healed, CheckKind::Expect).set(1);
+        checks.count(Check::Healed, CheckKind::New).add(2);
+        checks.count(Check::Healed, CheckKind::Expect).add(1);
         let line = "total crosscheck.healed: 3 events (new 2, update 0, destroy 0, expect 1)";
         assert!(checks.totals().any(|l| l == line));
     }

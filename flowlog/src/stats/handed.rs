@@ -49,7 +49,7 @@ impl Handed {
 
     /// Each tag and cause that has been counted, and those that may be expected
     /// with `mask`: a tag as it stands in its line, in lower case; a cause as
-    /// with `CAUSE=`, `untold` where an end has none, `none` where there is no
+    /// with `CAUSE=`, `unreported` where an end has none, `none` where there is no
     /// end.
     pub fn each(&self, mask: Kinds) -> impl Iterator<Item = (String, &'static str, u64)> + '_ {
         self.events.iter().enumerate().flat_map(move |(bits, causes)| {
@@ -60,7 +60,7 @@ impl Handed {
                 let expected = single && (cause == 0 || ends);
                 let cause = match cause.checked_sub(1) {
                     Some(index) => Cause::ALL[index].name(),
-                    None if ends => "untold",
+                    None if ends => "unreported",
                     None => "none",
                 };
                 (*count > 0 || expected).then(|| (name(tag), cause, *count))
@@ -108,7 +108,7 @@ mod tests {
         let all: Vec<_> = handed.each(Kinds::empty()).collect();
         let expected = [
             ("new", "none", 2),
-            ("destroy", "untold", 1),
+            ("destroy", "unreported", 1),
             ("confirmed|assured", "none", 1),
             ("destroy|gc", "expired_gc", 1),
         ];

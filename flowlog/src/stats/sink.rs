@@ -4,9 +4,10 @@
 //! counters are atomic and clones count together. [`super::Stats`] keeps a clone of each,
 //! with the labels under which it is reported.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What is counted of a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +39,13 @@ pub enum Measure {
     Replaced,
     /// Times that a damaged file was set aside.
     SetAside,
+    /// Reports of its own losses that were written to its output.
+    LossReports,
 }
 
 impl Measure {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Spooled,
         Self::Records,
         Self::Bytes,
@@ -56,10 +59,14 @@ impl Measure {
         Self::Unsure,
         Self::Replaced,
         Self::SetAside,
+        Self::LossReports,
     ];
 
     /// The records of which nobody but the counter knows any more.
     pub const LOSSES: [Self; 3] = [Self::Lost, Self::Dropped, Self::Refused];
+
+    /// What the log and /healthz warn of: losses, and what may be one.
+    pub const WARNED: [Self; 4] = [Self::Lost, Self::Dropped, Self::Refused, Self::Unsure];
 
     /// Its name in reports, of a sink whose records are called `noun`.
     pub fn name(self, noun: &str) -> String {
@@ -70,6 +77,7 @@ impl Measure {
             Self::Reconnects => "reconnects".to_owned(),
             Self::Replaced => "replaced_files".to_owned(),
             Self::SetAside => "set_aside_files".to_owned(),
+            Self::LossReports => "loss_reports".to_owned(),
             Self::Spooled => format!("spooled_{noun}"),
             Self::Repeated => format!("repeated_{noun}"),
             Self::Known => format!("known_{noun}"),
@@ -87,6 +95,7 @@ impl Measure {
             Self::Errors => "errors",
             Self::Reconnects => "reconnects",
             Self::Replaced | Self::SetAside => "files",
+            Self::LossReports => "reports",
             _ => noun,
         }
     }
@@ -185,6 +194,7 @@ impl SinkPlugin {
             Measure::Reconnects => !matches!(self, Self::Logemu | Self::Sqlite3),
             Measure::Refused | Measure::SetAside => self.is_spooled() || self == Self::Sqlite3,
             Measure::Bytes => self != Self::Sqlite3,
+            Measure::LossReports => !self.is_spooled() && self != Self::Sqlite3,
             _ => true,
         })
     }
@@ -201,6 +211,14 @@ pub struct Instance {
     pub sink: String,
     /// Its plugin.
     pub plugin: SinkPlugin,
+}
+
+/// `SOURCE/STACK/SINK:PLUGIN`, as `ct1/2/nats1:NATS`.
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, stack, sink, plugin } = self;
+        write!(f, "{source}/{stack}/{sink}:{}", plugin.plugin())
+    }
 }
 
 /// Bytes and records.
@@ -235,6 +253,15 @@ struct Shared {
     kept: [AtomicU64; 2],
     /// What is wrong with the spool, and with the destination.
     troubles: [Mutex<Option<String>>; 2],
+    /// Since when the destination owes an answer.
+    asked: Mutex<Option<Instant>>,
+    /// Why the destination has refused records, in its own words.
+    refusal: Mutex<Option<String>>,
+}
+
+/// What another thread left behind when it panicked is still whole: these are plain values.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SinkStats {
@@ -280,15 +307,39 @@ impl SinkStats {
 
     /// What is wrong now, if anything is: with the spool, or else with the destination.
     pub fn trouble(&self) -> Option<String> {
-        self.0
-            .troubles
-            .iter()
-            .find_map(|trouble| trouble.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.0.troubles.iter().find_map(|trouble| lock(trouble).clone())
     }
 
     /// Notes what is wrong, or that nothing is.
     pub fn set_trouble(&self, part: Part, what: Option<String>) {
-        *self.0.troubles[part as usize].lock().unwrap_or_else(PoisonError::into_inner) = what;
+        *lock(&self.0.troubles[part as usize]) = what;
+    }
+
+    /// The destination is asked for something: it owes an answer, since the first question
+    /// that it has not answered.
+    pub fn ask(&self) {
+        lock(&self.0.asked).get_or_insert_with(Instant::now);
+    }
+
+    /// It has answered all, or nobody waits for it any more.
+    pub fn answered(&self) {
+        *lock(&self.0.asked) = None;
+    }
+
+    /// For how long the destination has owed an answer.
+    pub fn unanswered(&self) -> Option<Duration> {
+        lock(&self.0.asked).map(|since| since.elapsed())
+    }
+
+    /// Counts records that the destination will never take, with its reason.
+    pub fn add_refused(&self, records: u64, why: &str) {
+        *lock(&self.0.refusal) = Some(why.to_owned());
+        self.add(Measure::Refused, records);
+    }
+
+    /// Why the destination has refused records, the last time.
+    pub fn refusal(&self) -> Option<String> {
+        lock(&self.0.refusal).clone()
     }
 
     /// Whether both count the same sink.
@@ -366,6 +417,23 @@ mod tests {
         stats.clone().add(Measure::Lost, 3);
         assert_eq!(stats.get(Measure::Lost), 3);
         assert!(stats.is_same(&stats.clone()) && !stats.is_same(&SinkStats::default()));
+    }
+
+    #[test]
+    fn an_answer_is_owed_since_the_first_question() {
+        let stats = SinkStats::default();
+        assert_eq!(stats.unanswered(), None);
+        stats.ask();
+        std::thread::sleep(Duration::from_millis(2));
+        stats.ask();
+        assert!(stats.unanswered() >= Some(Duration::from_millis(2)));
+        stats.answered();
+        assert_eq!(stats.unanswered(), None);
+    }
+
+    #[test]
+    fn an_instance_names_its_source_and_stack() {
+        assert_eq!(instance(2, "nats1", SinkPlugin::Nats).to_string(), "ct1/2/nats1:NATS");
     }
 
     #[test]

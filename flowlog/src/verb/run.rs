@@ -210,7 +210,8 @@ fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let Running { sources, _activations, by, stats, .. } = running;
-        let questions = bound.map(server::serve).transpose()?;
+        let serve = |bound| server::serve(bound, stats.readings());
+        let questions = bound.map(serve).transpose()?;
         let engine = Engine::new(sources, stats, questions)?;
         notice!("flowlog {} runs {by}", env!("CARGO_PKG_VERSION"));
         if let Some(readiness) = readiness {

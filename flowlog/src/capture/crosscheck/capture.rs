@@ -397,7 +397,6 @@ impl Capture for CrossCapture {
     }
 
     fn before_totals(&mut self) {
-        self.matcher.findings().tell_lag();
         self.tell_due();
     }
 

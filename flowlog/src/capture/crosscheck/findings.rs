@@ -11,7 +11,7 @@ use super::compare;
 use super::queue::{Content, Item, Key};
 use super::report::{Lag, Loser, LostEvent, MOST_LOST};
 use crate::ratelimit::RateLimit;
-use crate::stats::{Check, CheckKind, Counter, Stats};
+use crate::stats::{Check, CheckKind, Stats};
 
 /// The longest lag that is told apart, microseconds.
 const LONGEST: u64 = 600_000_000;
@@ -53,6 +53,7 @@ impl Findings {
     /// Both have told an event, the second `lag` after the first.
     pub(super) fn matched(&mut self, key: &Key, ebpf: &Content, netlink: &Content, lag: Duration) {
         self.count(Check::Matched, key.kind);
+        self.stats.add_lag(lag);
         if let Some(histogram) = &mut self.lag {
             let micros = u64::try_from(lag.as_micros()).unwrap_or(LONGEST).clamp(1, LONGEST);
             histogram.saturating_record(micros);
@@ -124,17 +125,5 @@ impl Findings {
         let histogram = self.lag.as_ref().filter(|histogram| !histogram.is_empty())?;
         let at = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile));
         Some(Lag { median: at(0.5), p99: at(0.99), max: Duration::from_micros(histogram.max()) })
-    }
-
-    /// Brings the counters of the lag up to date.
-    pub(super) fn tell_lag(&self) {
-        let Some(lag) = self.lag() else { return };
-        for (counter, lag) in [
-            (Counter::CrosscheckLagMedian, lag.median),
-            (Counter::CrosscheckLagP99, lag.p99),
-            (Counter::CrosscheckLagMax, lag.max),
-        ] {
-            self.stats.set(counter, lag.as_micros() as u64);
-        }
     }
 }

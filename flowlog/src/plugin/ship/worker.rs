@@ -193,11 +193,13 @@ impl<C: Client> Worker<C> {
             Ok(reader) => reader,
             Err(failure) => return End::Spool(failure),
         };
+        self.link.sink.stats.ask();
         let client = match timeout(PATIENCE, C::connect(&self.settings)).await {
             Ok(Ok(client)) => client,
             Ok(Err(trouble)) => return trouble.into(),
             Err(_) => return no_answer("to a connection").into(),
         };
+        self.link.sink.stats.answered();
         if std::mem::replace(&mut self.connected_before, true) {
             self.link.count(Measure::Reconnects, 1);
         }
@@ -211,7 +213,7 @@ impl<C: Client> Worker<C> {
         let mut after = self.link.arrived;
         loop {
             if client.due().is_some_and(|due| due <= Instant::now()) {
-                let settled = answer(client.tick()).await?;
+                let settled = self.answer(client.tick()).await?;
                 self.settle(settled, after);
             }
             match self.next(reader, after).await? {
@@ -220,14 +222,14 @@ impl<C: Client> Worker<C> {
                     after = batch.last;
                 }
                 None if self.stop.borrow().is_some() => {
-                    let settled = answer(client.close()).await?;
+                    let settled = self.answer(client.close()).await?;
                     self.settle(settled, after);
                     return Ok(End::Stop);
                 }
                 None => {
                     if self.idle(client.due()).await {
                         // What is held would come again.
-                        let settled = answer(client.close()).await?;
+                        let settled = self.answer(client.close()).await?;
                         self.settle(settled, after);
                         return Ok(End::Reconnect);
                     }
@@ -286,7 +288,12 @@ impl<C: Client> Worker<C> {
             self.link.count(Measure::Repeated, batch.records);
         }
         self.link.handed = self.link.handed.max(batch.last);
-        let delivered = answer(client.deliver(batch)).await?;
+        let owed = self.link.sink.stats.unanswered().is_some();
+        let delivered = self.answer(client.deliver(batch)).await?;
+        // It has taken a batch, but has not confirmed what it was asked for before.
+        if !(owed && delivered.held) {
+            self.link.sink.stats.answered();
+        }
         self.count(&delivered);
         // What is held may fail yet.
         if !delivered.held {
@@ -301,9 +308,8 @@ impl<C: Client> Worker<C> {
         self.link.count(Measure::Known, *known);
         self.link.count(Measure::Bytes, *bytes);
         if *refused > 0 {
-            self.link.count(Measure::Refused, *refused);
             let why = why.as_deref().unwrap_or("it does not say why");
-            warn!("{} does not take {refused} records, they are lost: {why}", self.link.sink.name);
+            self.link.sink.stats.add_refused(*refused, why);
         }
     }
 
@@ -314,8 +320,21 @@ impl<C: Client> Worker<C> {
         }
     }
 
+    /// Waits for the far side, which owes an answer from now on.
+    async fn answer<T>(
+        &self,
+        asked: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        self.link.sink.stats.ask();
+        match timeout(PATIENCE, asked).await {
+            Ok(result) => result,
+            Err(_) => Err(no_answer("to records")),
+        }
+    }
+
     /// The far side works.
     fn works(&mut self) {
+        self.link.sink.stats.answered();
         self.backoff.reset();
         if self.told.take().is_some() {
             self.link.sink.stats.set_trouble(Part::Destination, None);
@@ -327,6 +346,7 @@ impl<C: Client> Worker<C> {
     fn tell(&mut self, trouble: &Trouble) {
         self.link.count(Measure::Errors, 1);
         let stats = &self.link.sink.stats;
+        stats.answered();
         stats.set_trouble(Part::Destination, Some(trouble.to_string()));
         let known =
             self.told.as_ref().is_some_and(|(told, at)| told == trouble && at.elapsed() < REMIND);
@@ -335,13 +355,6 @@ impl<C: Client> Worker<C> {
             warn!("{}: {trouble}. {records} records wait in the spool", self.link.sink.name);
             self.told = Some((trouble.clone(), Instant::now()));
         }
-    }
-}
-
-async fn answer<T>(asked: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
-    match timeout(PATIENCE, asked).await {
-        Ok(result) => result,
-        Err(_) => Err(no_answer("to records")),
     }
 }
 
