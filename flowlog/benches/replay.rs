@@ -174,6 +174,7 @@ fn database(directory: &Path, events: &[u8]) -> anyhow::Result<serde_json::Value
     fs::write(&file, text)?;
     let stats = Stats::default();
     let mut source = replay::source(&file, many_flows(events, scattered)?, &stats)?;
+    source.stacks.begin();
     let start = (Instant::now(), processor_time()?);
     while start.0.elapsed() < DURATION {
         round(&mut source)?;
@@ -201,6 +202,7 @@ fn processor_time() -> anyhow::Result<Duration> {
 fn round(source: &mut Source) -> anyhow::Result<()> {
     while source.drain(BATCH)?.drained == Drained::More {
         source.stacks.flush();
+        replay::wait(&source.stacks);
     }
     source.stacks.flush();
     Ok(())

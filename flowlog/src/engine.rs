@@ -33,7 +33,9 @@ pub(crate) mod rest;
 /// Messages taken from a source before others, signals and timers get a turn.
 const BUDGET: usize = 4096;
 /// How long a shutdown goes on draining what still arrives.
-const DRAIN_AT_EXIT: Duration = Duration::from_secs(2);
+const DRAIN_AT_EXIT: Duration = Duration::from_millis(1500);
+/// How long after the signal sinks may go on writing, all together.
+const WRITE_AT_EXIT: Duration = Duration::from_millis(5500);
 
 /// A source with the stacks that it feeds.
 pub struct Source {
@@ -111,14 +113,13 @@ impl Source {
         [self.nfct.deadline(), self.capture.check_due()].into_iter().flatten().min()
     }
 
-    /// Ends the capture, and writes all that is left.
+    /// Ends the capture, and hands all that is left to the sinks.
     fn finish(&mut self) {
         let mut feed = Feed { nfct: &mut self.nfct, stacks: &mut self.stacks };
         if let Err(error) = self.capture.finish(&mut feed) {
             warn!("[{}] the last events cannot be read: {error}", self.id);
         }
         self.nfct.finish(&mut self.stacks);
-        self.stacks.close();
     }
 
     fn act(&mut self, action: Action, now: Instant, complaints: &mut RateLimit) {
@@ -286,6 +287,8 @@ impl Engine {
         self.questions = None;
         while self.turn()? && start.elapsed() < DRAIN_AT_EXIT {}
         self.sources.iter_mut().for_each(Source::finish);
+        self.sources.iter_mut().for_each(|source| source.stacks.end(start + WRITE_AT_EXIT));
+        self.sources.iter_mut().for_each(|source| source.stacks.close());
         self.monitor.warn_of_rest(Instant::now(), &self.sources);
         self.totals();
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{self, Config};
 use crate::event::{Kinds, Lost};
@@ -245,6 +245,16 @@ impl Stacks {
     /// Opens files anew, and looks for peers that are away.
     pub fn reopen(&mut self) {
         self.outputs_mut().for_each(Output::reopen);
+    }
+
+    /// The daemon ends: what waits is written until `deadline`, by all sinks at once.
+    pub fn end(&mut self, deadline: Instant) {
+        self.outputs_mut().for_each(|output| output.end(deadline));
+    }
+
+    /// A sink is behind what it gets, see [`Output::is_behind`].
+    pub fn are_behind(&self) -> bool {
+        self.each_sink().any(|(_, output)| output.is_behind())
     }
 
     /// Writes what can be written, and counts what cannot as lost.

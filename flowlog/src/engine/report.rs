@@ -62,7 +62,7 @@ fn stuck(sink: &Output) -> String {
         Output::File(_) => ("written", "make room or move the file and send SIGHUP"),
         Output::Socket(_) => ("reached", "start what listens there, or name another place"),
         Output::Database(database) => {
-            let why = database.failure().map(ToString::to_string).unwrap_or_default();
+            let why = database.failure().unwrap_or_default();
             return format!("{sink} cannot be written: {why}; {waiting} of {limit} bytes wait");
         }
         Output::Shipped(shipment) => {

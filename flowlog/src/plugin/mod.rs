@@ -4,11 +4,13 @@
 use crate::event::{End, Expectation, Kinds, Lost, Witness};
 use crate::flow::Flow;
 
+mod beneath;
 pub mod clickhouse;
 pub mod clock;
 pub mod compact;
 pub mod filter;
 pub mod format;
+pub mod gaps;
 pub mod ip2str;
 pub mod ipfix;
 pub mod json;
@@ -24,7 +26,9 @@ pub mod printflow;
 pub mod record_id;
 pub mod ship;
 pub mod sqlite3;
+pub mod stall;
 pub mod syslog;
+mod threads;
 mod ulogd_key;
 
 /// What a source hands down its stacks.

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::database::DatabaseOutput;
 use self::file::FileOutput;
@@ -24,6 +24,8 @@ mod socket;
 /// Records are written when this much has gathered, at the latest when a batch
 /// ends. Bytes.
 const CHUNK: usize = 256 << 10;
+/// How long the end of the daemon waits for outputs, all together.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a sink writes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,14 +89,15 @@ impl Output {
         })
     }
 
-    /// Takes a record in two parts; of one that is shipped, see [`Shipment::push`].
+    /// Takes a record in two parts; see [`Shipment::push`] and [`DatabaseOutput::push`].
     #[inline]
     pub fn push(&mut self, front: &[u8], rest: &[u8]) {
         match self {
             Self::File(file) => file.push(front, rest),
             Self::Socket(socket) => socket.push(front, rest),
-            Self::Database(database) => database.push(front, rest),
-            Self::Shipped(_) => debug_assert!(false, "it has a push of its own"),
+            Self::Database(_) | Self::Shipped(_) => {
+                debug_assert!(false, "it has a push of its own");
+            }
         }
     }
 
@@ -162,9 +165,29 @@ impl Output {
     /// Starts the threads that it needs: when no process is forked and no privilege
     /// dropped any more.
     pub fn begin(&mut self) {
-        if let Self::Shipped(shipment) = self {
-            shipment.begin();
+        match self {
+            Self::File(_) | Self::Socket(_) => {}
+            Self::Database(database) => database.begin(),
+            Self::Shipped(shipment) => shipment.begin(),
         }
+    }
+
+    /// The daemon ends: those that have a thread begin to write all that waits, until
+    /// `deadline`. [`Output::close`] follows.
+    pub fn end(&mut self, deadline: Instant) {
+        match self {
+            Self::File(_) | Self::Socket(_) => {}
+            Self::Database(database) => database.end(deadline),
+            Self::Shipped(shipment) => shipment.end(deadline),
+        }
+    }
+
+    /// More waits for a thread than is good where records come without end, as from a
+    /// recording, and that thread goes on.
+    pub fn is_behind(&self) -> bool {
+        let (waiting, limit) = self.fill();
+        let threaded = matches!(self, Self::Database(_) | Self::Shipped(_));
+        threaded && waiting > limit / 2 && !self.is_failing()
     }
 
     /// Hands a file to a user, see [`FileOutput::give_to`].

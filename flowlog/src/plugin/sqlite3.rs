@@ -1,28 +1,33 @@
 //! SQLITE3: rows of a database in a file: of a table of ulogd2 if there is one,
 //! else of tables of its own, with all that is known.
+//!
+//! The engine's thread makes rows as bytes ([`row`]) and hands them over in chunks
+//! ([`queue`], [`DatabaseOutput`]); a thread of its own writes them ([`writer`]).
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-pub use self::database::{Database, Written};
 pub use self::failure::Failure;
+pub use self::own::{checksum, names as own_names};
+pub(super) use self::queue::Chunk;
 use self::row::Row;
+pub(super) use self::writer::{COVER_IDLE, Job, Progress, Writer};
 use super::ip2str::Addresses;
 use super::output::Output;
 use super::output::database::DatabaseOutput;
 use super::record_id::Identifier;
-use super::{Item, Scratch};
+use super::{Body, Item, Scratch};
 use crate::stats::SinkStats;
 
+mod coverage;
 mod database;
 mod failure;
 mod own;
+mod queue;
 mod row;
 mod ulogd;
-
-#[cfg(test)]
-pub(super) use self::own::names as own_names;
+mod writer;
 
 /// How SQLITE3 is to write.
 #[derive(Clone, Debug)]
@@ -62,10 +67,7 @@ impl Schema {
     /// Makes the tables where they are missing, as after a rotation.
     fn create(&self, connection: &Connection) -> Result<(), Failure> {
         match self {
-            // Nothing is written if all is there.
-            Self::Own => {
-                connection.execute_batch(&format!("BEGIN IMMEDIATE;\n{}COMMIT;", own::create()))?
-            }
+            Self::Own => own::create(connection)?,
             Self::Ulogd(table) => {
                 let empty = "SELECT count(*) FROM sqlite_schema";
                 if connection.query_row(empty, [], |row| row.get::<_, i64>(0))? == 0 {
@@ -97,10 +99,13 @@ pub fn look(path: &Path, table: &str) -> Result<Schema, Failure> {
     let schema = Schema::find(&connection, table)?;
     let there = "SELECT count(*) FROM sqlite_schema WHERE name = 'flow'";
     let there = connection.query_row(there, [], |row| row.get::<_, i64>(0))? > 0;
-    if there || schema != Schema::Own {
-        for insert in schema.inserts() {
-            connection.prepare(&insert)?;
-        }
+    let inserts = match schema {
+        Schema::Own if !there => Vec::new(),
+        Schema::Own => own::inserts_as_found(&connection)?,
+        Schema::Ulogd(_) => schema.inserts(),
+    };
+    for insert in inserts {
+        connection.prepare(&insert)?;
     }
     Ok(schema)
 }
@@ -138,6 +143,10 @@ impl Sqlite3 {
     #[inline(never)]
     pub fn push(&mut self, item: &Item<'_>, scratch: &Scratch) {
         let Self { schema, identifier, addresses, row, output } = self;
+        let Output::Database(output) = output else { return };
+        if let Body::Lost(lost) = &item.body {
+            output.lost_before(lost);
+        }
         let addresses = if scratch.addresses.are_set() {
             &scratch.addresses
         } else {
@@ -152,7 +161,7 @@ impl Sqlite3 {
                 }
             }
         }
-        output.push(row.as_bytes(), &[]);
+        output.push(row.as_bytes(), item.at);
     }
 
     /// Where it writes.

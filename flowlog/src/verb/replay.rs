@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -54,6 +55,13 @@ fn capture(recording: Vec<u8>, stats: &Stats) -> Box<dyn Capture> {
     Box::new(Replay::new(recording, stats.clone()))
 }
 
+/// Waits until no sink is behind: a recording comes faster than events do.
+pub fn wait(stacks: &Stacks) {
+    while stacks.are_behind() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Replays `recording` once.
 ///
 /// # Errors
@@ -66,6 +74,7 @@ pub fn run(file: &Path, recording: &Path) -> anyhow::Result<ExitCode> {
     source.stacks.begin();
     while source.drain(BUDGET)?.drained == Drained::More {
         source.stacks.flush();
+        wait(&source.stacks);
     }
     source.nfct.finish(&mut source.stacks);
     source.stacks.close();

@@ -67,22 +67,6 @@ impl Backlog {
         &self.bytes[self.head + self.sent..]
     }
 
-    /// Each record, where none has been sent.
-    pub(super) fn each(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = self.unsent();
-        self.lengths.iter().map_while(move |length| {
-            let (record, behind) = rest.split_at_checked(*length as usize)?;
-            rest = behind;
-            Some(record)
-        })
-    }
-
-    /// Forgets the first `records`.
-    pub(super) fn release_records(&mut self, records: u64) {
-        let bytes = self.lengths.iter().take(records as usize).map(|length| *length as usize).sum();
-        self.release(bytes);
-    }
-
     /// The first record that was not sent, where records are sent whole.
     pub(super) fn next_record(&self) -> Option<&[u8]> {
         let Range { start, end } = self.record_at(self.sent)?;

@@ -1,51 +1,70 @@
-//! Rows to a database, in one transaction for what comes together.
+//! Rows to a database, as the engine's thread sees it: they gather, and are handed to the
+//! writer's thread. Nothing here waits for a disk or a lock.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use tracing::{info, warn};
 
-use super::backlog::Backlog;
-use crate::plugin::sqlite3::{Database, Failure, Schema, Settings, Written};
-use crate::ratelimit::RateLimit;
-use crate::stats::{Measure, SinkStats};
+use super::CLOSE_TIMEOUT;
+use crate::event::Lost;
+use crate::plugin::gaps::{Gap, GapKind, Gaps};
+use crate::plugin::sqlite3::{COVER_IDLE, Chunk, Failure, Job, Progress, Schema, Settings, Writer};
+use crate::plugin::threads;
+use crate::stats::{Amount, Measure, SinkStats};
 
-/// How often a transaction that failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
 /// How long rows gather where nobody asks for each batch to be on disk, and how
 /// many: they spread over the pages of indexes, and a transaction writes each page
 /// that it touches once.
 const GATHER: Duration = Duration::from_millis(250);
 const GATHERED: u64 = 16384;
+/// Bytes that are handed over at most; less if the buffer is small.
+const CHUNK: usize = 4 << 20;
+/// How far the time that is covered stays behind: events may still be on their way.
+const ON_THEIR_WAY: u64 = 1_000_000_000;
+/// How long the thread may take beyond its deadline before it is left alone.
+const GRACE: Duration = Duration::from_millis(300);
 
 /// A database, and the rows that wait for it.
 pub struct DatabaseOutput {
     path: PathBuf,
     sync: bool,
     buffer_max: usize,
+    chunk_max: usize,
     schema: Schema,
-    /// Absent while it cannot be opened.
-    database: Option<Database>,
-    rows: Backlog,
-    /// When the first of them came.
+    chunk: Chunk,
+    /// When the first of its rows came.
     since: Instant,
-    /// The last transaction failed, and why: rows wait.
-    failing: Option<Failure>,
-    retries: RateLimit,
-    complaints: RateLimit,
+    /// When rows were handed over last.
+    handed: Instant,
+    /// What was lost since.
+    gaps: Gaps,
+    /// The time of the newest record, and of that before the current batch.
+    newest: u64,
+    before: u64,
+    jobs: Sender<Job>,
+    /// Present until the thread has begun.
+    idle: Option<Box<(Writer, Receiver<Job>)>>,
+    thread: Option<JoinHandle<()>>,
+    progress: Progress,
+    /// When to have ended, once the daemon ends.
+    deadline: Option<Instant>,
     stats: SinkStats,
 }
 
 impl DatabaseOutput {
-    /// Opens the database.
+    /// Opens the database. Nothing is written before [`DatabaseOutput::begin`].
     ///
     /// # Errors
     /// It cannot be used.
     pub fn open(settings: &Settings, stats: SinkStats) -> Result<Self, Failure> {
-        let Settings { db, table, sync, buffer_max } = settings;
-        // A daemon leaves its directory; the file is opened anew by this path.
-        let path = std::path::absolute(db).unwrap_or_else(|_| db.clone());
-        let (database, schema) = Database::start(&path, *sync, table)?;
+        let Settings { table, sync, buffer_max, .. } = settings;
+        let writer = Writer::open(settings, stats.clone())?;
+        let (path, schema) = (writer.path().clone(), writer.schema().clone());
         let shown = path.display();
         match &schema {
             Schema::Ulogd(found) => {
@@ -54,19 +73,35 @@ impl DatabaseOutput {
             Schema::Own if table.is_empty() => {}
             Schema::Own => info!("{shown} has no table {table}: flowlog's own tables are written"),
         }
+        let (jobs, receiver) = mpsc::channel();
+        let now = Instant::now();
         Ok(Self {
             path,
             sync: *sync,
             buffer_max: *buffer_max,
+            chunk_max: CHUNK.min(buffer_max / 4),
             schema,
-            database: Some(database),
-            rows: Backlog::new(),
-            since: Instant::now(),
-            failing: None,
-            retries: RateLimit::per_second(),
-            complaints: RateLimit::per_second(),
+            chunk: Chunk::default(),
+            since: now,
+            handed: now,
+            gaps: Gaps::default(),
+            newest: 0,
+            before: wall_clock(),
+            jobs,
+            progress: writer.progress(),
+            idle: Some(Box::new((writer, receiver))),
+            thread: None,
+            deadline: None,
             stats,
         })
+    }
+
+    /// Starts the thread: when no process is forked and no privilege dropped any more.
+    pub fn begin(&mut self) {
+        let Some(idle) = self.idle.take() else { return };
+        let since = wall_clock();
+        let (writer, jobs) = *idle;
+        self.thread = threads::spawn("sqlite3", move || writer.run(&jobs, since));
     }
 
     /// Which tables are written.
@@ -74,59 +109,93 @@ impl DatabaseOutput {
         &self.schema
     }
 
-    #[cfg(test)]
-    pub(in crate::plugin) fn database(&self) -> &Database {
-        self.database.as_ref().unwrap()
-    }
-
-    /// Takes a row in two parts.
+    /// Takes the row of a record of that time, nanoseconds since the epoch.
     #[inline]
-    pub fn push(&mut self, front: &[u8], rest: &[u8]) {
-        let length = front.len() + rest.len();
-        if self.rows.len() + length > self.buffer_max && !self.make_room(length) {
-            self.stats.add(Measure::Lost, 1);
+    pub fn push(&mut self, row: &[u8], at: u64) {
+        if self.chunk.amount().bytes as usize + row.len() > self.chunk_max {
+            self.hand_over();
+        }
+        if self.waiting() + row.len() > self.buffer_max {
+            self.refuse(at);
             return;
         }
-        if self.rows.is_empty() {
+        if self.chunk.is_empty() {
             self.since = Instant::now();
         }
-        self.rows.push(front, rest);
+        self.chunk.push(row);
+        self.newest = self.newest.max(at);
     }
 
-    /// Makes room for `length` bytes, if it can be had.
     #[cold]
-    fn make_room(&mut self, length: usize) -> bool {
-        if self.failing.is_none() || self.retries.allow() {
-            self.write();
-        }
-        self.rows.is_empty() || self.rows.len() + length <= self.buffer_max
+    fn refuse(&mut self, at: u64) {
+        self.stats.add(Measure::Lost, 1);
+        let (kind, detail) = (GapKind::Lost, "buffer_max_bytes");
+        self.gaps.add(Gap { kind, detail, since: at, until: at, records: 1 });
     }
 
-    /// Ends a batch: with `sync` it is on disk then, else it is written when it is
-    /// time or there are many.
+    /// Events were lost before they came here.
+    #[cold]
+    pub fn lost_before(&mut self, lost: &Lost) {
+        if self.schema == Schema::Own {
+            let Lost { source, events, at } = *lost;
+            let (kind, since) = (GapKind::Lost, self.before.min(at));
+            self.gaps.add(Gap { kind, detail: source, since, until: at, records: events });
+        }
+    }
+
+    /// Bytes that are not committed.
+    fn waiting(&self) -> usize {
+        (self.chunk.amount().bytes + self.stats.waiting().bytes) as usize
+    }
+
+    fn hand_over(&mut self) {
+        let past = wall_clock().saturating_sub(ON_THEIR_WAY);
+        let until = if self.chunk.is_empty() { past } else { past.min(self.newest) };
+        self.hand_over_up_to(until);
+    }
+
+    /// Hands over what there is, which is all up to that time.
+    fn hand_over_up_to(&mut self, until: u64) {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        chunk.gaps = self.gaps.take();
+        let amount = chunk.amount();
+        self.stats.add_waiting(amount);
+        if amount.records > 0 {
+            self.progress.stall.wait();
+        }
+        if self.jobs.send(Job::Write(chunk, until)).is_err() {
+            // The thread could not be started, which was told.
+            self.stats.take_waiting(amount);
+            self.stats.add(Measure::Lost, amount.records);
+        }
+        self.handed = Instant::now();
+    }
+
+    /// Ends a batch: what has gathered long enough is handed over.
     pub fn flush(&mut self) {
-        let due = match self.failing {
-            Some(_) => !self.rows.is_empty() && self.retries.allow(),
-            None => self.due_in() == Some(Duration::ZERO),
-        };
-        if due {
-            self.write();
+        if self.retry_in() == Some(Duration::ZERO) {
+            self.hand_over();
         }
+        self.before = self.newest;
     }
 
-    /// When the rows are to be written that wait, while nothing fails.
-    fn due_in(&self) -> Option<Duration> {
-        match self.rows.records() {
-            0 => None,
-            rows if self.sync || rows >= GATHERED => Some(Duration::ZERO),
-            _ => Some(GATHER.saturating_sub(self.since.elapsed())),
-        }
-    }
-
-    /// See [`super::Output::retry_in`].
+    /// When to flush again though nothing new has come: also so that the time that the
+    /// database covers goes on while nothing happens.
     pub fn retry_in(&self) -> Option<Duration> {
-        let retry = self.failing.as_ref().map(|_| RETRY);
-        self.due_in().map(|due| retry.unwrap_or(due))
+        let rows = self.chunk.amount().records;
+        if rows > 0 {
+            let due = if self.sync || rows >= GATHERED { Duration::ZERO } else { GATHER };
+            return Some(due.saturating_sub(self.since.elapsed()));
+        }
+        // Neither waits in a queue while rows do.
+        let caught_up = self.stats.waiting() == Amount::default();
+        let period = match self.schema {
+            _ if !self.gaps.is_empty() => GATHER,
+            Schema::Own if caught_up => COVER_IDLE,
+            _ => return None,
+        };
+        let due = period.saturating_sub(self.handed.elapsed());
+        Some(if caught_up { due } else { GATHER })
     }
 
     /// The file, by its full path.
@@ -136,119 +205,81 @@ impl DatabaseOutput {
 
     /// See [`super::Output::fill`].
     pub fn fill(&self) -> (usize, usize) {
-        (self.rows.len(), self.buffer_max)
+        (self.waiting(), self.buffer_max)
     }
 
     /// Why the last transaction failed.
-    pub fn failure(&self) -> Option<&Failure> {
-        self.failing.as_ref()
+    pub fn failure(&self) -> Option<String> {
+        self.stats.trouble()
+    }
+
+    /// How long rows have waited without any that was committed.
+    pub fn stalled_for(&self) -> Option<Duration> {
+        self.progress.stall.stalled_for()
+    }
+
+    /// The daemon ends: hands over what there is, to be written until `deadline`.
+    pub fn end(&mut self, deadline: Instant) {
+        if self.deadline.is_some() {
+            return;
+        }
+        self.begin();
+        self.deadline = Some(deadline);
+        // All that has happened was taken.
+        self.hand_over_up_to(wall_clock());
+        // It fails where the thread could not be started.
+        let _ = self.jobs.send(Job::End(deadline));
     }
 
     /// See [`super::Output::close`].
     pub fn close(&mut self) {
-        while !self.rows.is_empty() && self.write() {}
-        let records = self.rows.records();
-        if records > 0 {
-            self.stats.add(Measure::Lost, records);
-            warn!("{records} records for {} are lost at exit", self.path.display());
-            self.rows.release(usize::MAX);
+        self.end(Instant::now() + CLOSE_TIMEOUT);
+        let (Some(thread), Some(deadline)) = (self.thread.take(), self.deadline) else { return };
+        let ended = threads::join(thread, deadline + GRACE);
+        let waiting = self.stats.waiting();
+        if waiting.records == 0 {
+            return;
         }
-        self.leave();
+        // A commit that does not end may succeed yet.
+        let in_flight = if ended { 0 } else { self.progress.in_flight.load(Ordering::Relaxed) };
+        let unsure = in_flight.min(waiting.records);
+        let lost = waiting.records - unsure;
+        self.stats.add(Measure::Unsure, unsure);
+        self.stats.add(Measure::Lost, lost);
+        if ended {
+            self.stats.take_waiting(waiting);
+        }
+        let why = self.failure().unwrap_or_else(|| "the disk is too slow".to_owned());
+        warn!(
+            "{lost} records for {} are lost at exit, {unsure} are perhaps: {why}",
+            self.path.display()
+        );
     }
 
-    /// Closes the database. What was moved away takes its log with it.
-    fn leave(&mut self) {
-        match self.database.take() {
-            Some(database) if database.has_moved() => database.leave(),
-            database => drop(database),
-        }
-    }
-
-    /// Opens the file anew, for rotation: what stands in its place now, or a new
-    /// one. If that fails rows wait.
+    /// Opens the file anew, for rotation.
     pub fn reopen(&mut self) {
         // What was logged before belongs into the old file.
-        if !self.rows.is_empty() {
-            self.write();
-        }
-        self.leave();
-        match self.connect() {
-            Ok(()) => info!("{} opened anew", self.path.display()),
-            Err(failure) => self.failed(failure),
-        }
+        self.hand_over();
+        let _ = self.jobs.send(Job::Reopen);
     }
 
     /// Hands the files to `user`, if flowlog has created them, so that they can
     /// be opened anew after privileges were dropped.
     pub fn give_to(&self, uid: nix::unistd::Uid, gid: nix::unistd::Gid) {
-        if let Some(database) = &self.database {
+        if let Some(database) = self.idle.as_ref().and_then(|idle| idle.0.database()) {
             database.give_to(uid, gid);
         }
     }
 
-    /// Writes what can be written in a moment; returns whether that worked.
-    fn write(&mut self) -> bool {
-        match self.transact() {
-            Ok(written) => {
-                self.count(written);
-                true
-            }
-            Err(failure) => {
-                self.failed(failure);
-                false
-            }
-        }
+    /// The writer, before the thread has begun.
+    #[cfg(test)]
+    pub(in crate::plugin) fn writer(&self) -> &Writer {
+        &self.idle.as_ref().unwrap().0
     }
+}
 
-    fn transact(&mut self) -> Result<Written, Failure> {
-        self.connect()?;
-        let Some(database) = &mut self.database else { return Ok(Written::default()) };
-        database.write(self.rows.each())
-    }
-
-    fn connect(&mut self) -> Result<(), Failure> {
-        if self.database.is_none() {
-            self.database = Some(Database::open(&self.path, self.sync, &self.schema)?);
-        }
-        Ok(())
-    }
-
-    fn count(&mut self, written: Written) {
-        let Written { rows, repeated, refused, why } = written;
-        self.rows.release_records(rows);
-        self.stats.add(Measure::Records, rows - repeated - refused);
-        self.stats.add(Measure::Repeated, repeated);
-        self.stats.add(Measure::Refused, refused);
-        if let Some(why) = why
-            && self.complaints.allow()
-        {
-            warn!(
-                "{} refuses rows, {refused} are lost: {why}; see what the table demands",
-                self.path.display()
-            );
-        }
-        if self.failing.take().is_some() {
-            info!("{} can be written again", self.path.display());
-        }
-    }
-
-    #[cold]
-    fn failed(&mut self, failure: Failure) {
-        self.stats.add(Measure::Errors, 1);
-        if self.complaints.allow() {
-            let (waiting, lost) = (self.rows.len(), self.stats.get(Measure::Lost));
-            warn!(
-                "{} cannot be written: {failure}. {waiting} bytes wait, {lost} records lost so far",
-                self.path.display()
-            );
-        }
-        if !failure.passes() {
-            // The file may be another one by then.
-            self.leave();
-        } else if let Some(database) = &self.database {
-            // The disk may be full of it.
-            database.use_log_again();
-        }
-        self.failing = Some(failure);
-    }
+/// Nanoseconds since the epoch.
+fn wall_clock() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
+    now.as_nanos() as u64
 }

@@ -151,6 +151,7 @@ impl Keeper {
             match job {
                 Job::Append(sink, _) => sink.stats.set_trouble(Part::Spool, None),
                 Job::Acknowledge(..) => {}
+                Job::Stop(control, deadline) => control.stop(deadline),
                 // Whoever asked may have left.
                 Job::Answer(answer) => drop(answer.send(())),
             }
@@ -175,6 +176,10 @@ impl Keeper {
                 true
             }
             Job::Acknowledge(..) => true,
+            Job::Stop(control, deadline) => {
+                control.stop(*deadline);
+                false
+            }
             Job::Answer(answer) => {
                 let _ = answer.send(());
                 false
@@ -220,7 +225,7 @@ impl Room {
             Job::Acknowledge(sink, last) => {
                 effects.acknowledged.push((place, change.acknowledge(&sink.name, *last)?));
             }
-            Job::Answer(_) => {}
+            Job::Stop(..) | Job::Answer(_) => {}
         }
         Ok(())
     }

@@ -11,17 +11,19 @@ use nix::unistd::{Gid, Uid, chown};
 use tracing::warn;
 
 use super::batch::Record;
-use super::spool::{self, Chunk, Job, Sink, Spool};
+use super::spool::{Chunk, Job, Sink, Spool};
 use super::worker::{self, Control, Link};
 use super::{Client, Shipping};
+use crate::plugin::output::CLOSE_TIMEOUT;
+use crate::plugin::threads;
 use crate::stack::Site;
 use crate::stats::{Amount, Instance, Measure, SinkPlugin, SinkStats, Stats};
 
 /// Bytes that gather before they are handed over, and for how long they do.
 const CHUNK: usize = 256 << 10;
 const GATHER: Duration = Duration::from_millis(100);
-/// How long the end of the daemon waits for the far sides, all together.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a worker may take beyond its deadline before it is left alone.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What a sink says of itself when it begins.
 #[derive(Debug)]
@@ -75,6 +77,8 @@ pub struct Shipment {
     begin: Option<Begin>,
     worker: Option<JoinHandle<()>>,
     directory: Option<PathBuf>,
+    /// When to have ended, once the daemon ends.
+    deadline: Option<Instant>,
 }
 
 impl Shipment {
@@ -96,6 +100,7 @@ impl Shipment {
             begin: Some(Box::new(|link, control| worker::spawn::<C>(settings, link, control))),
             worker: None,
             directory: None,
+            deadline: None,
         }
     }
 
@@ -195,16 +200,29 @@ impl Shipment {
         self.control.reconnect();
     }
 
+    /// The daemon ends: hands over what there is, to be delivered until `deadline`.
+    pub fn end(&mut self, deadline: Instant) {
+        if self.deadline.is_some() {
+            return;
+        }
+        self.deadline = Some(deadline);
+        self.begin();
+        self.hand_over();
+        if let Some(jobs) = self.spool.jobs() {
+            // Behind the records: the worker ends when it has come to the last of them.
+            let _ = jobs.send(Job::Stop(self.control.clone(), deadline));
+        }
+    }
+
     /// Ends: all is in the spool then, and at the far side what it takes in a
     /// moment.
     pub fn close(&mut self) {
-        self.begin();
-        let deadline = self.spool.deadline(PATIENCE);
-        self.hand_over();
+        let deadline = self.deadline.unwrap_or_else(|| Instant::now() + CLOSE_TIMEOUT);
+        self.end(deadline);
         self.spool.settle(deadline);
         self.control.stop(deadline);
         if let Some(worker) = self.worker.take()
-            && !spool::join(worker, deadline + Duration::from_secs(1))
+            && !threads::join(worker, deadline + GRACE)
         {
             warn!("{} does not end; what it has not delivered stays in the spool", self.name());
         }

@@ -5,22 +5,24 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, chown};
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::Settings;
 use super::keeper::Keeper;
 pub use super::store::Failure;
 use super::store::{FILES, Store};
+use super::worker::Control;
+use crate::plugin::threads;
 use crate::stats::{Amount, SinkStats};
 
 /// How long the keeper may take to end.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A sink as the spool knows it.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub(super) enum Job {
     Append(Arc<Sink>, Chunk),
     /// The rows of the sink up to that number have arrived.
     Acknowledge(Arc<Sink>, i64),
+    /// The worker is to end when it has delivered what was asked for before, or then.
+    Stop(Control, Instant),
     /// An answer when all that was asked for before is done, or has failed once.
     Answer(Sender<()>),
 }
@@ -82,8 +86,6 @@ struct Shared {
     /// Absent when the spool is given up.
     jobs: Mutex<Option<Sender<Job>>>,
     keeper: Mutex<State>,
-    /// When the daemon ends at the latest, once it does.
-    deadline: OnceLock<Instant>,
 }
 
 /// Whether a stack names the sink.
@@ -130,7 +132,6 @@ impl Spool {
             sinks: Mutex::new(sinks),
             jobs: Mutex::new(Some(jobs)),
             keeper: Mutex::new(State::Idle(Box::new(keeper))),
-            deadline: OnceLock::new(),
         })))
     }
 
@@ -186,7 +187,7 @@ impl Spool {
                     .iter()
                     .map(|(name, (sink, _))| (name.clone(), sink.clone()))
                     .collect();
-                match spawn("spool", move || keeper.run(&sinks)) {
+                match threads::spawn("spool", move || keeper.run(&sinks)) {
                     Some(handle) => State::Works(handle),
                     None => State::Gone,
                 }
@@ -212,12 +213,6 @@ impl Spool {
         lock(&self.0.jobs).clone()
     }
 
-    /// When the end must have come: `patience` from the first call on, for all sinks
-    /// together.
-    pub(super) fn deadline(&self, patience: Duration) -> Instant {
-        *self.0.deadline.get_or_init(|| Instant::now() + patience)
-    }
-
     /// Waits until the keeper has done all that it was asked for, or failed at it,
     /// for no longer than until `deadline`.
     pub(super) fn settle(&self, deadline: Instant) {
@@ -235,33 +230,11 @@ impl Drop for Shared {
         // The keeper ends when nobody can ask it any more.
         lock(&self.jobs).take();
         if let State::Works(keeper) = std::mem::replace(&mut *lock(&self.keeper), State::Gone) {
-            join(keeper, Instant::now() + PATIENCE);
+            threads::join(keeper, Instant::now() + PATIENCE);
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Starts a thread that needs no signals: those are the engine's.
-pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
-    match thread::Builder::new().name(name.to_owned()).spawn(run) {
-        Ok(handle) => Some(handle),
-        Err(why) => {
-            error!("the thread {name} cannot be started: {why}; raise the limit of tasks");
-            None
-        }
-    }
-}
-
-/// Waits for the end of a thread, but not beyond `deadline`; returns whether it came.
-pub(super) fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
-    while !thread.is_finished() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    thread.join().is_ok()
 }

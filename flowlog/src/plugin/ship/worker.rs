@@ -13,9 +13,10 @@ use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
 use super::batch::Batch;
-use super::spool::{self, Job, Sink};
+use super::spool::{Job, Sink};
 use super::store::{Failure, Found, Reader};
 use super::{Appetite, Client, Delivered, Settled, Trouble};
+use crate::plugin::threads;
 use crate::stats::{Amount, Measure, Part};
 
 /// How long the far side may take to answer at all.
@@ -87,7 +88,7 @@ pub(super) fn spawn<C: Client + 'static>(
     control: Control,
 ) -> Option<JoinHandle<()>> {
     let name = link.sink.name.split(':').next().unwrap_or_default().to_owned();
-    spool::spawn(&name, move || {
+    threads::spawn(&name, move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(why) => {

@@ -1,26 +1,30 @@
 //! An open database: how it is opened, written and left.
 
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid};
+use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OpenFlags, Transaction, TransactionBehavior};
 use tracing::warn;
 
 use super::Schema;
+use super::coverage::{self, Run};
 use super::failure::{self, Failure};
 use super::row;
+use crate::plugin::beneath::{self, Anchor, Fate, beside};
+use crate::plugin::gaps::{Gap, GapKind, Gaps};
 
-/// How long a lock of another process is waited for: at start, and by the loop,
-/// which has events to read.
+/// How long a lock of another process is waited for: at start, and by the writer's thread,
+/// which may have to end.
 const PATIENCE_AT_START: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(250);
 /// A transaction ends after this time, and the rest is left to the next one.
-const TURN: Duration = Duration::from_millis(100);
+const TURN: Duration = Duration::from_millis(500);
 /// Rows between two looks at the clock.
 const STRIDE: usize = 64;
 /// Pages of 4 KiB that the log may have before it is brought into the database:
@@ -32,27 +36,40 @@ const LOG_KEPT: i64 = CHECKPOINT * 4096;
 const CACHE: i64 = 16 << 10;
 
 /// An open database.
-pub struct Database {
+pub(crate) struct Database {
     connection: Connection,
     inserts: Vec<String>,
     path: PathBuf,
-    /// Device and inode of the file that was opened.
-    identity: (u64, u64),
+    /// The file that was opened.
+    anchor: Anchor,
     /// It did not exist before.
     created: bool,
+    /// It has flowlog's own tables.
+    own: bool,
+}
+
+/// What is written beside rows, into flowlog's own tables.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Notes<'a> {
+    /// What was lost.
+    pub(super) gaps: &'a Gaps,
+    /// The time that is covered, if that is to be written.
+    pub(super) run: Option<&'a Run>,
 }
 
 /// What came of writing rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub(super) struct Written {
     /// Rows that were looked at, from the first on.
-    pub rows: u64,
+    pub(super) rows: u64,
     /// Of those, rows that were there already.
-    pub repeated: u64,
+    pub(super) repeated: u64,
     /// Of those, rows that the table does not take.
-    pub refused: u64,
+    pub(super) refused: u64,
     /// Why not, of the last of them.
-    pub why: Option<String>,
+    pub(super) why: Option<String>,
+    /// The row of the time that is covered, if it was written.
+    pub(super) run: Option<i64>,
 }
 
 impl Database {
@@ -61,7 +78,7 @@ impl Database {
     ///
     /// # Errors
     /// It cannot be used.
-    pub fn start(path: &Path, sync: bool, table: &str) -> Result<(Self, Schema), Failure> {
+    pub(super) fn start(path: &Path, sync: bool, table: &str) -> Result<(Self, Schema), Failure> {
         let (connection, created) = connect(path, sync, PATIENCE_AT_START)?;
         let schema = Schema::find(&connection, table)?;
         let database = Self::prepare(connection, created, path, &schema)?;
@@ -73,7 +90,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::start`].
-    pub fn open(path: &Path, sync: bool, schema: &Schema) -> Result<Self, Failure> {
+    pub(super) fn open(path: &Path, sync: bool, schema: &Schema) -> Result<Self, Failure> {
         let (connection, created) = connect(path, sync, PATIENCE)?;
         Self::prepare(connection, created, path, schema)
     }
@@ -90,49 +107,79 @@ impl Database {
             // Now, not with the first row: tables of others are told at start.
             connection.prepare_cached(insert)?;
         }
-        let identity = identity(path).unwrap_or_default();
-        Ok(Self { connection, inserts, path: path.to_owned(), identity, created })
+        let anchor = Anchor::open(path).map_err(|error| Failure::vanished(&error))?;
+        let own = *schema == Schema::Own;
+        Ok(Self { connection, inserts, path: path.to_owned(), anchor, created, own })
     }
 
-    /// Writes rows in one transaction, as many as can be in a moment.
+    /// Writes rows in one transaction, as many as can be in a moment. How many they are is in
+    /// `in_flight` while they are committed.
     ///
     /// # Errors
     /// None of them was written.
-    pub fn write<'r>(&mut self, rows: impl Iterator<Item = &'r [u8]>) -> Result<Written, Failure> {
-        let Self { connection, inserts, .. } = self;
+    pub(super) fn write<'r>(
+        &mut self,
+        rows: impl Iterator<Item = &'r [u8]>,
+        notes: Notes<'_>,
+        in_flight: &AtomicU64,
+    ) -> Result<Written, Failure> {
+        let Self { connection, inserts, anchor, own, .. } = self;
+        if anchor.is_removed() {
+            return Err(Failure::removed());
+        }
         let begin = Instant::now();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut written = Written::default();
-        insert(&transaction, inserts, rows, &mut written, || begin.elapsed() < TURN)?;
-        transaction.commit()?;
-        Ok(written)
+        let refused = insert(&transaction, inserts, rows, &mut written, || begin.elapsed() < TURN)?;
+        if *own {
+            note(&transaction, notes, refused, &mut written)?;
+        }
+        in_flight.store(written.rows, Ordering::Relaxed);
+        let committed = transaction.commit();
+        in_flight.store(0, Ordering::Relaxed);
+        committed?;
+        // What was committed to a file without a name goes with it.
+        if anchor.is_removed() { Err(Failure::removed()) } else { Ok(written) }
     }
 
     /// Brings the log into the database, as far as that can be done at once: its
     /// file is then written from the beginning again, and takes no more room.
-    pub fn use_log_again(&self) {
+    pub(super) fn use_log_again(&self) {
         // Where it fails nothing is lost, and it is tried again.
         let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     }
 
     /// A disk that is full after so many pages.
     #[cfg(test)]
-    pub(super) fn limit_pages(&self, pages: Option<i64>) {
+    pub(crate) fn limit_pages(&self, pages: Option<i64>) {
         let pages = pages.unwrap_or(i64::from(u32::MAX) - 1);
         self.connection
             .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
             .unwrap();
     }
 
-    /// The file was renamed or removed, or another stands in its place.
-    pub fn has_moved(&self) -> bool {
-        identity(&self.path) != Some(self.identity)
+    /// What became of the file's name.
+    pub(super) fn fate(&self) -> Fate {
+        self.anchor.fate()
+    }
+
+    /// Another file than that one; also if it is new under the number of an old one.
+    pub(super) fn is_another_than(&self, device_and_inode: Option<(u64, u64)>) -> bool {
+        self.created || device_and_inode != self.device_and_inode()
+    }
+
+    /// What tells the file from others that exist.
+    pub(super) fn device_and_inode(&self) -> Option<(u64, u64)> {
+        fs::metadata(&self.path).ok().map(|file| (file.dev(), file.ino()))
     }
 
     /// Closes a file that was moved. Its log stands where it was before, under a
     /// name that the next database there takes: it is brought into the file, or
     /// set aside.
-    pub fn leave(self) {
+    pub(super) fn leave(self) {
+        if self.fate() != Fate::Renamed {
+            return;
+        }
         let Self { connection, path, .. } = self;
         let state = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
             Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
@@ -145,17 +192,25 @@ impl Database {
                     let _ = fs::remove_file(beside(&path, suffix));
                 }
             }
-            _ => set_aside(&path),
+            _ => keep_log(&path),
         }
     }
 
+    /// Closes a damaged file and renames it, with what stands beside it.
+    pub(super) fn set_aside(self) -> Result<PathBuf, Failure> {
+        let Self { connection, path, .. } = self;
+        // Nothing is brought into a file that is damaged.
+        let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        drop(connection);
+        set_aside(&path)
+    }
+
     /// Hands the files that were made here to a user.
-    pub fn give_to(&self, uid: Uid, gid: Gid) {
+    pub(crate) fn give_to(&self, uid: Uid, gid: Gid) {
         if !self.created {
             return;
         }
-        for suffix in ["", "-wal", "-shm"] {
-            let file = beside(&self.path, suffix);
+        for file in beneath::files(&self.path) {
             match nix::unistd::chown(&file, Some(uid), Some(gid)) {
                 Ok(()) | Err(nix::errno::Errno::ENOENT) => {}
                 Err(error) => {
@@ -172,7 +227,8 @@ fn insert<'r>(
     rows: impl Iterator<Item = &'r [u8]>,
     written: &mut Written,
     more: impl Fn() -> bool,
-) -> Result<(), Failure> {
+) -> Result<Option<Gap>, Failure> {
+    let mut gap: Option<Gap> = None;
     // Rows of a kind mostly follow one another.
     let mut current: Option<(usize, CachedStatement<'_>)> = None;
     for (count, row) in rows.enumerate() {
@@ -196,10 +252,37 @@ fn insert<'r>(
             Err(error) if failure::is_of_the_row(&error) => {
                 written.refused += 1;
                 written.why = Some(error.to_string());
+                let time = row::time(row);
+                let known = gap.get_or_insert(refused(time));
+                known.since = known.since.min(time);
+                known.until = known.until.max(time);
+                known.records += 1;
             }
             Err(error) => return Err(error.into()),
         }
         written.rows += 1;
+    }
+    Ok(gap)
+}
+
+fn refused(time: u64) -> Gap {
+    let (kind, detail) = (GapKind::Refused, "table");
+    Gap { kind, detail, since: time, until: time, records: 0 }
+}
+
+/// Writes what is covered and what is not.
+fn note(
+    transaction: &Transaction<'_>,
+    Notes { gaps, run }: Notes<'_>,
+    refused: Option<Gap>,
+    written: &mut Written,
+) -> Result<(), Failure> {
+    for gap in gaps.iter().chain(refused.as_ref()) {
+        coverage::write_gap(gap, transaction)?;
+    }
+    if let Some(run) = run {
+        let records = run.records + written.rows - written.repeated - written.refused;
+        written.run = Some(Run { records, ..*run }.write(transaction)?);
     }
     Ok(())
 }
@@ -211,7 +294,7 @@ fn connect(path: &Path, sync: bool, patience: Duration) -> Result<(Connection, b
     let length = fs::metadata(path).map_or(0, |file| file.len());
     if length == 0 && fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
         // SQLite would remove it.
-        set_aside(path);
+        keep_log(path);
     }
     let created = !path.exists();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -232,7 +315,7 @@ fn connect(path: &Path, sync: bool, patience: Duration) -> Result<(Connection, b
 }
 
 /// Keeps a log from the next database of that name, to which it does not belong.
-fn set_aside(path: &Path) {
+fn keep_log(path: &Path) {
     let log = beside(path, "-wal");
     let aside = beside(path, "-wal.left");
     match fs::rename(&log, &aside) {
@@ -247,13 +330,10 @@ fn set_aside(path: &Path) {
     let _ = fs::remove_file(beside(path, "-shm"));
 }
 
-/// A file of SQLite's beside the database.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+/// Renames a damaged database, which nothing has open any more.
+///
+/// # Errors
+/// It stays where it is.
+pub(super) fn set_aside(path: &Path) -> Result<PathBuf, Failure> {
+    beneath::set_aside(path, "damaged").map_err(|error| Failure::cannot_be_set_aside(&error))
 }

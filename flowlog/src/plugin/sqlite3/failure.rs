@@ -1,15 +1,35 @@
 //! Why a database cannot be used, and what to do about it.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 
 use rusqlite::ErrorCode;
+
+use crate::plugin::beneath::beside;
 
 /// Why a database cannot be used.
 #[derive(Debug)]
 pub struct Failure {
     what: String,
     remedy: &'static str,
-    passes: bool,
+    kind: Kind,
+}
+
+/// What to do after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The connection stands, and the same may work later.
+    Passes,
+    /// The file is damaged.
+    Damaged,
+    /// What stands there is not a database, or not any more.
+    NotADatabase,
+    /// The file was removed while it was open.
+    Removed,
+    /// The file has to be opened anew.
+    Other,
 }
 
 const OTHER_TABLES: &str = "the tables are not flowlog's: name another file with `db=`, or a \
@@ -18,7 +38,26 @@ const OTHER_TABLES: &str = "the tables are not flowlog's: name another file with
 impl Failure {
     /// The connection stands, and the same may work later.
     pub fn passes(&self) -> bool {
-        self.passes
+        self.kind == Kind::Passes
+    }
+
+    /// The file, which was a database when it was opened, is damaged.
+    pub fn is_damage(&self) -> bool {
+        matches!(self.kind, Kind::Damaged | Kind::NotADatabase)
+    }
+
+    /// The file, which was never opened before, is a damaged database and not another file.
+    pub(super) fn is_damage_of(&self, path: &Path) -> bool {
+        match self.kind {
+            Kind::Damaged => true,
+            Kind::NotADatabase => was_a_database(path),
+            _ => false,
+        }
+    }
+
+    /// The file was removed while it was open.
+    pub fn is_removal(&self) -> bool {
+        self.kind == Kind::Removed
     }
 
     /// What is wrong, and what to do.
@@ -27,7 +66,23 @@ impl Failure {
     }
 
     fn new(what: impl fmt::Display, remedy: &'static str) -> Self {
-        Self { what: what.to_string(), remedy, passes: false }
+        Self { what: what.to_string(), remedy, kind: Kind::Other }
+    }
+
+    pub(super) fn removed() -> Self {
+        let what = "it was removed, or replaced by another file";
+        Self { kind: Kind::Removed, ..Self::new(what, "make its directory and make it writable") }
+    }
+
+    pub(super) fn vanished(error: &io::Error) -> Self {
+        Self::new(format!("it was removed while it was opened: {error}"), "see who removes it")
+    }
+
+    pub(super) fn cannot_be_set_aside(error: &io::Error) -> Self {
+        Self::new(
+            format!("it is damaged and cannot be renamed: {error}"),
+            "make its directory writable, or move it away and send SIGHUP",
+        )
     }
 
     pub(super) fn read_only() -> Self {
@@ -69,18 +124,22 @@ impl From<rusqlite::Error> for Failure {
                 "it is another file: move it away, or name another with `db=`"
             }
             Some(ErrorCode::DatabaseCorrupt) => {
-                "move it away and send SIGHUP; `sqlite3 FILE .recover` saves what can be read"
+                "it is set aside; `sqlite3 FILE .recover` saves what can be read"
             }
             Some(ErrorCode::SystemIoFailure) => {
                 "make room if the disk is full, else see what the kernel says of it"
             }
             _ => OTHER_TABLES,
         };
-        let passes = matches!(
-            code,
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull)
-        );
-        Self { what: error.to_string(), remedy, passes }
+        let kind = match code {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => {
+                Kind::Passes
+            }
+            Some(ErrorCode::DatabaseCorrupt) => Kind::Damaged,
+            Some(ErrorCode::NotADatabase) => Kind::NotADatabase,
+            _ => Kind::Other,
+        };
+        Self { what: error.to_string(), remedy, kind }
     }
 }
 
@@ -88,6 +147,22 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {}", self.what, self.remedy)
     }
+}
+
+/// Whether SQLite has written the file, whatever became of it: its first bytes are those of a
+/// database, or the page that had them was lost, or its log of changes is still there.
+fn was_a_database(path: &Path) -> bool {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    const LOG_MAGIC: [u8; 3] = [0x37, 0x7f, 0x06];
+    let first = |path: &Path| -> io::Result<Vec<u8>> {
+        let mut first = Vec::new();
+        File::open(path)?.take(512).read_to_end(&mut first)?;
+        Ok(first)
+    };
+    let begin = first(path).unwrap_or_default();
+    let lost = begin.len() == 512 && begin.iter().all(|byte| *byte == 0);
+    let log = first(&beside(path, "-wal")).unwrap_or_default();
+    begin.starts_with(MAGIC) || lost || log.starts_with(&LOG_MAGIC)
 }
 
 /// The fault is the row's: the table does not take it, now or ever.

@@ -5,6 +5,11 @@
 //! and a record that comes twice is recognised. Addresses are text, so that the
 //! tables can be asked by hand.
 
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+
+use super::coverage;
+use super::failure::Failure;
 use super::row::Row;
 use crate::event::{Expectation, Kinds, Lost};
 use crate::flow::{Counters, Flow, Netns, Tuple, names, proto};
@@ -32,6 +37,8 @@ const ID: [(&str, &str); 2] = [("time", NUMBER_ALWAYS), ("hash", NUMBER_ALWAYS)]
 /// The record id as one, as other sinks write it.
 const RECORD_ID: &str =
     "record_id TEXT GENERATED ALWAYS AS (printf('%016x%016x', time, hash)) VIRTUAL";
+/// See [`checksum`]. Absent in rows of versions that had none.
+const CHECKSUM: &str = "checksum";
 /// Rows whose reply tuple has addresses or ports that the original has not.
 const TRANSLATED: &str = " WHERE nat <> 0";
 
@@ -127,7 +134,7 @@ impl Table {
         let columns: Vec<_> = self.columns().map(|(name, kind)| format!("{name} {kind}")).collect();
         let mut sql = format!(
             "CREATE TABLE IF NOT EXISTS {name} (\n  {},\n  {RECORD_ID},\n  \
-             PRIMARY KEY (time, hash)\n) STRICT, WITHOUT ROWID;\n",
+             {CHECKSUM} INTEGER,\n  PRIMARY KEY (time, hash)\n) STRICT, WITHOUT ROWID;\n",
             columns.join(",\n  ")
         );
         for (columns, rows) in self.indexes {
@@ -139,27 +146,57 @@ impl Table {
         sql
     }
 
-    fn insert(&self) -> String {
-        let names: Vec<_> = self.columns().map(|(name, _)| name).collect();
+    fn insert(&self, checksum: bool) -> String {
+        let names = self.columns().map(|(name, _)| name);
+        let names: Vec<_> = names.chain(checksum.then_some(CHECKSUM)).collect();
         let places = vec!["?"; names.len()].join(", ");
         format!("INSERT OR IGNORE INTO {} ({}) VALUES ({places})", self.name, names.join(", "))
     }
 }
 
-/// What makes the tables and indexes where they are missing.
-pub(super) fn create() -> String {
-    TABLES.iter().map(Table::create).collect()
+/// Makes the tables, indexes and columns where they are missing. Writes nothing if all is there.
+pub(super) fn create(connection: &Connection) -> Result<(), Failure> {
+    let tables: String = TABLES.iter().map(Table::create).collect();
+    let coverage = coverage::CREATE;
+    connection.execute_batch(&format!("BEGIN IMMEDIATE;\n{tables}{coverage}COMMIT;"))?;
+    for Table { name, .. } in &TABLES {
+        if !has_checksum(connection, name)? {
+            let sql = format!("ALTER TABLE {name} ADD COLUMN {CHECKSUM} INTEGER");
+            connection.execute_batch(&sql)?;
+        }
+    }
+    Ok(())
+}
+
+fn has_checksum(connection: &Connection, table: &str) -> Result<bool, Failure> {
+    let sql = "SELECT count(*) FROM pragma_table_info(?) WHERE name = ?";
+    Ok(connection.query_row(sql, [table, CHECKSUM], |row| row.get::<_, i64>(0))? > 0)
 }
 
 /// The statements, by number.
 pub(super) fn inserts() -> Vec<String> {
-    TABLES.iter().map(Table::insert).collect()
+    TABLES.iter().map(|table| table.insert(true)).collect()
 }
 
-/// The tables and the names of their columns.
-#[cfg(test)]
-pub(in crate::plugin) fn names() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+/// What rows could be inserted by before anything is made: the tables of a version that had no
+/// checksums are flowlog's too.
+pub(super) fn inserts_as_found(connection: &Connection) -> Result<Vec<String>, Failure> {
+    let insert = |table: &Table| Ok(table.insert(has_checksum(connection, table.name)?));
+    TABLES.iter().map(insert).collect()
+}
+
+/// The tables and the names of their columns, in the order in which a checksum takes them.
+pub fn names() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     TABLES.iter().map(|table| (table.name, table.columns().map(|(name, _)| name).collect()))
+}
+
+/// The checksum of a row: XXH64, seed 0, over its values in the order of [`names`], each as
+/// `row.rs` encodes it; the column `checksum` has it as a signed number.
+pub fn checksum<'v>(values: impl Iterator<Item = ValueRef<'v>>) -> i64 {
+    let mut row = Row::default();
+    row.begin(0);
+    values.for_each(|value| row.value(value));
+    row.checksum()
 }
 
 /// Makes the row of a record. Its values stand in the order of the columns.
@@ -190,6 +227,7 @@ pub(super) fn fill(item: &Item<'_>, id: RecordId, addresses: &Addresses, row: &m
             row.number(events);
         }
     }
+    row.integer(row.checksum());
 }
 
 /// Names of kinds, joined by commas.

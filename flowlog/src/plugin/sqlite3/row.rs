@@ -1,6 +1,10 @@
-//! A row as bytes, so that rows can wait in a buffer of so many bytes.
+//! A row as bytes, so that rows can wait in a buffer of so many bytes, and have a checksum.
+//!
+//! Each value is a byte and what follows it: 0 for NULL; 1 and the number, 8 bytes,
+//! little-endian; 2 for text or 3 for a blob, its length in 2 bytes, little-endian, its bytes.
 
 use rusqlite::types::ValueRef;
+use twox_hash::XxHash64;
 
 const NULL: u8 = 0;
 const INTEGER: u8 = 1;
@@ -68,6 +72,23 @@ impl Row {
         self.0.extend_from_slice(bytes);
     }
 
+    /// A value as SQLite has it.
+    pub(super) fn value(&mut self, value: ValueRef<'_>) {
+        match value {
+            ValueRef::Null => self.null(),
+            ValueRef::Integer(number) => self.integer(number),
+            ValueRef::Text(text) => self.bytes(TEXT, text),
+            ValueRef::Blob(bytes) => self.bytes(BLOB, bytes),
+            // No column has them.
+            ValueRef::Real(number) => self.integer(number.to_bits() as i64),
+        }
+    }
+
+    /// XXH64, seed 0, over the values.
+    pub(super) fn checksum(&self) -> i64 {
+        XxHash64::oneshot(0, self.0.get(1..).unwrap_or_default()) as i64
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -77,6 +98,14 @@ impl Row {
 pub(super) fn read(row: &[u8]) -> (usize, Values<'_>) {
     let (statement, rest) = row.split_first().unwrap_or((&0, &[]));
     (usize::from(*statement), Values(rest))
+}
+
+/// The time of a row of flowlog's own tables: its first value.
+pub(super) fn time(row: &[u8]) -> u64 {
+    match read(row).1.next() {
+        Some(ValueRef::Integer(time)) => time as u64,
+        _ => 0,
+    }
 }
 
 /// The values of a row.

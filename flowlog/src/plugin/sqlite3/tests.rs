@@ -1,4 +1,5 @@
 use std::fs;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::event::{Cause, Comm, End, ExpectAction, Expectation, Kinds, Lost, Process, Witness};
@@ -6,7 +7,9 @@ use crate::flow::{Counters, Family, Flow, HelperName, Netns, Status, Tuple, prot
 use crate::plugin::Body;
 use crate::stats::{Measure, SinkStats};
 
+mod coverage;
 mod faults;
+mod replaced;
 mod rotation;
 
 const AT: u64 = 1_795_301_298_647_593_001;
@@ -137,6 +140,28 @@ fn push(sink: &mut Sqlite3, item: &Item<'_>) {
     sink.push(item, &Scratch::default());
 }
 
+/// Does what the engine does until it is so.
+fn until(sink: &mut Sqlite3, what: &str, mut is_so: impl FnMut(&Sqlite3) -> bool) {
+    let begin = Instant::now();
+    sink.output.begin();
+    sink.output.flush();
+    while !is_so(sink) {
+        assert!(begin.elapsed() < Duration::from_secs(20), "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+        sink.output.flush();
+    }
+}
+
+/// Until nothing waits.
+fn settle(sink: &mut Sqlite3) {
+    until(sink, "all is written", |sink| sink.output.fill().0 == 0);
+}
+
+fn database(sink: &Sqlite3) -> &DatabaseOutput {
+    let Output::Database(database) = &sink.output else { panic!() };
+    database
+}
+
 #[test]
 fn a_flow_is_kept_with_all_that_is_known() {
     let place = Place::new();
@@ -146,7 +171,7 @@ fn a_flow_is_kept_with_all_that_is_known() {
     let end = End { process, ..END };
     push(&mut sink, &item(Kinds::NEW, &flow, None));
     push(&mut sink, &item(Kinds::DESTROY | Kinds::GC, &flow, Some(&end)));
-    sink.output.flush();
+    settle(&mut sink);
     assert_eq!(
         place.ask(
             "SELECT time, kind, start, stop, protocol, orig_src, orig_sport, orig_dst, \
@@ -197,7 +222,7 @@ fn expectations_losses_and_icmp_are_kept() {
     push(&mut sink, &Item { tag: Kinds::EXPECT, at: AT, body });
     let lost = Body::Lost(Lost { source: "ebpf", events: 9, at: AT });
     push(&mut sink, &Item { tag: Kinds::empty(), at: AT, body: lost });
-    sink.output.flush();
+    settle(&mut sink);
     assert_eq!(
         place.ask("SELECT orig_sport, orig_dport, icmp_type, icmp_code, nat FROM flow"),
         ["77 - 8 0 0"]
@@ -233,18 +258,19 @@ fn rows_gather_for_a_moment() {
     let mut place = Place::new();
     place.settings.sync = false;
     let mut sink = place.sink();
-    assert_eq!(sink.output.retry_in(), None);
+    until(&mut sink, "its beginning is noted", |_| place.ask("SELECT * FROM coverage").len() == 1);
+    assert!(sink.output.retry_in().unwrap() > Duration::from_secs(1), "nothing waits");
     for port in 1..=3 {
         push(&mut sink, &item(Kinds::NEW, &tcp(port), None));
         sink.output.flush();
     }
     let soon = sink.output.retry_in().unwrap();
-    assert!(soon > std::time::Duration::ZERO, "it is written at once");
+    assert!(soon > Duration::ZERO, "it is written at once");
     assert_eq!(place.ask("SELECT count(*) FROM flow"), ["0"]);
     std::thread::sleep(soon);
-    sink.output.flush();
+    settle(&mut sink);
     assert_eq!(place.ask("SELECT count(*) FROM flow"), ["3"]);
-    assert_eq!(sink.output.retry_in(), None);
+    assert!(sink.output.retry_in().unwrap() > Duration::from_secs(1));
 }
 
 #[test]
@@ -254,6 +280,9 @@ fn docs_sqlite_explains_each_column() {
         for column in columns {
             assert!(page.contains(&format!("`{column}`")), "docs/sqlite.md: {table}.{column}");
         }
+    }
+    for word in ["checksum", "coverage", "run", "lost", "refused", "unsure", "XXH64"] {
+        assert!(page.contains(word), "docs/sqlite.md: {word}");
     }
 }
 

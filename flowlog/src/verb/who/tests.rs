@@ -180,7 +180,7 @@ impl Place {
         for made in made {
             sink.push(&made.item(), &Scratch::default());
         }
-        sink.output_mut().flush();
+        sink.output_mut().close();
         db
     }
 }

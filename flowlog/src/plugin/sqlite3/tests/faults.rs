@@ -1,13 +1,7 @@
 //! What stands in the way of a database: said with its remedy, and what waits
 //! is not lost.
 
-use std::thread::sleep;
-use std::time::Duration;
-
 use super::*;
-
-/// A little longer than from one try to the next.
-const NEXT_TRY: Duration = Duration::from_millis(1100);
 
 #[test]
 fn what_cannot_be_used_is_refused_with_a_remedy() {
@@ -50,24 +44,44 @@ fn a_locked_database_is_waited_for() {
     let other = place.other();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
-    let begin = std::time::Instant::now();
-    sink.output.flush();
-    assert!(begin.elapsed() < Duration::from_millis(500), "the loop waits {:?}", begin.elapsed());
-    let Output::Database(database) = &sink.output else { panic!() };
-    let why = database.failure().unwrap().to_string();
+    until(&mut sink, "it fails", |sink| sink.output.is_failing());
+    let why = database(&sink).failure().unwrap();
     assert!(why.contains("locked") && why.contains("another process writes it"), "{why}");
-    assert!(sink.output.is_failing() && sink.output.fill().0 > 0);
-    assert_eq!(sink.output.retry_in(), Some(Duration::from_secs(1)));
+    assert!(sink.output.fill().0 > 0);
     push(&mut sink, &item(Kinds::NEW, &tcp(2), None));
+    let stalled = database(&sink).stalled_for().unwrap();
+    assert!(stalled > Duration::from_millis(100), "the lock is waited for");
     other.execute_batch("ROLLBACK").unwrap();
-    sink.output.flush();
-    sleep(NEXT_TRY);
-    sink.output.flush();
+    settle(&mut sink);
     assert!(!sink.output.is_failing());
-    assert_eq!(sink.output.retry_in(), None);
+    assert_eq!(database(&sink).stalled_for(), None);
     assert_eq!(place.ask("SELECT orig_sport FROM flow ORDER BY 1"), ["1", "2"]);
     assert!(place.count(Measure::Errors) > 0);
     assert_eq!(place.count(Measure::Lost), 0);
+}
+
+/// Whatever the thread waits for, the engine's thread does not.
+#[test]
+fn the_engine_waits_for_no_lock() {
+    let place = Place::new();
+    let mut sink = place.sink();
+    let other = place.other();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    sink.output.begin();
+    let mut longest = Duration::ZERO;
+    let begin = Instant::now();
+    // Longer than the lock is waited for at once.
+    while begin.elapsed() < Duration::from_millis(600) {
+        let turn = Instant::now();
+        push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
+        sink.output.flush();
+        longest = longest.max(turn.elapsed());
+    }
+    let turn = Instant::now();
+    sink.output.reopen();
+    longest = longest.max(turn.elapsed());
+    assert!(longest < Duration::from_millis(150), "{longest:?}");
+    other.execute_batch("ROLLBACK").unwrap();
 }
 
 /// What is written, what waits and what is lost add up.
@@ -78,6 +92,7 @@ fn a_full_buffer_counts_its_losses() {
     let mut sink = place.sink();
     let other = place.other();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    sink.output.begin();
     for port in 1..=100 {
         push(&mut sink, &item(Kinds::NEW, &tcp(port), None));
     }
@@ -86,9 +101,13 @@ fn a_full_buffer_counts_its_losses() {
     other.execute_batch("ROLLBACK").unwrap();
     sink.output.close();
     assert_eq!(place.ask("SELECT count(*) FROM flow"), [(100 - lost).to_string()]);
+    assert_eq!(
+        place.ask("SELECT since, until, records, detail FROM coverage WHERE kind = 'lost'"),
+        [format!("{AT} {AT} {lost} buffer_max_bytes")]
+    );
 }
 
-/// At the exit what cannot be written is counted.
+/// At the exit what cannot be written is counted, in time.
 #[test]
 fn an_exit_counts_what_it_loses() {
     let place = Place::new();
@@ -96,8 +115,30 @@ fn an_exit_counts_what_it_loses() {
     let other = place.other();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
+    let begin = Instant::now();
+    sink.output.end(begin + Duration::from_millis(400));
+    assert!(begin.elapsed() < Duration::from_millis(100), "other sinks are kept waiting");
     sink.output.close();
+    let took = begin.elapsed();
+    assert!(took > Duration::from_millis(390) && took < Duration::from_secs(2), "{took:?}");
     assert_eq!(place.count(Measure::Lost), 1);
+    assert_eq!(place.count(Measure::Records), 0);
+}
+
+/// A lock that is released in time costs nothing.
+#[test]
+fn an_exit_waits_for_a_lock() {
+    let place = Place::new();
+    let mut sink = place.sink();
+    let other = place.other();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
+    until(&mut sink, "it fails", |sink| sink.output.is_failing());
+    sink.output.end(Instant::now() + Duration::from_secs(5));
+    other.execute_batch("ROLLBACK").unwrap();
+    sink.output.close();
+    assert_eq!(place.ask("SELECT count(*) FROM flow"), ["1"]);
+    assert_eq!(place.count(Measure::Lost), 0);
 }
 
 /// No page more is as a full disk: rows wait, and none is written by halves.
@@ -105,50 +146,76 @@ fn an_exit_counts_what_it_loses() {
 fn a_full_database_is_waited_for() {
     let place = Place::new();
     let mut sink = place.sink();
-    limit_pages(&mut sink, Some(20));
+    database(&sink).writer().database().unwrap().limit_pages(Some(20));
     for port in 1..=1000 {
         push(&mut sink, &item(Kinds::NEW, &tcp(port), None));
     }
-    sink.output.flush();
-    let Output::Database(database) = &sink.output else { panic!() };
-    let why = database.failure().unwrap().to_string();
+    until(&mut sink, "it fails", |sink| sink.output.is_failing());
+    let why = database(&sink).failure().unwrap();
     assert!(why.contains("full; make room"), "{why}");
     assert_eq!(place.ask("SELECT count(*) FROM flow"), ["0"]);
-    limit_pages(&mut sink, None);
+    // A new connection has no such limit.
+    sink.output.reopen();
     sink.output.close();
     assert_eq!(place.ask("SELECT count(*) FROM flow"), ["1000"]);
     assert_eq!(place.count(Measure::Lost), 0);
 }
 
-fn limit_pages(sink: &mut Sqlite3, pages: Option<i64>) {
-    let Output::Database(output) = &mut sink.output else { panic!() };
-    output.database().limit_pages(pages);
-}
-
-/// Damaged while it is open: rows wait, and a new file takes them.
-#[test]
-fn a_damaged_database_can_be_moved_away() {
-    let place = Place::new();
+/// A database of 500 rows whose pages behind the first are damaged.
+fn damaged(place: &Place) {
     let mut sink = place.sink();
     for port in 1..=500 {
         push(&mut sink, &item(Kinds::NEW, &tcp(port), None));
     }
     sink.output.close();
-    let length = fs::metadata(&place.settings.db).unwrap().len() as usize;
     let mut bytes = fs::read(&place.settings.db).unwrap();
-    bytes[4096..length].fill(0xee);
+    bytes[4096..].fill(0xee);
     fs::write(&place.settings.db, bytes).unwrap();
-    let mut sink = match Sqlite3::open(&place.settings, place.stats.clone()) {
-        Ok(sink) => sink,
-        Err(why) => panic!("{why}: the schema is in the first page"),
+}
+
+fn set_aside(place: &Place) -> Vec<PathBuf> {
+    let entries = fs::read_dir(place.directory.path()).unwrap();
+    let aside = |path: &PathBuf| {
+        let name = path.to_str().unwrap();
+        // Without its log.
+        name.contains("flow.db.damaged-") && name.ends_with('Z')
     };
+    entries.map(|entry| entry.unwrap().path()).filter(aside).collect()
+}
+
+/// Damaged while it is open: it is set aside, and a new file takes the rows.
+#[test]
+fn a_damaged_database_is_set_aside() {
+    let place = Place::new();
+    damaged(&place);
+    let mut sink = place.sink();
+    assert_eq!(set_aside(&place).len(), 0, "the schema is in the first page");
     push(&mut sink, &item(Kinds::NEW, &tcp(9), None));
-    sink.output.flush();
-    let Output::Database(database) = &sink.output else { panic!() };
-    let why = database.failure().unwrap().to_string();
-    assert!(why.contains("malformed; move it away and send SIGHUP"), "{why}");
-    fs::rename(&place.settings.db, place.path("damaged")).unwrap();
-    sink.output.reopen();
+    settle(&mut sink);
+    assert_eq!(place.count(Measure::SetAside), 1);
+    assert!(!sink.output.is_failing());
     sink.output.close();
     assert_eq!(place.ask("SELECT orig_sport FROM flow"), ["9"]);
+    assert_eq!(place.ask("PRAGMA integrity_check"), ["ok"]);
+    let [aside] = &set_aside(&place)[..] else { panic!("{:?}", set_aside(&place)) };
+    assert_eq!(fs::read(aside).unwrap()[5000], 0xee);
+    assert_eq!(place.count(Measure::Lost), 0);
+}
+
+/// The first page is damaged, or lost: found at start.
+#[test]
+fn a_database_that_is_damaged_at_start_is_set_aside() {
+    for (range, value) in [(100..4096, 0xee), (0..4096, 0), (16..100, 0xee)] {
+        let place = Place::new();
+        damaged(&place);
+        let mut bytes = fs::read(&place.settings.db).unwrap();
+        bytes[range.clone()].fill(value);
+        fs::write(&place.settings.db, bytes).unwrap();
+        let mut sink = place.sink();
+        push(&mut sink, &item(Kinds::NEW, &tcp(9), None));
+        sink.output.close();
+        assert_eq!(place.count(Measure::SetAside), 1, "{range:?}");
+        assert_eq!(place.ask("SELECT orig_sport FROM flow"), ["9"]);
+        assert_eq!(set_aside(&place).len(), 1);
+    }
 }

@@ -14,11 +14,11 @@ fn a_renamed_database_is_whole() {
         };
         let mut sink = place.sink();
         push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
-        sink.output.flush();
+        settle(&mut sink);
         let old = place.path("flow.db.1");
         fs::rename(&place.settings.db, &old).unwrap();
         push(&mut sink, &item(Kinds::NEW, &tcp(2), None));
-        sink.output.flush();
+        settle(&mut sink);
         push(&mut sink, &item(Kinds::NEW, &tcp(3), None));
         sink.output.reopen();
         push(&mut sink, &item(Kinds::NEW, &tcp(4), None));
@@ -43,7 +43,7 @@ fn a_log_that_was_left_behind_is_set_aside() {
     let place = Place::new();
     let mut sink = place.sink();
     push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
-    sink.output.flush();
+    settle(&mut sink);
     // As a killed process leaves it.
     let copies = place.path("killed");
     fs::create_dir(&copies).unwrap();
