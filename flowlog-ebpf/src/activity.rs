@@ -3,6 +3,7 @@
 //! namespace's end. Hooks at the entry and the exit of each keep a
 //! [`TaskState`], so that nothing has to be asked of the stack.
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::map;
@@ -10,6 +11,7 @@ use aya_ebpf::maps::LruHashMap;
 use flowlog_ebpf::task::TaskState;
 
 use crate::emit::fault;
+use crate::kernel::read;
 
 /// Tasks that can be in such a function at one time; the daemon sets it by the
 /// number of processors. The oldest make room, so that tasks whose exit was
@@ -37,11 +39,20 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// The current task enters `function`.
+/// The address of a frame of fentry and fexit, the same for both in one call of
+/// the function: it holds the arguments, to which the context points.
 #[inline(always)]
-pub(crate) fn enter(function: u8, portid: u32) {
+pub(crate) fn frame(context: &impl EbpfContext) -> u64 {
+    let pointer = context.as_ptr();
+    // Read back as a number: the verifier forbids to compute with a pointer.
+    read((&raw const pointer).expose_provenance() as u64).unwrap_or(0)
+}
+
+/// The current task enters `function`, whose frame is at `frame`, or 0.
+#[inline(always)]
+pub(crate) fn enter(function: u8, frame: u64, portid: u32) {
     let task = task();
-    let state = state_of(task).entered(function, portid, now());
+    let state = state_of(task).entered(function, frame, portid, now());
     if TASKS.insert(task, state, 0).is_err() {
         fault();
     }
@@ -49,13 +60,13 @@ pub(crate) fn enter(function: u8, portid: u32) {
 
 /// The current task leaves `function`.
 #[inline(always)]
-pub(crate) fn leave(function: u8) {
+pub(crate) fn leave(function: u8, frame: u64) {
     let task = task();
     let state = state_of(task);
     if state.is_idle() {
         return;
     }
-    let state = state.left(function);
+    let state = state.left(function, frame);
     if state.is_idle() {
         let _ = TASKS.remove(task);
     } else if TASKS.insert(task, state, 0).is_err() {

@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn cause(ending: Ending, functions: &[u8]) -> u8 {
-        let task = functions.iter().fold(TaskState::default(), |task, f| task.entered(*f, 1, 5));
+        let task = functions.iter().fold(TaskState::default(), |task, f| task.entered(*f, 0, 1, 5));
         ending.cause(task, tcp)
     }
 

@@ -10,7 +10,7 @@ use flowlog_ebpf::task::function;
 use flowlog_ebpf::{kind, lost_clash};
 
 use crate::SETTINGS;
-use crate::activity::{enter, leave};
+use crate::activity::{enter, frame, leave};
 use crate::emit::{Count, count, fault};
 use crate::flow::What;
 use crate::kernel::{known, read};
@@ -118,14 +118,14 @@ fn checked(result: i32) {
 /// `ctnetlink_del_conntrack(skb, …)` begins: for whom?
 #[inline(always)]
 #[cfg_attr(not(feature = "log"), expect(unused_variables, reason = "only messages need it"))]
-fn deleting(context: &impl EbpfContext, message: u64) {
+fn deleting(context: &impl EbpfContext, message: u64, frame: u64) {
     let portid = match known(&SETTINGS.layout.skb_portid) {
         flowlog_ebpf::ABSENT => 0,
         offset => read(message + u64::from(offset)).unwrap_or(0),
     };
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(context, "a deletion for netlink port {}", portid);
-    enter(function::DELETION, portid);
+    enter(function::DELETION, frame, portid);
 }
 
 #[inline(always)]
@@ -250,61 +250,69 @@ fn fentry_check_begins(context: FEntryContext) -> i32 {
 
 #[kprobe]
 fn kprobe_gc_begins(_: ProbeContext) -> u32 {
-    enter(function::GC, 0);
+    enter(function::GC, 0, 0);
     0
 }
 
 #[fentry]
-fn fentry_gc_begins(_: FEntryContext) -> i32 {
-    enter(function::GC, 0);
+fn fentry_gc_begins(context: FEntryContext) -> i32 {
+    enter(function::GC, frame(&context), 0);
     0
 }
 
 #[kprobe]
 fn kprobe_early_drop_begins(_: ProbeContext) -> u32 {
-    enter(function::EARLY_DROP, 0);
+    enter(function::EARLY_DROP, 0, 0);
     0
 }
 
 #[fentry]
-fn fentry_early_drop_begins(_: FEntryContext) -> i32 {
-    enter(function::EARLY_DROP, 0);
+fn fentry_early_drop_begins(context: FEntryContext) -> i32 {
+    enter(function::EARLY_DROP, frame(&context), 0);
+    0
+}
+
+/// The same once more: a softirq that interrupts one of the two programs can call
+/// the function too, and the kernel passes over only the one that is at work.
+#[fentry]
+fn fentry_early_drop_begins_again(context: FEntryContext) -> i32 {
+    enter(function::EARLY_DROP, frame(&context), 0);
     0
 }
 
 #[kprobe]
 fn kprobe_deletion_begins(context: ProbeContext) -> u32 {
-    deleting(&context, arg(&context, 0));
+    deleting(&context, arg(&context, 0), 0);
     0
 }
 
 #[fentry]
 fn fentry_deletion_begins(context: FEntryContext) -> i32 {
-    deleting(&context, context.arg::<u64>(0));
+    deleting(&context, context.arg::<u64>(0), frame(&context));
     0
 }
 
 #[kprobe]
 fn kprobe_cleanup_begins(_: ProbeContext) -> u32 {
-    enter(function::CLEANUP, 0);
+    enter(function::CLEANUP, 0, 0);
     0
 }
 
 #[fentry]
-fn fentry_cleanup_begins(_: FEntryContext) -> i32 {
-    enter(function::CLEANUP, 0);
+fn fentry_cleanup_begins(context: FEntryContext) -> i32 {
+    enter(function::CLEANUP, frame(&context), 0);
     0
 }
 
 #[kprobe]
 fn kprobe_netns_end_begins(_: ProbeContext) -> u32 {
-    enter(function::NETNS_END, 0);
+    enter(function::NETNS_END, 0, 0);
     0
 }
 
 #[fentry]
-fn fentry_netns_end_begins(_: FEntryContext) -> i32 {
-    enter(function::NETNS_END, 0);
+fn fentry_netns_end_begins(context: FEntryContext) -> i32 {
+    enter(function::NETNS_END, frame(&context), 0);
     0
 }
 
@@ -359,60 +367,66 @@ fn fentry_check_ends(context: FExitContext) -> i32 {
 
 #[kretprobe]
 fn kprobe_gc_ends(_: RetProbeContext) -> u32 {
-    leave(function::GC);
+    leave(function::GC, 0);
     0
 }
 
 #[fexit]
-fn fentry_gc_ends(_: FExitContext) -> i32 {
-    leave(function::GC);
+fn fentry_gc_ends(context: FExitContext) -> i32 {
+    leave(function::GC, frame(&context));
     0
 }
 
 #[kretprobe]
 fn kprobe_early_drop_ends(_: RetProbeContext) -> u32 {
-    leave(function::EARLY_DROP);
+    leave(function::EARLY_DROP, 0);
     0
 }
 
 #[fexit]
-fn fentry_early_drop_ends(_: FExitContext) -> i32 {
-    leave(function::EARLY_DROP);
+fn fentry_early_drop_ends(context: FExitContext) -> i32 {
+    leave(function::EARLY_DROP, frame(&context));
+    0
+}
+
+#[fexit]
+fn fentry_early_drop_ends_again(context: FExitContext) -> i32 {
+    leave(function::EARLY_DROP, frame(&context));
     0
 }
 
 #[kretprobe]
 fn kprobe_deletion_ends(_: RetProbeContext) -> u32 {
-    leave(function::DELETION);
+    leave(function::DELETION, 0);
     0
 }
 
 #[fexit]
-fn fentry_deletion_ends(_: FExitContext) -> i32 {
-    leave(function::DELETION);
+fn fentry_deletion_ends(context: FExitContext) -> i32 {
+    leave(function::DELETION, frame(&context));
     0
 }
 
 #[kretprobe]
 fn kprobe_cleanup_ends(_: RetProbeContext) -> u32 {
-    leave(function::CLEANUP);
+    leave(function::CLEANUP, 0);
     0
 }
 
 #[fexit]
-fn fentry_cleanup_ends(_: FExitContext) -> i32 {
-    leave(function::CLEANUP);
+fn fentry_cleanup_ends(context: FExitContext) -> i32 {
+    leave(function::CLEANUP, frame(&context));
     0
 }
 
 #[kretprobe]
 fn kprobe_netns_end_ends(_: RetProbeContext) -> u32 {
-    leave(function::NETNS_END);
+    leave(function::NETNS_END, 0);
     0
 }
 
 #[fexit]
-fn fentry_netns_end_ends(_: FExitContext) -> i32 {
-    leave(function::NETNS_END);
+fn fentry_netns_end_ends(context: FExitContext) -> i32 {
+    leave(function::NETNS_END, frame(&context));
     0
 }

@@ -8,9 +8,12 @@
 //! leaves it before the task goes on. So calls are kept in order, and what ends a
 //! flow is the innermost of them.
 //!
-//! Neither an entry nor an exit is certain: the kernel passes probes over. What
-//! was entered inside a call has ended when that call ends, and what began more
-//! than [`CALL_TIMEOUT`] ago is ignored, whoever the task is by now.
+//! Neither an entry nor an exit is certain: the kernel passes programs over. So a
+//! call is known by the address of its frame, where a program knows that: two
+//! programs at one entry report one call, of which the kernel passes over one at
+//! most, and an exit ends its own call and no other. What was entered inside a
+//! call has ended when that call ends, and what began more than [`CALL_TIMEOUT`]
+//! ago is ignored, whoever the task is by now.
 
 use bytemuck::{AnyBitPattern, Pod, Zeroable};
 
@@ -31,17 +34,18 @@ pub mod function {
     pub const NETNS_END: u8 = 5;
 }
 
-/// Bits of a call in [`TaskState::calls`].
-const CALL: u32 = 8;
-/// Calls that are kept; the kernel nests at most four.
-const DEPTH: u32 = u64::BITS / CALL;
+/// Bits of the function in a call.
+const FUNCTION: u32 = 8;
+/// Calls that are kept; the kernel nests at most three.
+const DEPTH: usize = 4;
 
 /// The calls that a task is within.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct TaskState {
-    /// One of [`function`] for each call, the innermost in the lowest byte.
-    calls: u64,
+    /// The calls, the innermost first: one of [`function`] in the lowest byte,
+    /// above it the address of the frame, or 0.
+    calls: [u64; DEPTH],
     /// When the outermost began, nanoseconds of `CLOCK_BOOTTIME`.
     since: u64,
     /// Netlink port that a deletion was asked for by.
@@ -51,32 +55,43 @@ pub struct TaskState {
 }
 
 impl TaskState {
-    /// It enters `function`; `portid` is for a deletion.
+    /// It enters `function` with its frame at `frame`, 0 where that is not known;
+    /// `portid` is for a deletion.
     #[inline(always)]
     #[must_use]
-    pub fn entered(self, function: u8, portid: u32, now: u64) -> Self {
+    pub fn entered(self, function: u8, frame: u64, portid: u32, now: u64) -> Self {
         let before = self.at(now);
+        let call = call(function, frame);
+        let [first, second, third, _] = before.calls;
+        if frame != 0 && first == call {
+            // Another program has reported it.
+            return before;
+        }
         let since = if before.is_idle() { now } else { before.since };
         let portid = if function == function::DELETION { portid } else { before.portid };
         // What is deeper than the kernel nests is pushed out.
-        Self { calls: before.calls << CALL | u64::from(function), since, portid, reserved: 0 }
+        Self { calls: [call, first, second, third], since, portid, reserved: 0 }
     }
 
     /// It leaves `function`, and with it all that was entered since. An exit
     /// whose entry was not seen changes nothing.
     #[inline(always)]
     #[must_use]
-    pub fn left(self, function: u8) -> Self {
-        let mut calls = self.calls;
-        let mut level = 0;
-        while level < DEPTH {
-            if calls as u8 == function {
-                return Self { calls: calls >> CALL, ..self };
-            }
-            calls >>= CALL;
-            level += 1;
-        }
-        self
+    pub fn left(self, function: u8, frame: u64) -> Self {
+        let call = call(function, frame);
+        let [first, second, third, fourth] = self.calls;
+        let calls = if first == call {
+            [second, third, fourth, 0]
+        } else if second == call {
+            [third, fourth, 0, 0]
+        } else if third == call {
+            [fourth, 0, 0, 0]
+        } else if fourth == call {
+            [0; DEPTH]
+        } else {
+            self.calls
+        };
+        Self { calls, ..self }
     }
 
     /// What is to be believed of it at `now`.
@@ -89,13 +104,13 @@ impl TaskState {
     /// It is in none of the functions.
     #[inline(always)]
     pub fn is_idle(self) -> bool {
-        self.calls == 0
+        self.calls[0] == 0
     }
 
     /// The function that it is in, one of [`function`].
     #[inline(always)]
     pub fn innermost(self) -> u8 {
-        self.calls as u8
+        self.calls[0] as u8
     }
 
     /// It removes what a process has asked for, one entry or many.
@@ -107,7 +122,7 @@ impl TaskState {
     /// It removes many because a process has asked for it.
     #[inline(always)]
     pub fn flushes(self) -> bool {
-        self.calls as u16 == u16::from_be_bytes([function::DELETION, function::CLEANUP])
+        self.innermost() == function::CLEANUP && self.calls[1] as u8 == function::DELETION
     }
 
     /// Netlink port of the process that has asked; 0: none has.
@@ -115,6 +130,12 @@ impl TaskState {
     pub fn portid(self) -> u32 {
         if self.deletes() { self.portid } else { 0 }
     }
+}
+
+/// A call as it is kept.
+#[inline(always)]
+fn call(function: u8, frame: u64) -> u64 {
+    frame << FUNCTION | u64::from(function)
 }
 
 /// A call that is under way, for hooks at the end of a function that need what
@@ -160,7 +181,7 @@ pub struct RawMessage {
 }
 
 const _: () = {
-    assert!(size_of::<TaskState>() == 24);
+    assert!(size_of::<TaskState>() == 48);
     assert!(size_of::<Pending<RawMessage>>() == 32);
 };
 
@@ -174,16 +195,16 @@ mod tests {
     use super::*;
 
     fn within(functions: &[u8]) -> TaskState {
-        functions.iter().fold(TaskState::default(), |state, f| state.entered(*f, 7, 100))
+        functions.iter().fold(TaskState::default(), |state, f| state.entered(*f, 0, 7, 100))
     }
 
     #[test]
     fn the_same_function_in_a_softirq_leaves_the_outer_call() {
         let task = within(&[EARLY_DROP]);
-        let softirq = task.entered(EARLY_DROP, 0, 200);
+        let softirq = task.entered(EARLY_DROP, 0, 0, 200);
         assert_eq!(softirq.innermost(), EARLY_DROP);
-        assert_eq!(softirq.left(EARLY_DROP), task);
-        assert!(task.left(EARLY_DROP).is_idle());
+        assert_eq!(softirq.left(EARLY_DROP, 0), task);
+        assert!(task.left(EARLY_DROP, 0).is_idle());
     }
 
     #[test]
@@ -191,14 +212,14 @@ mod tests {
         let flush = within(&[DELETION, CLEANUP]);
         assert!(flush.flushes() && flush.deletes());
         assert_eq!(flush.portid(), 7);
-        let packet = flush.entered(EARLY_DROP, 0, 200);
+        let packet = flush.entered(EARLY_DROP, 0, 0, 200);
         assert!(!packet.flushes() && !packet.deletes());
         assert_eq!((packet.innermost(), packet.portid()), (EARLY_DROP, 0));
-        let after = packet.left(EARLY_DROP);
+        let after = packet.left(EARLY_DROP, 0);
         assert_eq!((after, after.portid()), (flush, 7));
-        let deletion = after.left(CLEANUP);
+        let deletion = after.left(CLEANUP, 0);
         assert!(deletion.deletes() && !deletion.flushes());
-        assert!(deletion.left(DELETION).is_idle());
+        assert!(deletion.left(DELETION, 0).is_idle());
         assert!(!within(&[CLEANUP]).deletes(), "the kernel's own");
         assert!(!within(&[NETNS_END, GC]).deletes());
     }
@@ -206,16 +227,16 @@ mod tests {
     #[test]
     fn an_exit_that_is_missed_ends_with_the_call_around_it() {
         let state = within(&[GC, EARLY_DROP]);
-        assert!(state.left(GC).is_idle());
-        let state = within(&[DELETION, CLEANUP, EARLY_DROP]).left(CLEANUP);
+        assert!(state.left(GC, 0).is_idle());
+        let state = within(&[DELETION, CLEANUP, EARLY_DROP]).left(CLEANUP, 0);
         assert_eq!(state, within(&[DELETION]));
     }
 
     #[test]
     fn an_exit_without_an_entry_changes_nothing() {
         let state = within(&[DELETION]);
-        assert_eq!(state.left(EARLY_DROP), state);
-        assert!(TaskState::default().left(GC).is_idle());
+        assert_eq!(state.left(EARLY_DROP, 0), state);
+        assert!(TaskState::default().left(GC, 0).is_idle());
     }
 
     #[test]
@@ -224,11 +245,11 @@ mod tests {
         assert_eq!(stuck.at(100 + CALL_TIMEOUT), stuck);
         let later = 101 + CALL_TIMEOUT;
         assert!(stuck.at(later).is_idle(), "another task may have its number");
-        let next = stuck.entered(EARLY_DROP, 0, later);
-        assert!(next.left(EARLY_DROP).is_idle(), "nothing of the old one is left");
+        let next = stuck.entered(EARLY_DROP, 0, 0, later);
+        assert!(next.left(EARLY_DROP, 0).is_idle(), "nothing of the old one is left");
         assert_eq!(next.portid(), 0);
         // Calls that go on and on must not keep it young.
-        let busy = stuck.entered(EARLY_DROP, 0, 100 + CALL_TIMEOUT).left(EARLY_DROP);
+        let busy = stuck.entered(EARLY_DROP, 0, 0, 100 + CALL_TIMEOUT).left(EARLY_DROP, 0);
         assert_eq!(busy, stuck);
         assert!(busy.at(later).is_idle());
     }
@@ -237,11 +258,11 @@ mod tests {
     fn more_calls_than_are_kept_push_out_the_outermost() {
         let mut state = within(&[DELETION, CLEANUP]);
         for _ in 0..DEPTH {
-            state = state.entered(EARLY_DROP, 0, 100);
+            state = state.entered(EARLY_DROP, 0, 0, 100);
         }
         for _ in 0..DEPTH {
             assert_eq!(state.innermost(), EARLY_DROP);
-            state = state.left(EARLY_DROP);
+            state = state.left(EARLY_DROP, 0);
         }
         assert!(state.is_idle());
     }
@@ -259,16 +280,35 @@ mod tests {
             if list.len() < 3 {
                 for function in [EARLY_DROP, DELETION, CLEANUP] {
                     list.push(function);
-                    explore(state.entered(function, 1, 5), list, steps - 1);
+                    explore(state.entered(function, 0, 1, 5), list, steps - 1);
                     list.pop();
                 }
             }
             if let Some(function) = list.pop() {
-                explore(state.left(function), list, steps - 1);
+                explore(state.left(function, 0), list, steps - 1);
                 list.push(function);
             }
         }
         explore(TaskState::default(), &mut Vec::new(), 9);
+    }
+
+    /// Two programs report each entry and each exit; of one call within another
+    /// the kernel passes over one of them.
+    #[test]
+    fn a_call_that_two_programs_report_is_one() {
+        let (task, softirq) = (0xffff_c900_0010_3e00, 0xffff_c900_0000_0e00);
+        let enter = |state: TaskState, frame| state.entered(EARLY_DROP, frame, 0, 100);
+        let outer = enter(enter(TaskState::default(), task), task);
+        assert!(outer.left(EARLY_DROP, task).is_idle());
+        let inner = enter(outer, softirq);
+        assert_eq!(inner.innermost(), EARLY_DROP);
+        // Both exits, or either of them.
+        let after = inner.left(EARLY_DROP, softirq);
+        assert_eq!((after, after.left(EARLY_DROP, softirq)), (outer, outer));
+        // The entry of the inner call was not reported.
+        assert_eq!(outer.left(EARLY_DROP, softirq), outer);
+        // Its exit was not.
+        assert!(inner.left(EARLY_DROP, task).is_idle());
     }
 
     #[test]

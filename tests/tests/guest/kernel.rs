@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::utsname::uname;
+use nix::unistd::Pid;
+use tests::namespace::Namespace;
 
 /// The kernel describes the types of conntrack here, where it does.
 const MODULE_BTF: &str = "/sys/kernel/btf/nf_conntrack";
@@ -56,6 +60,91 @@ pub(crate) fn hooked() -> Result<BTreeSet<String>> {
 pub(crate) fn has_function(name: &str) -> Result<bool> {
     let symbols = fs::read_to_string("/proc/kallsyms")?;
     Ok(symbols.lines().any(|line| line.split_whitespace().nth(2) == Some(name)))
+}
+
+/// Whether it counts what its kprobes miss: from 6.7 on.
+pub(crate) fn counts_missed_kprobes() -> Result<bool> {
+    let series = series()?;
+    let (major, minor) = series.split_once('.').context("no series")?;
+    Ok((major.parse::<u32>()?, minor.parse::<u32>()?) >= (6, 7))
+}
+
+/// Has what arrives at a device of a namespace received by these processors, a bit for each,
+/// whichever sent it (`Documentation/networking/scaling.rst`, RPS).
+pub(crate) fn receive_on(namespace: &Namespace, device: &str, processors: u32) -> Result<()> {
+    let file = format!("/sys/class/net/{device}/queues/rx-0/rps_cpus");
+    namespace.enter(|| {
+        // A sysfs shows the devices of the namespace in which it was mounted.
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )?;
+        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
+        fs::write(&file, format!("{processors:x}")).context(file)
+    })
+}
+
+/// Keeps the current thread on one processor.
+pub(crate) fn stay_on(processor: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    only.set(processor)?;
+    sched_setaffinity(Pid::from_raw(0), &only).with_context(|| format!("processor {processor}"))
+}
+
+/// All kprobes of the system are off while this lives.
+#[derive(Debug)]
+pub(crate) struct KprobesOff(());
+
+impl KprobesOff {
+    const SWITCH: &str = "/sys/kernel/debug/kprobes/enabled";
+
+    pub(crate) fn now() -> Result<Self> {
+        fs::write(Self::SWITCH, "0").context(Self::SWITCH)?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for KprobesOff {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::SWITCH, "1");
+    }
+}
+
+/// Probes of ftrace on a function, one beside the other, so that the kernel is long in their
+/// handlers whenever it is called. They go with this value.
+#[derive(Debug)]
+pub(crate) struct SlowProbes(usize);
+
+impl SlowProbes {
+    const GROUP: &str = "flowlog_slow";
+
+    pub(crate) fn new(function: &str, count: usize) -> Result<Self> {
+        let mut probes = Self(0);
+        while probes.0 < count {
+            append("kprobe_events", &format!("p:{}/slow{} {function}", Self::GROUP, probes.0))?;
+            probes.0 += 1;
+        }
+        probes.switch("1")?;
+        Ok(probes)
+    }
+
+    fn switch(&self, on: &str) -> Result<()> {
+        let file = Path::new(TRACING).join("events").join(Self::GROUP).join("enable");
+        fs::write(&file, on).with_context(|| file.display().to_string())
+    }
+}
+
+impl Drop for SlowProbes {
+    fn drop(&mut self) {
+        let _ = self.switch("0");
+        for number in 0..self.0 {
+            let _ = append("kprobe_events", &format!("-:{}/slow{number}", Self::GROUP));
+        }
+    }
 }
 
 /// Counts the calls of a function, by a probe of ftrace that goes with this value.

@@ -237,15 +237,31 @@ pub const ACTIVITIES: [Hook; 5] = [
     },
     Hook {
         tells: "the cause early_drop",
-        ways: &[Way {
-            attachments: &[
-                entry("early_drop", "early_drop_begins"),
-                exit("early_drop", "early_drop_ends"),
-            ],
-            method: None,
-            why: "one call for each packet that finds the table full",
-            lost: None,
-        }],
+        ways: &[
+            Way {
+                attachments: &[
+                    entry("early_drop", "early_drop_begins"),
+                    entry("early_drop", "early_drop_begins_again"),
+                    exit("early_drop", "early_drop_ends"),
+                    exit("early_drop", "early_drop_ends_again"),
+                ],
+                method: Some(Method::Fentry),
+                why: "one call for each packet that finds the table full, in tasks and in the \
+                      softirqs that interrupt them: two programs, of which the kernel passes one \
+                      over at most",
+                lost: None,
+            },
+            Way {
+                attachments: &[
+                    entry("early_drop", "early_drop_begins"),
+                    exit("early_drop", "early_drop_ends"),
+                ],
+                method: Some(Method::Kprobe),
+                why: "the same; what interrupts the handler of a kprobe finds all kprobes off, \
+                      that of the end too",
+                lost: None,
+            },
+        ],
     },
     Hook {
         tells: "the cause deleted",

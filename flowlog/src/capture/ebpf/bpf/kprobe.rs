@@ -99,8 +99,11 @@ fn misses_in(info: &bpf_link_info, known: usize) -> Option<u64> {
         bpf_perf_event_type::BPF_PERF_EVENT_KPROBE as u32,
         bpf_perf_event_type::BPF_PERF_EVENT_KRETPROBE as u32,
     ];
+    if !kinds.contains(&event.type_) {
+        return None;
+    }
     // SAFETY: as above, by the type of the event.
-    kinds.contains(&event.type_).then(|| unsafe { event.__bindgen_anon_1.kprobe.missed })
+    Some(unsafe { event.__bindgen_anon_1.kprobe.missed })
 }
 
 #[cfg(test)]
