@@ -30,6 +30,7 @@ mod pgsql_ulogd;
 mod preexisting;
 mod signals;
 mod silent;
+mod spool_faults;
 mod sqlite3;
 mod sqlite3_faults;
 mod sync;
