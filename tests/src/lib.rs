@@ -65,6 +65,7 @@ pub mod process;
 pub mod python;
 pub mod rates;
 pub mod shipping;
+pub mod slow_disk;
 pub mod sources;
 pub mod sqlite;
 pub mod tags;

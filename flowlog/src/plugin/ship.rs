@@ -20,7 +20,10 @@ pub use self::spool::{Failure, Spool};
 
 mod backoff;
 mod batch;
+mod given_up;
 mod keeper;
+mod reader;
+mod rescue;
 mod shipment;
 mod sink;
 mod spool;

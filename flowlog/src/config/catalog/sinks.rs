@@ -148,16 +148,16 @@ pub(super) const SQLITE3: &[Key] = &[
         "sync",
         "switch",
         "0",
-        "1: rows are on disk before further events are taken (synchronous=FULL); 0: they \
-         gather for a quarter of a second, and a loss of power may take the last of them \
-         (synchronous=NORMAL)",
+        "1: a batch is committed, and on disk, as soon as the one before is, and its rows count as \
+         written only then (synchronous=FULL); 0: they gather for a quarter of a second, and a loss \
+         of power may take the last commits (synchronous=NORMAL)",
     ),
     key(
         "buffer_max_bytes",
         BUFFER_RANGE,
         "67108864",
-        "rows kept while the database cannot be written (locked, disk full); beyond it they are \
-         lost and counted",
+        "rows kept until they are committed (the disk is slow or full, the database locked); beyond \
+         it they are lost and counted",
     ),
     key(
         "buffer",

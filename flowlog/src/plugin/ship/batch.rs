@@ -58,6 +58,18 @@ pub(super) fn is_sound(payload: &[u8], records: u64) -> bool {
     rest.is_empty() && found == records
 }
 
+/// The times of the first and the last record of a chunk, nanoseconds since the epoch.
+pub(super) fn span(payload: &[u8]) -> (u64, u64) {
+    let mut rest = payload;
+    let mut span: Option<(u64, u64)> = None;
+    while let Some((Record { id, .. }, behind)) = Record::split(rest) {
+        rest = behind;
+        let (first, last) = span.unwrap_or((id.time, id.time));
+        span = Some((first.min(id.time), last.max(id.time)));
+    }
+    span.unwrap_or_default()
+}
+
 /// Records for a client, in order: some rows of the spool.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {

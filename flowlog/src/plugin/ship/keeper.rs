@@ -3,18 +3,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 use super::Full;
 use super::spool::{Chunk, Job, Sink};
-use super::store::{Change, Failure, Store};
+use super::store::{Change, Failure, Gone, Store, Wrong};
+use crate::plugin::gaps::{Gap, GapKind};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Amount, Measure, Part};
 
 /// How often a transaction that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often the file is looked for under its name.
+const LOOK: Duration = Duration::from_secs(1);
 /// Bytes that one transaction takes at most: the rest comes with the next.
 const TURN: usize = 16 << 20;
 /// Bytes that the spool must have held for its file to shrink when it is empty.
@@ -30,6 +33,7 @@ pub(super) struct Keeper {
     /// The most that was there since the file shrank, bytes.
     peak: u64,
     failing: bool,
+    looked: Instant,
     complaints: RateLimit,
 }
 
@@ -38,7 +42,7 @@ pub(super) struct Keeper {
 struct Effects {
     appended: Vec<(usize, i64)>,
     acknowledged: Vec<(usize, Amount)>,
-    dropped: Vec<(String, Amount)>,
+    dropped: Vec<Gone>,
     /// Chunks that found no room.
     refused: Vec<usize>,
 }
@@ -46,13 +50,14 @@ struct Effects {
 impl Keeper {
     pub(super) fn new(store: Store, max_bytes: u64, full: Full, receiver: Receiver<Job>) -> Self {
         let complaints = RateLimit::per_second();
-        let (pending, peak, failing) = (Vec::new(), 0, false);
-        Self { store, max_bytes, full, receiver, pending, peak, failing, complaints }
+        let (pending, peak, failing, looked) = (Vec::new(), 0, false, Instant::now());
+        Self { store, max_bytes, full, receiver, pending, peak, failing, looked, complaints }
     }
 
     pub(super) fn run(mut self, sinks: &HashMap<String, Arc<Sink>>) {
         loop {
             let go_on = self.receive();
+            self.look(sinks);
             self.turn(sinks);
             if !go_on {
                 break;
@@ -62,12 +67,7 @@ impl Keeper {
 
     /// Takes what there is to do; returns whether more may come.
     fn receive(&mut self) -> bool {
-        let first = if self.failing {
-            self.receiver.recv_timeout(RETRY)
-        } else {
-            self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        };
-        match first {
+        match self.receiver.recv_timeout(if self.failing { RETRY } else { LOOK }) {
             Ok(job) => self.pending.push(job),
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
@@ -88,8 +88,55 @@ impl Keeper {
         true
     }
 
+    /// Looks whether the file is what it was, also when the daemon ends.
+    fn look(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
+        let ends = |job: &Job| matches!(job, Job::Answer(_) | Job::Stop(..));
+        if self.looked.elapsed() < LOOK && !self.pending.iter().any(ends) {
+            return;
+        }
+        self.looked = Instant::now();
+        if let Some(wrong) = self.store.wrong() {
+            self.replace(wrong, sinks);
+        }
+    }
+
+    /// Makes a new file; returns whether that worked.
+    #[cold]
+    fn replace(&mut self, wrong: Wrong, sinks: &HashMap<String, Arc<Sink>>) -> bool {
+        match self.store.replace(wrong) {
+            Ok(given_up) => {
+                let sinks = || sinks.iter().map(|(name, sink)| (name.as_str(), sink));
+                given_up.count(self.store.path(), sinks());
+                sinks().for_each(|(_, sink)| sink.stats.set_trouble(Part::Spool, None));
+                true
+            }
+            Err(failure) => {
+                let path = self.store.path().display();
+                let what = match wrong {
+                    Wrong::Damaged => format!("the spool {path} is damaged: {failure}"),
+                    Wrong::Replaced => format!("the spool {path} was removed: {failure}"),
+                };
+                for sink in sinks.values() {
+                    sink.stats.add(Measure::Errors, 1);
+                    sink.stats.set_trouble(Part::Spool, Some(what.clone()));
+                }
+                if self.complaints.allow() {
+                    let kept: u64 = sinks.values().map(|sink| sink.stats.kept().records).sum();
+                    warn!(
+                        "{what}. {kept} records are lost when flowlog ends before that is mended"
+                    );
+                }
+                false
+            }
+        }
+    }
+
     fn turn(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
-        match self.transact(|_| true) {
+        let mut done = self.transact(|_| true);
+        if done.as_ref().is_err_and(Failure::is_damage) && self.replace(Wrong::Damaged, sinks) {
+            done = self.transact(|_| true);
+        }
+        match done {
             Ok((effects, bytes)) => {
                 self.count(&effects, sinks);
                 self.succeeded(bytes);
@@ -125,7 +172,8 @@ impl Keeper {
             let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
             sink.stats.add(Measure::Spooled, chunk.records);
             sink.stats.add_kept(chunk.amount());
-            sink.stats.take_waiting(chunk.amount());
+            sink.waits_no_more(chunk.amount());
+            sink.undelivered.wait();
             sink.newest.send_replace(*number);
         }
         for (place, amount) in acknowledged {
@@ -135,21 +183,24 @@ impl Keeper {
         }
         for place in refused {
             let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
-            sink.stats.add(Measure::Dropped, chunk.records);
-            sink.stats.take_waiting(chunk.amount());
+            sink.loses(Measure::Dropped, full(chunk.records, chunk.span));
+            sink.waits_no_more(chunk.amount());
         }
-        for (name, amount) in dropped {
-            if let Some(sink) = sinks.get(name) {
-                sink.stats.add(Measure::Dropped, amount.records);
+        for Gone { sink, amount, span } in dropped {
+            if let Some(sink) = sinks.get(sink) {
+                sink.loses(Measure::Dropped, full(amount.records, *span));
                 sink.stats.take_kept(*amount);
             }
         }
     }
 
     fn succeeded(&mut self, bytes: u64) {
+        // Then it works on, in a file without a name.
+        let detached = self.store.health().is_detached();
         for job in self.pending.drain(..) {
             match job {
-                Job::Append(sink, _) => sink.stats.set_trouble(Part::Spool, None),
+                Job::Append(sink, _) if !detached => sink.stats.set_trouble(Part::Spool, None),
+                Job::Append(..) => {}
                 Job::Acknowledge(..) => {}
                 Job::Stop(control, deadline) => control.stop(deadline),
                 // Whoever asked may have left.
@@ -198,6 +249,11 @@ impl Keeper {
     }
 }
 
+/// Records that left a full spool.
+fn full(records: u64, (since, until): (u64, u64)) -> Gap {
+    Gap { kind: GapKind::Dropped, detail: "spool_max_bytes", since, until, records }
+}
+
 /// How much room there is, and who makes it.
 struct Room {
     max_bytes: u64,
@@ -218,7 +274,7 @@ impl Room {
                     effects.refused.push(place);
                     return Ok(());
                 }
-                let Chunk { encoding, records, payload } = chunk;
+                let Chunk { encoding, records, payload, span: _ } = chunk;
                 let number = change.append(&sink.name, encoding, *records, payload)?;
                 effects.appended.push((place, number));
             }

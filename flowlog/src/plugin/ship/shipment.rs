@@ -14,6 +14,7 @@ use super::batch::Record;
 use super::spool::{Chunk, Job, Sink, Spool};
 use super::worker::{self, Control, Link};
 use super::{Client, Shipping};
+use crate::plugin::gaps::{Gap, GapKind, Gaps};
 use crate::plugin::output::CLOSE_TIMEOUT;
 use crate::plugin::threads;
 use crate::stack::Site;
@@ -111,7 +112,7 @@ impl Shipment {
         if let Some(begin) = self.begin.take()
             && let Some(jobs) = self.spool.jobs()
         {
-            let link = Link::new(self.sink.clone(), jobs, self.spool.path());
+            let link = Link::new(self.sink.clone(), jobs, &self.spool);
             self.worker = begin(link, self.control.clone());
         }
     }
@@ -147,13 +148,17 @@ impl Shipment {
         if self.chunk.payload.len() + size > self.chunk_max {
             self.hand_over();
         }
+        let time = record.id.time;
         if self.waiting() + size > self.buffer_max {
-            self.sink.stats.add(Measure::Lost, 1);
+            self.lose(1, (time, time));
             return;
         }
         if self.chunk.records == 0 {
             self.since = Instant::now();
+            self.chunk.span = (time, time);
         }
+        let (first, last) = self.chunk.span;
+        self.chunk.span = (first.min(time), last.max(time));
         record.write(&mut self.chunk.payload);
         self.chunk.records += 1;
     }
@@ -168,14 +173,36 @@ impl Shipment {
             return;
         }
         let chunk = std::mem::replace(&mut self.chunk, empty(&self.encoding));
-        let Amount { bytes, records } = chunk.amount();
-        self.sink.stats.add_waiting(Amount { bytes, records });
+        let (amount, span) = (chunk.amount(), chunk.span);
+        self.sink.waits(&chunk);
         let job = Job::Append(self.sink.clone(), chunk);
         if self.spool.jobs().is_none_or(|jobs| jobs.send(job).is_err()) {
             // The keeper's thread could not be started, which was told.
-            self.sink.stats.take_waiting(Amount { bytes, records });
-            self.sink.stats.add(Measure::Lost, records);
+            self.sink.waits_no_more(amount);
+            self.lose(amount.records, span);
         }
+    }
+
+    #[cold]
+    fn lose(&self, records: u64, (since, until): (u64, u64)) {
+        let (kind, detail) = (GapKind::Lost, "buffer_max_bytes");
+        self.sink.loses(Measure::Lost, Gap { kind, detail, since, until, records });
+    }
+
+    /// What was lost since the last call, for archives that state it.
+    pub fn take_gaps(&self) -> Gaps {
+        self.sink.take_gaps()
+    }
+
+    /// The time of the oldest record that was handed over and is not in the spool, nanoseconds
+    /// since the epoch.
+    pub fn waiting_since(&self) -> Option<u64> {
+        self.sink.waiting_since()
+    }
+
+    /// How long records have waited, in memory or in the spool, without any that went on.
+    pub fn stalled_for(&self) -> Option<Duration> {
+        self.sink.stalled_for()
     }
 
     /// Ends a batch: what has gathered long enough is handed over.
@@ -232,8 +259,17 @@ impl Shipment {
     }
 
     fn tell_what_is_left(&mut self) {
-        let Amount { bytes: _, records } = self.sink.stats.kept();
-        if records > 0 {
+        let kept = self.sink.stats.kept();
+        let Amount { bytes: _, records } = kept;
+        if records > 0 && self.spool.health().is_detached() {
+            warn!(
+                "{records} records for {} are lost: {} was removed",
+                self.name(),
+                self.spool.path().display()
+            );
+            self.sink.stats.take_kept(kept);
+            self.sink.stats.add(Measure::Lost, records);
+        } else if records > 0 {
             warn!(
                 "{records} records for {} wait in {} for the next start",
                 self.name(),
@@ -249,5 +285,6 @@ impl Shipment {
 }
 
 fn empty(encoding: &Arc<str>) -> Chunk {
-    Chunk { encoding: encoding.clone(), records: 0, payload: Vec::with_capacity(CHUNK) }
+    let (encoding, payload) = (encoding.clone(), Vec::with_capacity(CHUNK));
+    Chunk { encoding, records: 0, span: (0, 0), payload }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`keeper`]: super::keeper
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +16,12 @@ use tracing::warn;
 use super::Settings;
 use super::keeper::Keeper;
 pub use super::store::Failure;
-use super::store::{FILES, Store};
+use super::store::{FILES, Health, Store};
 use super::worker::Control;
+use crate::plugin::gaps::{Gap, Gaps};
+use crate::plugin::stall::Stall;
 use crate::plugin::threads;
-use crate::stats::{Amount, SinkStats};
+use crate::stats::{Amount, Measure, SinkStats};
 
 /// How long the keeper may take to end.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -32,12 +34,72 @@ pub(super) struct Sink {
     pub(super) stats: SinkStats,
     /// The number of its newest row.
     pub(super) newest: watch::Sender<i64>,
+    /// Since when records wait for the spool, and in it.
+    pub(super) unspooled: Stall,
+    pub(super) undelivered: Stall,
+    missing: Mutex<Missing>,
+}
+
+/// What the sink's destination does not get, or not yet.
+#[derive(Debug, Default)]
+struct Missing {
+    /// What was lost since somebody asked.
+    gaps: Gaps,
+    /// The time of the first record of each chunk that is on its way to the spool.
+    waiting: VecDeque<u64>,
 }
 
 impl Sink {
     fn new(name: &str) -> Arc<Self> {
         let (newest, _) = watch::channel(0);
-        Arc::new(Self { name: name.to_owned(), stats: SinkStats::default(), newest })
+        Arc::new(Self {
+            name: name.to_owned(),
+            stats: SinkStats::default(),
+            newest,
+            unspooled: Stall::default(),
+            undelivered: Stall::default(),
+            missing: Mutex::default(),
+        })
+    }
+
+    /// A chunk is on its way to the spool.
+    pub(super) fn waits(&self, chunk: &Chunk) {
+        self.stats.add_waiting(chunk.amount());
+        lock(&self.missing).waiting.push_back(chunk.span.0);
+        self.unspooled.wait();
+    }
+
+    /// The oldest chunk that was on its way is in the spool, or lost.
+    pub(super) fn waits_no_more(&self, amount: Amount) {
+        self.stats.take_waiting(amount);
+        lock(&self.missing).waiting.pop_front();
+        if self.stats.waiting().records == 0 {
+            self.unspooled.clear();
+        } else {
+            self.unspooled.progress();
+        }
+    }
+
+    /// Notes that records were lost, and counts them.
+    pub(super) fn loses(&self, measure: Measure, gap: Gap) {
+        self.stats.add(measure, gap.records);
+        lock(&self.missing).gaps.add(gap);
+    }
+
+    /// What was lost since the last call, for archives that state it.
+    pub(super) fn take_gaps(&self) -> Gaps {
+        lock(&self.missing).gaps.take()
+    }
+
+    /// The time of the oldest record that waits in memory, nanoseconds since the epoch: what
+    /// was read from the spool is not all from then on.
+    pub(super) fn waiting_since(&self) -> Option<u64> {
+        lock(&self.missing).waiting.front().copied()
+    }
+
+    /// How long records have waited without any that went on.
+    pub(super) fn stalled_for(&self) -> Option<Duration> {
+        self.unspooled.stalled_for().max(self.undelivered.stalled_for())
     }
 }
 
@@ -46,6 +108,8 @@ impl Sink {
 pub(super) struct Chunk {
     pub(super) encoding: Arc<str>,
     pub(super) records: u64,
+    /// The times of its first and last record.
+    pub(super) span: (u64, u64),
     pub(super) payload: Vec<u8>,
 }
 
@@ -80,6 +144,9 @@ pub struct Spool(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
+    health: Health,
+    /// A damaged file was found at start, and set aside.
+    set_aside: bool,
     /// The directory was not there before.
     made_directory: bool,
     sinks: Mutex<HashMap<String, (Arc<Sink>, Claimed)>>,
@@ -115,19 +182,34 @@ impl Spool {
     pub fn open(settings: &Settings) -> Result<Self, Failure> {
         let Settings { directory, max_bytes, full } = settings;
         let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
-        let store = Store::open(&directory)?;
-        let mut sinks = HashMap::new();
+        let (store, given_up) = Store::open(&directory)?;
+        let mut sinks: HashMap<_, _> = HashMap::new();
+        let mut sink = |name: &str| {
+            let new = || (Sink::new(name), false);
+            let (sink, _) = sinks.entry(name.to_owned()).or_insert_with(new);
+            sink.clone()
+        };
         for (name, amount) in store.amounts()? {
-            let sink = Sink::new(&name);
-            sink.stats.add_kept(amount);
-            sinks.insert(name, (sink, false));
+            sink(&name).stats.add_kept(amount);
+        }
+        if let Some(given_up) = &given_up {
+            for name in given_up.held.iter().flatten().map(|(name, _)| name) {
+                sink(name);
+            }
+            for (name, _) in given_up.copied.iter() {
+                sink(name);
+            }
+            let sinks = sinks.iter().map(|(name, (sink, _))| (name.as_str(), sink));
+            given_up.count_at_start(store.path(), sinks);
         }
         let (jobs, receiver) = mpsc::channel();
         let path = store.path().to_owned();
-        let made_directory = store.made_directory();
+        let (made_directory, health) = (store.made_directory(), store.health().clone());
         let keeper = Keeper::new(store, *max_bytes, *full, receiver);
         Ok(Self(Arc::new(Shared {
             path,
+            health,
+            set_aside: given_up.is_some(),
             made_directory,
             sinks: Mutex::new(sinks),
             jobs: Mutex::new(Some(jobs)),
@@ -138,6 +220,11 @@ impl Spool {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// What the threads know of the file.
+    pub(super) fn health(&self) -> &Health {
+        &self.0.health
     }
 
     #[cfg(test)]
@@ -170,8 +257,12 @@ impl Spool {
     /// The sink of that name, which a stack has.
     pub(super) fn claim(&self, name: &str) -> Arc<Sink> {
         let mut sinks = lock(&self.0.sinks);
-        let (sink, claimed) =
-            sinks.entry(name.to_owned()).or_insert_with(|| (Sink::new(name), false));
+        let (sink, claimed) = sinks.entry(name.to_owned()).or_insert_with(|| {
+            let sink = Sink::new(name);
+            // What it had there is not known.
+            sink.stats.add(Measure::SetAside, self.0.set_aside.into());
+            (sink, false)
+        });
         *claimed = true;
         sink.clone()
     }

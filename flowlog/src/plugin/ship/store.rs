@@ -4,17 +4,24 @@
 //! needs: what is committed is there after a loss of power (write-ahead log,
 //! `synchronous=FULL`, which is an fdatasync for each commit), and room that
 //! deleted rows leave is used again.
+//!
+//! A file that is damaged is set aside, one that was removed or replaced is made anew: what can
+//! be read of it is copied, under the same numbers, so that nothing changes for the workers.
 
-use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
-use super::batch::{self, Batch};
+use super::batch;
+use super::rescue::{self, Amounts};
+use crate::plugin::beneath::{self, Anchor, Fate};
 use crate::stats::Amount;
 
 /// The file's name in its directory, and that of its lock.
@@ -29,7 +36,7 @@ const PAGE: i64 = 16384;
 /// What is kept of the log's file after it was brought into the database, bytes.
 const LOG_KEPT: i64 = 64 << 20;
 /// How long a lock is waited for; only `sqlite3` by hand holds one longer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `sequence` is never used again, so that whoever has noted one can tell what he
 /// has. The payload stands last: whoever asks for the rest does not read it.
@@ -42,7 +49,12 @@ CREATE TABLE batch (
     bytes INTEGER NOT NULL,
     payload BLOB NOT NULL
 ) STRICT;
-CREATE INDEX batch_of_sink ON batch (sink, sequence);
+";
+/// Of what each sink has: also where a payload, or a page of them, cannot be read. Earlier versions
+/// had one of `sink` and `sequence` alone.
+const INDEX: &str = "
+DROP INDEX IF EXISTS batch_of_sink;
+CREATE INDEX IF NOT EXISTS batch_amounts ON batch (sink, sequence, records, bytes);
 ";
 
 /// Why the spool cannot be used, with the remedy.
@@ -66,17 +78,30 @@ pub enum Failure {
              `spool_dir=` in [global]"
     )]
     Foreign(PathBuf),
+    /// Its file is damaged, or another one is in its place, and stays there.
+    #[error("the spool {0} cannot be renamed: {1}; make its directory writable")]
+    InTheWay(PathBuf, std::io::Error),
     /// What SQLite says.
     #[error("the spool {0}: {1}; {remedy}", remedy = remedy(.1))]
     Database(PathBuf, rusqlite::Error),
 }
 
 impl Failure {
+    /// The file is damaged.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::Database(_, error) if is_damage(error))
+    }
+
     /// The disk is full.
     pub(super) fn is_full(&self) -> bool {
         matches!(self, Self::Database(_, error)
             if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
     }
+}
+
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
 fn remedy(error: &rusqlite::Error) -> &'static str {
@@ -89,42 +114,200 @@ fn remedy(error: &rusqlite::Error) -> &'static str {
             "make the file and its directory writable"
         }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            "end flowlog, move it away and start again; `sqlite3 FILE .recover` saves what can be \
-             read"
+            "it is set aside; `sqlite3 FILE .recover` saves what can be read"
         }
         _ => "see what the kernel says of the disk",
     }
 }
 
-/// The spool's file, open for writing. One at a time.
-pub(super) struct Store {
-    connection: Connection,
-    path: PathBuf,
-    /// Bytes of all payloads.
-    bytes: u64,
-    /// Its directory was not there before.
-    made_directory: bool,
-    _lock: Flock<fs::File>,
+/// What the threads know of the file; clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Health(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Grows when another file takes the place of the one before.
+    generation: AtomicU64,
+    /// A reader has found that generation, and those before, to be damaged.
+    damaged: AtomicU64,
+    /// The file has no name any more, and none could be made in its place: what it holds ends
+    /// with the daemon.
+    detached: AtomicBool,
 }
 
-impl Store {
+impl Health {
+    /// Which file it is, counted from the start.
+    pub(super) fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// A reader has found damage in that file. The writer gives it up then.
+    pub(super) fn found_damage(&self, generation: u64) {
+        self.0.damaged.store(generation + 1, Ordering::Relaxed);
+    }
+
+    /// A reader has found damage.
+    fn is_damaged(&self) -> bool {
+        self.0.damaged.load(Ordering::Relaxed) > self.generation()
+    }
+
+    /// What the spool holds ends with the daemon.
+    pub(super) fn is_detached(&self) -> bool {
+        self.0.detached.load(Ordering::Relaxed)
+    }
+}
+
+/// A file that was given up.
+#[derive(Debug)]
+pub(super) struct GivenUp {
+    /// Where it is now; absent: it was removed.
+    pub(super) aside: Option<PathBuf>,
+    /// What it held, where that could be read.
+    pub(super) held: Option<Amounts>,
+    /// What was copied from it.
+    pub(super) copied: Amounts,
+}
+
+/// What is wrong with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// It is damaged.
+    Damaged,
+    /// It was removed or renamed, or another is in its place.
+    Replaced,
+}
+
+/// The spool's file, open for writing. One at a time.
+pub(super) struct Store {
+    file: OpenFile,
+    path: PathBuf,
+    directory: PathBuf,
+    health: Health,
+    /// Its directory was not there before.
+    made_directory: bool,
+    lock: Flock<fs::File>,
+}
+
+struct OpenFile {
+    connection: Connection,
+    anchor: Anchor,
+    /// Bytes of all payloads.
+    bytes: u64,
+    /// The highest number that a row ever had.
+    highest: i64,
+}
+
+impl OpenFile {
     /// Opens the file, and makes it where there is none.
-    pub(super) fn open(directory: &Path) -> Result<Self, Failure> {
-        let (lock, made_directory) = lock(directory)?;
-        let path = directory.join(FILE);
-        let failed = |error| Failure::Database(path.clone(), error);
-        let connection = Connection::open(&path).map_err(failed)?;
+    fn open(path: &Path) -> Result<Self, Failure> {
+        let failed = |error| Failure::Database(path.to_owned(), error);
+        let connection = Connection::open(path).map_err(failed)?;
         prepare(&connection).map_err(failed)?;
         let version: i64 = connection
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(failed)?;
         if version != VERSION {
-            return Err(Failure::Foreign(path));
+            return Err(Failure::Foreign(path.to_owned()));
         }
         let bytes = connection
             .query_row("SELECT ifnull(sum(bytes), 0) FROM batch", [], |row| row.get(0))
             .map_err(failed)?;
-        Ok(Self { connection, path, bytes, made_directory, _lock: lock })
+        let highest = rescue::highest(&connection).map_err(failed)?;
+        let anchor =
+            Anchor::open(path).map_err(|error| Failure::Directory(path.to_owned(), error))?;
+        Ok(Self { connection, anchor, bytes, highest })
+    }
+
+    /// Makes a file and copies what can be read of another.
+    fn made_from(path: &Path, from: &Connection, highest: i64) -> Result<(Self, Amounts), Failure> {
+        let mut new = Self::open(path)?;
+        let run = |new: &mut Self| {
+            rescue::begin_behind(&new.connection, highest)?;
+            rescue::copy(from, highest, &mut new.connection)
+        };
+        match run(&mut new) {
+            Ok(copied) => {
+                new.bytes = copied.values().map(|amount| amount.bytes).sum();
+                new.highest = highest;
+                Ok((new, copied))
+            }
+            Err(error) => {
+                // It is made again.
+                drop(new);
+                for file in beneath::files(path) {
+                    let _ = fs::remove_file(file);
+                }
+                Err(Failure::Database(path.to_owned(), error))
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Opens the file, and makes it where there is none. One that is damaged is given up.
+    pub(super) fn open(directory: &Path) -> Result<(Self, Option<GivenUp>), Failure> {
+        let (lock, made_directory) = lock(directory)?;
+        let path = directory.join(FILE);
+        let (file, given_up) = match OpenFile::open(&path) {
+            Err(failure) if failure.is_damage() => {
+                let aside = set_aside(&path, "damaged")?;
+                let (file, given_up) = replace_damaged(&path, aside)?;
+                (file, Some(given_up))
+            }
+            opened => (opened?, None),
+        };
+        let (directory, health) = (directory.to_owned(), Health::default());
+        Ok((Self { file, path, directory, health, made_directory, lock }, given_up))
+    }
+
+    /// What is wrong with the file, if anything is known to be.
+    pub(super) fn wrong(&self) -> Option<Wrong> {
+        match self.file.anchor.fate() {
+            Fate::InPlace => self.health.is_damaged().then_some(Wrong::Damaged),
+            Fate::Renamed | Fate::Removed => Some(Wrong::Replaced),
+        }
+    }
+
+    /// Makes a file in place of the one that is open, and copies what can be read of that.
+    ///
+    /// # Errors
+    /// None can be made: the old one stays in use.
+    pub(super) fn replace(&mut self, wrong: Wrong) -> Result<GivenUp, Failure> {
+        let made = self.try_to_replace(wrong);
+        let detached = made.is_err() && self.file.anchor.fate() != Fate::InPlace;
+        self.health.0.detached.store(detached, Ordering::Relaxed);
+        made
+    }
+
+    fn try_to_replace(&mut self, wrong: Wrong) -> Result<GivenUp, Failure> {
+        self.lock_again()?;
+        let aside = match wrong {
+            Wrong::Damaged => Some(set_aside(&self.path, "damaged")?),
+            // A file of others: its rows have other numbers.
+            Wrong::Replaced if self.path.exists() => Some(set_aside(&self.path, "found")?),
+            Wrong::Replaced => None,
+        };
+        let held = rescue::amounts(&self.file.connection).ok();
+        let OpenFile { connection, highest, .. } = &self.file;
+        let (new, copied) = OpenFile::made_from(&self.path, connection, *highest)?;
+        self.file = new;
+        self.health.0.generation.fetch_add(1, Ordering::Release);
+        Ok(GivenUp { aside, held, copied })
+    }
+
+    /// The lock goes with its directory.
+    fn lock_again(&mut self) -> Result<(), Failure> {
+        let of = |file: fs::Metadata| (file.dev(), file.ino());
+        let named = fs::metadata(self.directory.join(LOCK)).map(of).ok();
+        if named.is_none() || named != self.lock.metadata().map(of).ok() {
+            (self.lock, _) = lock(&self.directory)?;
+        }
+        Ok(())
+    }
+
+    /// What the threads know of the file.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
     }
 
     /// The file.
@@ -138,17 +321,9 @@ impl Store {
     }
 
     /// What it holds of each sink.
-    pub(super) fn amounts(&self) -> Result<HashMap<String, Amount>, Failure> {
-        let read = || {
-            let mut query = self
-                .connection
-                .prepare("SELECT sink, sum(bytes), sum(records) FROM batch GROUP BY sink")?;
-            let rows = query.query_map([], |row| {
-                Ok((row.get(0)?, Amount { bytes: row.get(1)?, records: row.get(2)? }))
-            })?;
-            rows.collect::<rusqlite::Result<_>>()
-        };
-        read().map_err(|error| Failure::Database(self.path.clone(), error))
+    pub(super) fn amounts(&self) -> Result<Amounts, Failure> {
+        rescue::amounts(&self.file.connection)
+            .map_err(|error| Failure::Database(self.path.clone(), error))
     }
 
     /// Begins to change it: `change` is done as a whole, or not at all.
@@ -156,14 +331,15 @@ impl Store {
         &mut self,
         change: impl FnOnce(&mut Change<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, Failure> {
-        let Self { connection, path, bytes, .. } = self;
+        let Self { file: OpenFile { connection, bytes, highest, .. }, path, .. } = self;
         let run = || {
             let transaction = connection.transaction()?;
-            let mut changing = Change { connection: &transaction, bytes: *bytes };
+            let mut changing =
+                Change { connection: &transaction, bytes: *bytes, highest: *highest };
             let result = change(&mut changing)?;
-            let left = changing.bytes;
+            let left = (changing.bytes, changing.highest);
             transaction.commit()?;
-            *bytes = left;
+            (*bytes, *highest) = left;
             Ok(result)
         };
         run().map_err(|error| Failure::Database(path.clone(), error))
@@ -173,13 +349,13 @@ impl Store {
     /// beginning again: for a disk that is full.
     pub(super) fn use_log_again(&self) {
         // Where it fails nothing is lost, and it is tried again.
-        let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        let _ = self.file.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     }
 
     /// Gives room that nothing uses back to the disk.
     pub(super) fn shrink(&self) {
         // The same.
-        let _ = self.connection.execute_batch("PRAGMA incremental_vacuum");
+        let _ = self.file.connection.execute_batch("PRAGMA incremental_vacuum");
     }
 
     /// A disk that is full after so many pages.
@@ -187,7 +363,7 @@ impl Store {
     pub(super) fn limit_pages(&self, pages: Option<i64>) {
         let pages = pages.unwrap_or(i64::from(u32::MAX) - 1);
         let pragma = format!("PRAGMA max_page_count = {pages}");
-        self.connection.query_row(&pragma, [], |_| Ok(())).unwrap();
+        self.file.connection.query_row(&pragma, [], |_| Ok(())).unwrap();
     }
 }
 
@@ -217,16 +393,47 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     let empty = "SELECT count(*) = 0 FROM sqlite_schema";
     if connection.query_row(empty, [], |row| row.get(0))? {
         connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
+            "BEGIN IMMEDIATE; {TABLES} {INDEX} PRAGMA user_version = {VERSION}; COMMIT;"
         ))?;
     }
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let without = "SELECT count(*) = 0 FROM sqlite_schema WHERE name = 'batch_amounts'";
+    if version == VERSION && connection.query_row(without, [], |row| row.get(0))? {
+        connection.execute_batch(&format!("BEGIN IMMEDIATE; {INDEX} COMMIT;"))?;
+    }
     Ok(())
+}
+
+fn set_aside(path: &Path, word: &str) -> Result<PathBuf, Failure> {
+    beneath::set_aside(path, word).map_err(|error| Failure::InTheWay(path.to_owned(), error))
+}
+
+/// Makes a file in place of one that was damaged when it was opened.
+fn replace_damaged(path: &Path, aside: PathBuf) -> Result<(OpenFile, GivenUp), Failure> {
+    let failed = |error| Failure::Database(aside.clone(), error);
+    let old = Connection::open(&aside).map_err(failed)?;
+    // It stays as it was found.
+    old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+    let (held, highest) = (rescue::amounts(&old).ok(), rescue::highest(&old).unwrap_or(0));
+    let (file, copied) = OpenFile::made_from(path, &old, highest)?;
+    drop(old);
+    Ok((file, GivenUp { aside: Some(aside), held, copied }))
+}
+
+/// A row that was removed without having been delivered.
+#[derive(Debug)]
+pub(super) struct Gone {
+    pub(super) sink: String,
+    pub(super) amount: Amount,
+    /// The times of its first and last record.
+    pub(super) span: (u64, u64),
 }
 
 /// A change that is being made.
 pub(super) struct Change<'a> {
     connection: &'a Connection,
     bytes: u64,
+    highest: i64,
 }
 
 impl Change<'_> {
@@ -248,6 +455,7 @@ impl Change<'_> {
         )?;
         let number = insert.insert(params![sink, encoding, records, payload.len(), payload])?;
         self.bytes += payload.len() as u64;
+        self.highest = number;
         Ok(number)
     }
 
@@ -266,88 +474,21 @@ impl Change<'_> {
         Ok(gone)
     }
 
-    /// Removes the oldest row of all; returns its sink and what it held.
-    pub(super) fn drop_oldest(&mut self) -> rusqlite::Result<Option<(String, Amount)>> {
+    /// Removes the oldest row of all; returns what it was.
+    pub(super) fn drop_oldest(&mut self) -> rusqlite::Result<Option<Gone>> {
         let mut delete = self.connection.prepare_cached(
             "DELETE FROM batch WHERE sequence = (SELECT min(sequence) FROM batch) \
-             RETURNING sink, bytes, records",
+             RETURNING sink, bytes, records, payload",
         )?;
         let gone = delete.query_row([], |row| {
-            Ok((row.get(0)?, Amount { bytes: row.get(1)?, records: row.get(2)? }))
+            let amount = Amount { bytes: row.get(1)?, records: row.get(2)? };
+            let span = batch::span(row.get_ref(3)?.as_blob()?);
+            Ok(Gone { sink: row.get(0)?, amount, span })
         });
-        let gone: Option<(String, Amount)> = gone.optional()?;
-        if let Some((_, amount)) = &gone {
+        let gone = gone.optional()?;
+        if let Some(Gone { amount, .. }) = &gone {
             self.bytes = self.bytes.saturating_sub(amount.bytes);
         }
         Ok(gone)
-    }
-}
-
-/// The spool's file, open for one worker to read.
-pub(super) struct Reader {
-    connection: Connection,
-    path: PathBuf,
-}
-
-/// What a reader found.
-#[derive(Debug)]
-pub(super) enum Found {
-    /// Rows, as many as were asked for, or all that there are of an encoding.
-    Batch(Batch),
-    /// A row whose payload is not what was written: its number and its records.
-    Damaged(i64, u64),
-    /// No row.
-    Nothing,
-}
-
-impl Reader {
-    /// Opens the file, which is there.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        let failed = |error| Failure::Database(path.to_owned(), error);
-        let connection =
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
-        connection.busy_timeout(PATIENCE).map_err(failed)?;
-        connection.pragma_update(None, "query_only", true).map_err(failed)?;
-        Ok(Self { connection, path: path.to_owned() })
-    }
-
-    /// The rows of `sink` behind the number `after`, of one encoding, until they
-    /// hold `bytes`.
-    pub(super) fn next(&self, sink: &str, after: i64, bytes: usize) -> Result<Found, Failure> {
-        self.read(sink, after, bytes).map_err(|error| Failure::Database(self.path.clone(), error))
-    }
-
-    fn read(&self, sink: &str, after: i64, bytes: usize) -> rusqlite::Result<Found> {
-        let mut query = self.connection.prepare_cached(
-            "SELECT sequence, encoding, records, payload FROM batch \
-             WHERE sink = ? AND sequence > ? ORDER BY sequence",
-        )?;
-        let mut rows = query.query(params![sink, after])?;
-        let mut batch = Batch::default();
-        while let Some(row) = rows.next()? {
-            let (number, encoding): (i64, String) = (row.get(0)?, row.get(1)?);
-            let (records, payload): (u64, Vec<u8>) = (row.get(2)?, row.get(3)?);
-            if !batch.is_empty() && encoding != batch.encoding {
-                break;
-            }
-            if !batch::is_sound(&payload, records) {
-                if batch.is_empty() {
-                    return Ok(Found::Damaged(number, records));
-                }
-                break;
-            }
-            if batch.is_empty() {
-                batch.first = number;
-                batch.encoding = encoding;
-            }
-            batch.last = number;
-            batch.records += records;
-            batch.bytes += payload.len();
-            batch.payloads.push((number, payload));
-            if batch.bytes >= bytes {
-                break;
-            }
-        }
-        Ok(if batch.is_empty() { Found::Nothing } else { Found::Batch(batch) })
     }
 }

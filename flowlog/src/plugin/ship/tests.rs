@@ -8,7 +8,9 @@ use super::*;
 use crate::plugin::record_id::RecordId;
 use crate::stats::{Instance, Measure, SinkPlugin, Stats};
 
+mod beneath;
 mod faults;
+mod stalls;
 
 /// What the far side of a test does, and what it got.
 #[derive(Clone, Default)]

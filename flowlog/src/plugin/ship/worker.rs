@@ -1,7 +1,7 @@
 //! The thread of one sink: reads the spool, has the client deliver, and says to the
 //! keeper what has arrived.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
@@ -13,14 +13,16 @@ use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
 use super::batch::Batch;
-use super::spool::{Job, Sink};
-use super::store::{Failure, Found, Reader};
+use super::reader::{Found, Reader};
+use super::spool::{Job, Sink, Spool};
+use super::store::{Failure, Health};
 use super::{Appetite, Client, Delivered, Settled, Trouble};
 use crate::plugin::threads;
 use crate::stats::{Amount, Measure, Part};
 
-/// How long the far side may take to answer at all.
+/// How long the far side may take to answer at all, and from when on it is reported.
 const PATIENCE: Duration = Duration::from_secs(60);
+const SLOW: Duration = Duration::from_secs(10);
 /// How often the same trouble is told.
 const REMIND: Duration = Duration::from_secs(60);
 
@@ -56,6 +58,7 @@ pub(super) struct Link {
     sink: Arc<Sink>,
     jobs: Sender<Job>,
     path: PathBuf,
+    health: Health,
     /// The newest row that has arrived.
     arrived: i64,
     /// The newest row that was ever handed to a client.
@@ -63,8 +66,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(sink: Arc<Sink>, jobs: Sender<Job>, path: &Path) -> Self {
-        Self { sink, jobs, path: path.to_owned(), arrived: 0, handed: 0 }
+    pub(super) fn new(sink: Arc<Sink>, jobs: Sender<Job>, spool: &Spool) -> Self {
+        let (path, health) = (spool.path().to_owned(), spool.health().clone());
+        Self { sink, jobs, path, health, arrived: 0, handed: 0 }
     }
 
     fn count(&self, measure: Measure, n: u64) {
@@ -190,15 +194,17 @@ impl<C: Client> Worker<C> {
 
     /// One connection, from its beginning to its end.
     async fn connection(&mut self) -> End {
-        let reader = match Reader::open(&self.link.path) {
+        if self.link.sink.stats.kept().records > 0 {
+            self.link.sink.undelivered.wait();
+        }
+        let reader = match Reader::open(&self.link.path, &self.link.health) {
             Ok(reader) => reader,
             Err(failure) => return End::Spool(failure),
         };
-        self.link.sink.stats.ask();
-        let client = match timeout(PATIENCE, C::connect(&self.settings)).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(trouble)) => return trouble.into(),
-            Err(_) => return no_answer("to a connection").into(),
+        let settings = self.settings.clone();
+        let client = match self.answer(C::connect(&settings), "to a connection").await {
+            Ok(client) => client,
+            Err(trouble) => return trouble.into(),
         };
         self.link.sink.stats.answered();
         if std::mem::replace(&mut self.connected_before, true) {
@@ -214,7 +220,7 @@ impl<C: Client> Worker<C> {
         let mut after = self.link.arrived;
         loop {
             if client.due().is_some_and(|due| due <= Instant::now()) {
-                let settled = self.answer(client.tick()).await?;
+                let settled = self.answer(client.tick(), "to records").await?;
                 self.settle(settled, after);
             }
             match self.next(reader, after).await? {
@@ -223,14 +229,14 @@ impl<C: Client> Worker<C> {
                     after = batch.last;
                 }
                 None if self.stop.borrow().is_some() => {
-                    let settled = self.answer(client.close()).await?;
+                    let settled = self.answer(client.close(), "to records").await?;
                     self.settle(settled, after);
                     return Ok(End::Stop);
                 }
                 None => {
                     if self.idle(client.due()).await {
                         // What is held would come again.
-                        let settled = self.answer(client.close()).await?;
+                        let settled = self.answer(client.close(), "to records").await?;
                         self.settle(settled, after);
                         return Ok(End::Reconnect);
                     }
@@ -269,8 +275,14 @@ impl<C: Client> Worker<C> {
         let mut after = after;
         loop {
             match reader.next(&self.link.sink.name, after, bytes).map_err(End::Spool)? {
-                Found::Batch(batch) => return Ok(Some(batch)),
-                Found::Nothing => return Ok(None),
+                Found::Batch(batch) => {
+                    self.link.sink.undelivered.wait();
+                    return Ok(Some(batch));
+                }
+                Found::Nothing => {
+                    self.link.sink.undelivered.clear();
+                    return Ok(None);
+                }
                 Found::Damaged(row, records) => {
                     error!(
                         "row {row} of {} is damaged: {records} records for {} are lost",
@@ -290,11 +302,12 @@ impl<C: Client> Worker<C> {
         }
         self.link.handed = self.link.handed.max(batch.last);
         let owed = self.link.sink.stats.unanswered().is_some();
-        let delivered = self.answer(client.deliver(batch)).await?;
+        let delivered = self.answer(client.deliver(batch), "to records").await?;
         // It has taken a batch, but has not confirmed what it was asked for before.
         if !(owed && delivered.held) {
             self.link.sink.stats.answered();
         }
+        self.link.sink.undelivered.progress();
         self.count(&delivered);
         // What is held may fail yet.
         if !delivered.held {
@@ -321,18 +334,6 @@ impl<C: Client> Worker<C> {
         }
     }
 
-    /// Waits for the far side, which owes an answer from now on.
-    async fn answer<T>(
-        &self,
-        asked: impl Future<Output = Result<T, Trouble>>,
-    ) -> Result<T, Trouble> {
-        self.link.sink.stats.ask();
-        match timeout(PATIENCE, asked).await {
-            Ok(result) => result,
-            Err(_) => Err(no_answer("to records")),
-        }
-    }
-
     /// The far side works.
     fn works(&mut self) {
         self.link.sink.stats.answered();
@@ -343,11 +344,39 @@ impl<C: Client> Worker<C> {
         }
     }
 
+    /// What was asked for, or that there is no answer; says so before it gives up waiting.
+    async fn answer<T>(
+        &mut self,
+        asked: impl Future<Output = Result<T, Trouble>>,
+        to: &str,
+    ) -> Result<T, Trouble> {
+        // It owes an answer from now on.
+        self.link.sink.stats.ask();
+        let mut asked = std::pin::pin!(asked);
+        if let Ok(result) = timeout(SLOW, &mut asked).await {
+            return result;
+        }
+        self.report(&no_answer(to, SLOW));
+        match timeout(PATIENCE - SLOW, asked).await {
+            Ok(result) => {
+                if result.is_ok() {
+                    self.works();
+                }
+                result
+            }
+            Err(_) => Err(no_answer(to, PATIENCE)),
+        }
+    }
+
     #[cold]
     fn tell(&mut self, trouble: &Trouble) {
         self.link.count(Measure::Errors, 1);
+        self.link.sink.stats.answered();
+        self.report(trouble);
+    }
+
+    fn report(&mut self, trouble: &Trouble) {
         let stats = &self.link.sink.stats;
-        stats.answered();
         stats.set_trouble(Part::Destination, Some(trouble.to_string()));
         let known =
             self.told.as_ref().is_some_and(|(told, at)| told == trouble && at.elapsed() < REMIND);
@@ -359,8 +388,8 @@ impl<C: Client> Worker<C> {
     }
 }
 
-fn no_answer(to: &str) -> Trouble {
-    Trouble::passing(format!("the far side has not answered {to} for {} s", PATIENCE.as_secs()))
+fn no_answer(to: &str, time: Duration) -> Trouble {
+    Trouble::passing(format!("the destination has not answered {to} for {} s", time.as_secs()))
 }
 
 async fn sleep_to(due: Option<Instant>) {

@@ -1,0 +1,79 @@
+//! What is lost with a spool that was given up: counted, reported, and noted for archives.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::rescue::Amounts;
+use super::spool::Sink;
+use super::store::GivenUp;
+use crate::plugin::gaps::{Gap, GapKind};
+use crate::stats::{Amount, Measure};
+
+impl GivenUp {
+    /// Counts what the file held, as far as that could be read, and was not copied.
+    pub(super) fn count_at_start<'s>(
+        &self,
+        path: &Path,
+        sinks: impl Iterator<Item = (&'s str, &'s Arc<Sink>)>,
+    ) {
+        let mut lost = 0;
+        for (name, sink) in sinks {
+            sink.stats.add(Measure::SetAside, 1);
+            let held = self.held.as_ref().map(|held| of(held, name)).unwrap_or_default();
+            lost += lose(sink, held.records.saturating_sub(of(&self.copied, name).records));
+        }
+        self.report(path, lost);
+    }
+
+    /// Counts what the file held and was not copied, while the daemon runs. What the destination
+    /// acknowledges only afterwards is among it.
+    pub(super) fn count<'s>(
+        &self,
+        path: &Path,
+        sinks: impl Iterator<Item = (&'s str, &'s Arc<Sink>)>,
+    ) {
+        let measure = if self.aside.is_some() { Measure::SetAside } else { Measure::Replaced };
+        let mut lost = 0;
+        for (name, sink) in sinks {
+            sink.stats.add(measure, 1);
+            let (kept, copied) = (sink.stats.kept(), of(&self.copied, name));
+            let gone = Amount {
+                bytes: kept.bytes.saturating_sub(copied.bytes),
+                records: kept.records.saturating_sub(copied.records),
+            };
+            sink.stats.take_kept(gone);
+            lost += lose(sink, gone.records);
+        }
+        self.report(path, lost);
+    }
+
+    fn report(&self, path: &Path, lost: u64) {
+        let path = path.display();
+        let copied: u64 = self.copied.values().map(|amount| amount.records).sum();
+        let what = match &self.aside {
+            Some(aside) => format!("was damaged or replaced, and is {} now", aside.display()),
+            None => "was removed".to_owned(),
+        };
+        let lost = match self.held {
+            Some(_) => format!("{lost} are lost"),
+            None => format!("{lost} or more are lost, their number cannot be read"),
+        };
+        warn!("the spool {path} {what}. A new one is begun: {copied} records are in it, {lost}");
+    }
+}
+
+/// What is lost may be of any time until now.
+fn lose(sink: &Sink, records: u64) -> u64 {
+    if records > 0 {
+        let until = jiff::Timestamp::now().as_nanosecond() as u64;
+        let (kind, detail) = (GapKind::Lost, "spool");
+        sink.loses(Measure::Lost, Gap { kind, detail, since: 0, until, records });
+    }
+    records
+}
+
+fn of(amounts: &Amounts, name: &str) -> Amount {
+    amounts.get(name).copied().unwrap_or_default()
+}

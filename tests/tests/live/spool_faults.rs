@@ -1,0 +1,157 @@
+//! A spool that is damaged, removed, or on a full disk: the daemon starts and goes on, other stacks
+//! have every line, and what was made is in the spool or counted.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use tests::burst::{burst_lines, uncounted_burst};
+use tests::daemon::{Daemon, Finished, Launch, Program, ROOMY};
+use tests::lab::SingleNs;
+use tests::lines::{ensure_equal, multiset, totals};
+use tests::metrics::{ADDRESS, get, scrape, sum};
+use tests::poll;
+
+use super::disk_full::SmallDisk;
+
+const FLOWS: u32 = 1200;
+/// A fault may go unnoticed for that long.
+const NOTICED: Duration = Duration::from_secs(2);
+
+/// Nothing listens for NATS, so that all stays in the spool.
+fn config(spool: &Path, keys: &str) -> String {
+    format!(
+        "[global]\nlogfile=\"@DIR@/daemon.log\"\nloglevel=3\nmetrics={ADDRESS}\n\
+         spool_dir=\"{}\"\nstack=ct1:NFCT,nats1:NATS\n\
+         stack=ct1:NFCT,ip1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n\
+         [ct1]\nevent_mask=1\nhash_enable=0\naccept_dst_filter=198.19.0.0/16\n{ROOMY}\
+         [emu1]\nfile=\"@DIR@/flows.log\"\n[nats1]\nstream=FLOWS\n{keys}\n",
+        spool.display()
+    )
+}
+
+fn start(single: &SingleNs, spool: &Path, keys: &str) -> Result<Daemon> {
+    Launch::new(Program::Flowlog, single.namespace(), &config(spool, keys))?.start()
+}
+
+fn metric(single: &SingleNs, name: &str) -> Result<u64> {
+    Ok(sum(&scrape(single.namespace())?, name, "sink=\"nats1\"")? as u64)
+}
+
+fn wait_for(single: &SingleNs, name: &str, value: u32) -> Result<()> {
+    poll::until(name, || Ok((metric(single, name)? >= value.into()).then_some(())))
+}
+
+fn stop(daemon: Daemon, flows: std::ops::Range<u32>) -> Result<Finished> {
+    let begin = Instant::now();
+    let finished = daemon.stop()?;
+    ensure!(begin.elapsed() < Duration::from_secs(8), "its end took {:?}", begin.elapsed());
+    ensure_equal("lines", &burst_lines("NEW", 4000, flows), &multiset(&finished.lines))?;
+    Ok(finished)
+}
+
+fn of(finished: &Finished, name: &str) -> u64 {
+    totals(&finished.log).get(&format!("nats.{name}")).copied().unwrap_or_default()
+}
+
+fn directory() -> Result<(tempfile::TempDir, PathBuf)> {
+    let dir = tempfile::Builder::new().prefix("flowlog-spool-").tempdir()?;
+    let spool = dir.path().join("spool");
+    Ok((dir, spool))
+}
+
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_damaged_spool_is_set_aside() -> Result<()> {
+    let single = SingleNs::new()?;
+    let (_dir, spool) = directory()?;
+    let daemon = start(&single, &spool, "")?;
+    uncounted_burst(&single, 4000, 0, FLOWS)?;
+    wait_for(&single, "flowlog_sink_spooled_records_total", FLOWS)?;
+    stop(daemon, 0..FLOWS)?;
+    let file = fs::OpenOptions::new().write(true).open(spool.join("spool.db"))?;
+    file.write_all_at(&[0xee; 8192], 0)?;
+    let daemon = start(&single, &spool, "")?;
+    uncounted_burst(&single, 4000, FLOWS, FLOWS)?;
+    wait_for(&single, "flowlog_sink_spooled_records_total", FLOWS)?;
+    let finished = stop(daemon, FLOWS..2 * FLOWS)?;
+    ensure!(finished.log.contains("was damaged or replaced, and is "), "{}", finished.log);
+    ensure!(finished.log.contains("their number cannot be read"), "{}", finished.log);
+    ensure!(of(&finished, "set_aside_files") == 1 && of(&finished, "lost_records") == 0);
+    ensure!(finished.log.contains("1200 records for nats1:NATS wait in "), "{}", finished.log);
+    Ok(())
+}
+
+/// Its records are still held open, and go into the new one: they do wait for the next start.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_removed_spool_is_made_anew() -> Result<()> {
+    let single = SingleNs::new()?;
+    let (_dir, spool) = directory()?;
+    let daemon = start(&single, &spool, "")?;
+    uncounted_burst(&single, 4000, 0, FLOWS)?;
+    wait_for(&single, "flowlog_sink_spooled_records_total", FLOWS)?;
+    fs::remove_dir_all(&spool)?;
+    let begin = Instant::now();
+    daemon
+        .wait_log("spool.db was removed. A new one is begun: 1200 records are in it, 0 are lost")?;
+    ensure!(begin.elapsed() < NOTICED, "after {:?}", begin.elapsed());
+    uncounted_burst(&single, 4000, FLOWS, FLOWS)?;
+    wait_for(&single, "flowlog_sink_spooled_records_total", 2 * FLOWS)?;
+    let finished = stop(daemon, 0..2 * FLOWS)?;
+    ensure!(of(&finished, "replaced_files") == 1 && of(&finished, "lost_records") == 0);
+    let daemon = start(&single, &spool, "")?;
+    let waits = metric(&single, "flowlog_sink_spool_records")?;
+    ensure!(waits == u64::from(2 * FLOWS), "{waits} records are in the spool");
+    daemon.stop()?;
+    Ok(())
+}
+
+/// Nothing can be made in its place: `/healthz` says so, and the end counts what it held.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn what_ends_with_a_removed_spool_is_counted() -> Result<()> {
+    let single = SingleNs::new()?;
+    let (dir, _) = directory()?;
+    let above = dir.path().join("above");
+    fs::create_dir(&above)?;
+    let daemon = start(&single, &above.join("spool"), "")?;
+    uncounted_burst(&single, 4000, 0, FLOWS)?;
+    wait_for(&single, "flowlog_sink_spooled_records_total", FLOWS)?;
+    fs::remove_dir_all(&above)?;
+    poll::within(NOTICED, "it in /healthz", || {
+        let (_, page) = get(single.namespace(), ADDRESS, "/healthz")?;
+        Ok(page.contains("spool.db was removed: ").then_some(()))
+    })?;
+    let finished = stop(daemon, 0..FLOWS)?;
+    ensure!(of(&finished, "lost_records") == u64::from(FLOWS), "{}", finished.log);
+    ensure!(!finished.log.contains("for the next start"), "{}", finished.log);
+    Ok(())
+}
+
+/// Records wait in memory, and `/healthz` says so; what does not fit, and what waits at the end, is
+/// counted.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_spool_on_a_full_disk_loses_nothing_uncounted() -> Result<()> {
+    let single = SingleNs::new()?;
+    let disk = SmallDisk::new(300 << 10)?;
+    let daemon = start(&single, &disk.path("spool"), "buffer_max_bytes=200000")?;
+    for part in 0..10 {
+        uncounted_burst(&single, 4000, part * FLOWS, FLOWS)?;
+    }
+    poll::until("it in /healthz", || {
+        let (_, page) = get(single.namespace(), ADDRESS, "/healthz")?;
+        Ok((page.contains("spool.db: ") && page.contains("make room")).then_some(()))
+    })?;
+    let flows = 10 * FLOWS;
+    daemon.wait_lines("the other stack", |lines| lines.len() >= flows as usize)?;
+    daemon.wait_log(" records wait in memory")?;
+    ensure!(metric(&single, "flowlog_sink_lost_records_total")? > 0, "the buffer has no end");
+    let finished = stop(daemon, 0..flows)?;
+    let (spooled, lost) = (of(&finished, "spooled_records"), of(&finished, "lost_records"));
+    ensure!(spooled + lost == u64::from(flows), "{spooled} spooled, {lost} lost");
+    Ok(())
+}
