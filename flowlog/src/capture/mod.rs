@@ -69,6 +69,17 @@ pub trait Capture {
     /// The process has too many open files.
     fn descriptors(&self) -> io::Result<Vec<OwnedFd>>;
 
+    /// Whether the descriptors are others than before, since a socket was opened
+    /// anew. Asked after each drain; answers once.
+    fn take_renewed(&mut self) -> bool {
+        false
+    }
+
+    /// What keeps events from being read, and what to do; absent: nothing.
+    fn health(&self) -> Option<String> {
+        None
+    }
+
     /// Reads what is there, without blocking, up to about `budget` messages.
     ///
     /// # Errors

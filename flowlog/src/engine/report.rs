@@ -36,13 +36,14 @@ impl Engine {
         page.finish()
     }
 
-    /// The loop turns, or nobody would answer, and a source that cannot be read
-    /// ends it. What is left is files that cannot be written, and peers that
-    /// cannot be reached.
+    /// The loop turns, or nobody would answer. What is left is sources that
+    /// cannot be read, files that cannot be written, and peers that cannot be
+    /// reached.
     fn health(&self) -> Answer {
         let sinks = self.sources.iter().flat_map(|source| source.stacks.each_sink());
-        let failing: String =
-            sinks.filter(|(_, sink)| sink.is_failing()).map(|(_, sink)| stuck(sink)).collect();
+        let failing = sinks.filter(|(_, sink)| sink.is_failing()).map(|(_, sink)| stuck(sink));
+        let unread = self.sources.iter().filter_map(Source::trouble);
+        let failing: String = unread.chain(failing).collect();
         if failing.is_empty() { Answer::Fit("ok\n".to_owned()) } else { Answer::Unfit(failing) }
     }
 }

@@ -22,6 +22,8 @@ enum Call {
 struct Noted {
     calls: Rc<RefCell<Vec<Call>>>,
     due: Option<Instant>,
+    /// How often it cannot be drained yet.
+    failures: u32,
 }
 
 impl Capture for Noted {
@@ -31,6 +33,10 @@ impl Capture for Noted {
 
     fn drain(&mut self, _: usize, _: &mut dyn RecordSink) -> io::Result<Progress> {
         self.calls.borrow_mut().push(Call::Drain);
+        if let Some(left) = self.failures.checked_sub(1) {
+            self.failures = left;
+            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+        }
         Ok(Progress { messages: 0, drained: Drained::Dry })
     }
 
@@ -84,9 +90,12 @@ fn source_with(sink: &str, due: Option<Instant>) -> (Source, Rc<RefCell<Vec<Call
         id: "ct1".to_owned(),
         by: "by hand".to_owned(),
         table: TableFill::open(),
-        capture: Box::new(Noted { calls: Rc::clone(&calls), due }),
+        capture: Box::new(Noted { calls: Rc::clone(&calls), due, failures: 0 }),
         nfct: Nfct::new(config.sources[0].nfct.clone(), stats.clone()),
         stacks: Stacks(vec![Stack::start(&config.stacks[0], site).unwrap()]),
+        place: None,
+        activation: None,
+        recovery: Recovery::default(),
     };
     (source, calls)
 }
@@ -131,7 +140,7 @@ async fn at_the_end_all_is_drained_then_finished_then_summed_up() {
     let file = directory.path().join("flow.log");
     let (source, calls) = source(&file, None);
     let mut engine = engine(source, Stats::default());
-    engine.shut_down().unwrap();
+    engine.shut_down();
     assert_eq!(*calls.borrow(), [Call::Drain, Call::Finish, Call::Totals]);
     let written = std::fs::read_to_string(&file).unwrap();
     assert!(written.ends_with("[LOST] EVENTS=4 SOURCE=ebpf \n"), "{written}");
@@ -201,4 +210,24 @@ fn health_names_the_peer_that_cannot_be_reached() {
     let why = trouble(source);
     assert!(why.starts_with(&format!("{} cannot be reached: ", path.display())), "{why}");
     assert!(!why.contains(": 0 of ") && why.contains("start what listens there"), "{why}");
+}
+
+#[test]
+fn a_capture_that_fails_is_named_and_drained_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut source, calls) = source(&directory.path().join("flow.log"), None);
+    let failing = Noted { calls: Rc::clone(&calls), due: None, failures: 1 };
+    source.capture = Box::new(failing);
+    let mut engine = engine(source, Stats::default());
+    assert!(!engine.turn());
+    let Answer::Unfit(why) = ask(&mut engine, Topic::Health) else { panic!() };
+    assert!(why.starts_with("[ct1] events cannot be read: No buffer space"), "{why}");
+    let due = engine.deadline().unwrap();
+    assert!(due <= Instant::now() + Duration::from_secs(1));
+    engine.turn();
+    assert_eq!(*calls.borrow(), [Call::Drain], "not at once");
+    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    engine.turn();
+    assert_eq!(*calls.borrow(), [Call::Drain, Call::Drain]);
+    assert_eq!(ask(&mut engine, Topic::Health), Answer::Fit("ok\n".to_owned()));
 }

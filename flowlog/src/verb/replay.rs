@@ -12,6 +12,7 @@ use crate::capture::replay::Replay;
 use crate::capture::{Capture, Drained};
 use crate::config;
 use crate::engine::Source;
+use crate::engine::recovery::Recovery;
 use crate::kernel::TableFill;
 use crate::plugin::nfct::Nfct;
 use crate::stack::{Site, Stack, Stacks};
@@ -44,6 +45,9 @@ pub fn source(file: &Path, recording: Vec<u8>, stats: &Stats) -> anyhow::Result<
         stacks: Stacks(
             stacks.map(|stack| Stack::start(stack, site)).collect::<anyhow::Result<_>>()?,
         ),
+        place: None,
+        activation: None,
+        recovery: Recovery::default(),
     })
 }
 

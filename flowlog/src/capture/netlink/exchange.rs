@@ -55,3 +55,20 @@ pub(crate) fn refusal(message: &Message<'_>) -> Option<i32> {
 pub(crate) fn malformed(error: DecodeError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+/// Whether the same call may succeed later: the kernel was short of memory, of
+/// buffers or of descriptors, or busy, or a signal came in between.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EINTR
+                | libc::EAGAIN
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EBUSY
+                | libc::EMFILE
+                | libc::ENFILE
+        )
+    )
+}

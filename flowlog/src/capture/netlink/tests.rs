@@ -4,10 +4,11 @@
 
 use proptest::prelude::*;
 
-use super::attr::Attributes;
+use super::attr::{Attributes, Message, Messages};
 use super::*;
-use crate::event::{Event, ExpectAction, Expectation, Kinds};
+use crate::event::{Event, ExpectAction, Expectation, Kinds, Record};
 use crate::flow::{Family, Status, proto};
+use crate::stats::Counter;
 
 const RECORDED: &[u8] = include_bytes!("../../../tests/data/mixed.nl");
 const NOW: u64 = 42;
