@@ -31,6 +31,7 @@ mod pgsql;
 mod pgsql_rates;
 mod pgsql_ulogd;
 mod preexisting;
+mod reply_zone;
 mod signals;
 mod sqlite3;
 mod sync;
