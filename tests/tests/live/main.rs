@@ -27,6 +27,7 @@ mod netns_anew;
 mod output;
 mod overrun;
 mod parquet;
+mod pgbouncer;
 mod pgsql;
 mod pgsql_rates;
 mod pgsql_ulogd;
