@@ -95,7 +95,8 @@ pub enum Cause {
     Deleted,
     /// A process emptied the table over netlink (`conntrack -F`).
     Flushed,
-    /// Its network namespace was removed. Netlink tells no such end.
+    /// Its network namespace was removed. Netlink tells no such end; NFCT does
+    /// where it has entered another one of the same name.
     NetnsGone,
     /// A SYN opened a closed TCP connection anew; the new one follows.
     TcpReopened,

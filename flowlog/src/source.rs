@@ -202,6 +202,10 @@ fn over_netlink(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened
         let remedy = match error.raw_os_error() {
             Some(libc::EPERM) => "it needs CAP_NET_ADMIN: run it as root",
             Some(libc::EPROTONOSUPPORT) => "the kernel has no nfnetlink: load nf_conntrack_netlink",
+            _ if exchange::is_transient(&error) => {
+                "the kernel is short of memory, or this process of descriptors: make room (in the \
+                 unit MemoryMax=, LimitNOFILE=), and start it again"
+            }
             _ => "see `flowlog check`",
         };
         NoNetlink { cause: error, remedy }

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -85,6 +86,12 @@ ssize_t recvfrom(int fd, void *buffer, size_t length, int flags, struct sockaddr
     static ssize_t (*real)(int, void *, size_t, int, struct sockaddr *, socklen_t *);
     if (!real) real = dlsym(RTLD_NEXT, "recvfrom");
     return fails("recv", fd) ? -1 : real(fd, buffer, length, flags, from, size);
+}
+
+int bind(int fd, const struct sockaddr *address, socklen_t size) {
+    static int (*real)(int, const struct sockaddr *, socklen_t);
+    if (!real) real = dlsym(RTLD_NEXT, "bind");
+    return fails("bind", fd) ? -1 : real(fd, address, size);
 }
 
 int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags,
@@ -263,6 +270,56 @@ fn events_that_cannot_be_read_for_a_while_are_read_later() -> Result<()> {
     udp_burst(&single, 4000, 0, 100)?;
     let lines = daemon.wait_lines("all flows", |lines| lines.len() >= 100)?;
     ensure_equal("all flows", &burst_lines("NEW", 4000, 0..100), &uncounted(&lines))?;
+    ensure!(daemon.stop()?.code == Some(0));
+    Ok(())
+}
+
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn sockets_that_cannot_be_opened_at_start_are_tried_for_ten_seconds() -> Result<()> {
+    let shim = Shim::build()?;
+    let single = SingleNs::new()?;
+    let daemon = shim.start(&single, "event_mask=1\nhash_enable=0", "bind:12:5", true)?;
+    udp_burst(&single, 4000, 0, 5)?;
+    daemon.wait_lines("the flows", |lines| lines.len() == 5)?;
+    ensure!(daemon.stop()?.code == Some(0));
+    let text = config("event_mask=1\nhash_enable=0", "sync=1");
+    let begin = Instant::now();
+    let refused = Launch::new(Program::Flowlog, single.namespace(), &text)?
+        .environment("LD_PRELOAD", &shim.path("shim.so").display().to_string())
+        .environment("SHIM", "bind:12:1000000")
+        .run()?;
+    ensure!(refused.code == Some(1), "{:?}", refused.code);
+    ensure!(begin.elapsed() >= Duration::from_secs(9), "{:?}", begin.elapsed());
+    let said = refused.stderr + &refused.log;
+    ensure!(said.contains("Cannot allocate memory") && said.contains("MemoryMax="), "{said}");
+    Ok(())
+}
+
+/// What is asked once, and printed, is asked again too.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn list_and_activation_try_again() -> Result<()> {
+    let shim = Shim::build()?;
+    let single = SingleNs::new()?;
+    udp_burst(&single, 4000, 0, 30)?;
+    let list = |faults: &str| -> Result<String> {
+        let mut command = single.namespace().command("env");
+        command.arg(format!("LD_PRELOAD={}", shim.path("shim.so").display()));
+        command.arg(format!("SHIM={faults}")).arg(Program::Flowlog.path()?).arg("list");
+        let done = command.output()?;
+        ensure!(done.status.success(), "{faults}: {}", String::from_utf8_lossy(&done.stderr));
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    };
+    for faults in ["recv:105:1", "recv:12:3", "recv:4:5", "send:105:1"] {
+        let lines = list(faults)?.lines().filter(|line| line.contains("sport=4000")).count();
+        ensure!(lines == 30, "{faults}: {lines}");
+    }
+    let untracked = SingleNs::untracked()?;
+    let daemon =
+        shim.start(&untracked, "event_mask=1\nhash_enable=0\nactivate=1", "recv:105:3", true)?;
+    udp_burst(&untracked, 4000, 0, 5)?;
+    daemon.wait_lines("the flows", |lines| lines.len() == 5)?;
     ensure!(daemon.stop()?.code == Some(0));
     Ok(())
 }
