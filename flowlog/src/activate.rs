@@ -8,6 +8,8 @@
 
 use std::io;
 use std::process;
+use std::thread::sleep;
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use netlink_packet_netfilter::nftables::{
@@ -19,7 +21,7 @@ use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 use thiserror::Error;
 
 use crate::capture::netlink::attr::Messages;
-use crate::capture::netlink::exchange::{malformed, refusal};
+use crate::capture::netlink::exchange::{is_transient, malformed, refusal};
 use crate::capture::netlink::request::{plain, request};
 use crate::capture::netlink::socket::NetfilterSocket;
 
@@ -31,6 +33,10 @@ const CHAIN: &str = "keeps-conntrack-active";
 const STATE_NEW: u32 = 8;
 /// Room for the acknowledgements of a batch.
 const REPLY: usize = 8192;
+/// How often it is tried at most, and the time between, while the kernel is short
+/// of memory or busy.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(50);
 /// Tables tried under other names, when the first is taken.
 const NAMES: u32 = 16;
 
@@ -94,6 +100,17 @@ impl Activation {
     /// # Errors
     /// The kernel refuses it; the error says what to do.
     pub fn hold() -> Result<Self, ActivationError> {
+        for _ in 1..ATTEMPTS {
+            match Self::hold_once() {
+                // The table goes with the socket, whatever became of it.
+                Err(ActivationError::Socket(error)) if is_transient(&error) => sleep(PAUSE),
+                result => return result,
+            }
+        }
+        Self::hold_once()
+    }
+
+    fn hold_once() -> Result<Self, ActivationError> {
         let socket = NetfilterSocket::open()?;
         let mut number = 0;
         loop {

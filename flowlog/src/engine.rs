@@ -7,13 +7,14 @@ use std::os::fd::OwnedFd;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use self::monitor::Monitor;
+use self::recovery::Recovery;
 use self::rest::Rest;
+use crate::activate::Activation;
 use crate::capture::{Capture, Drained, DumpKind, Progress, RecordSink};
 use crate::daemon::watchdog::Watchdog;
 use crate::event::{Event, Record};
@@ -23,10 +24,12 @@ use crate::metrics::{Question, Questions};
 use crate::plugin::nfct::Nfct;
 use crate::plugin::nfct::sync::Action;
 use crate::ratelimit::RateLimit;
+use crate::source::place::Place;
 use crate::stack::Stacks;
 use crate::stats::Stats;
 
 mod monitor;
+pub mod recovery;
 mod report;
 pub(crate) mod rest;
 
@@ -51,6 +54,12 @@ pub struct Source {
     pub nfct: Nfct,
     /// What they are handed to.
     pub stacks: Stacks,
+    /// The namespace that the configuration names, if it names one.
+    pub place: Option<Place>,
+    /// The rule that makes the kernel track connections there.
+    pub activation: Option<Activation>,
+    /// What went wrong with reading.
+    pub recovery: Recovery,
 }
 
 /// Records go through NFCT into the stacks.
@@ -82,24 +91,29 @@ impl Source {
 
     /// Learns which flows exist, so that the end of each of them is known from
     /// now on. Takes as long as a dump of the table, and no longer than
-    /// `limit`.
-    ///
-    /// # Errors
-    /// As [`Source::drain`].
-    pub fn settle(&mut self, limit: Duration) -> io::Result<()> {
+    /// `limit`: what fails until then is reported, and tried again later.
+    pub fn settle(&mut self, limit: Duration) {
         let mut complaints = RateLimit::per_second();
         let start = Instant::now();
-        while self.nfct.is_starting(Instant::now()) && start.elapsed() < limit {
+        while self.nfct.is_starting() && start.elapsed() < limit {
             self.tick(Instant::now(), &mut complaints);
-            self.drain(BUDGET)?;
+            self.drain_or_wait(BUDGET, &mut complaints);
             std::thread::sleep(Duration::from_micros(100));
         }
+        if self.nfct.is_starting() {
+            warn!(
+                "[{}] the conntrack table could not be read within {} s: the ends of flows that \
+                 exist are logged without their start until it can; see `flowlog check`",
+                self.id,
+                limit.as_secs()
+            );
+        }
         self.stacks.flush();
-        Ok(())
     }
 
     /// Does what time has made due.
     fn tick(&mut self, now: Instant, complaints: &mut RateLimit) {
+        self.look_at_place(now);
         if self.capture.check_due().is_some_and(|due| due <= now) {
             self.capture.check(now);
         }
@@ -110,7 +124,9 @@ impl Source {
 
     /// When [`Source::tick`] has something to do.
     fn deadline(&self) -> Option<Instant> {
-        [self.nfct.deadline(), self.capture.check_due()].into_iter().flatten().min()
+        let place = self.place.as_ref().map(Place::due);
+        let deadlines = [self.nfct.deadline(), self.capture.check_due(), place];
+        deadlines.into_iter().chain([self.recovery.due()]).flatten().min()
     }
 
     /// Ends the capture, and hands all that is left to the sinks.
@@ -141,7 +157,8 @@ impl Source {
 /// The daemon at work.
 pub struct Engine {
     sources: Vec<Source>,
-    descriptors: Vec<AsyncFd<OwnedFd>>,
+    /// Each with the index of its source.
+    descriptors: Vec<(usize, AsyncFd<OwnedFd>)>,
     signals: Signals,
     rest: Rest,
     complaints: RateLimit,
@@ -173,10 +190,8 @@ impl Engine {
     ) -> io::Result<Self> {
         sources.iter_mut().for_each(|source| source.stacks.begin());
         let mut descriptors = Vec::new();
-        for source in &sources {
-            for descriptor in source.capture.descriptors()? {
-                descriptors.push(watch(descriptor)?);
-            }
+        for (index, source) in sources.iter_mut().enumerate() {
+            recovery::watch(index, source, &mut descriptors)?;
         }
         Ok(Self {
             monitor: Monitor::new(&sources, &stats, Instant::now()),
@@ -192,10 +207,7 @@ impl Engine {
     }
 
     /// Runs until SIGTERM or SIGINT.
-    ///
-    /// # Errors
-    /// A source cannot go on.
-    pub async fn run(mut self) -> io::Result<()> {
+    pub async fn run(mut self) {
         let mut more = true;
         loop {
             match self.wait(more).await {
@@ -203,25 +215,26 @@ impl Engine {
                 Wake::Asked(question) => self.answer(question),
                 Wake::Signal(_) | Wake::Readable | Wake::Timer => {}
             }
-            more = self.turn()?;
+            more = self.turn();
             self.monitor.tick(Instant::now(), &mut self.sources);
             // Behind it: a turn that does not end is what the watchdog is for.
             if let Some(watchdog) = &mut self.watchdog {
                 watchdog.tick(Instant::now());
             }
         }
-        self.shut_down()
+        self.shut_down();
     }
 
     /// One turn: what is there goes down the stacks; returns whether there is
     /// more.
-    fn turn(&mut self) -> io::Result<bool> {
+    fn turn(&mut self) -> bool {
         let now = Instant::now();
         let mut messages = 0;
         let mut more = false;
-        for source in &mut self.sources {
+        for (index, source) in self.sources.iter_mut().enumerate() {
             source.tick(now, &mut self.complaints);
-            let progress = source.drain(BUDGET)?;
+            let progress = source.drain_or_wait(BUDGET, &mut self.complaints);
+            recovery::watch_again(index, source, &mut self.descriptors, &mut self.complaints);
             messages += progress.messages;
             more |= progress.drained == Drained::More;
             source.stacks.flush();
@@ -230,7 +243,7 @@ impl Engine {
             let room = self.sources.iter().map(|s| s.capture.queue_events()).min().unwrap_or(0);
             self.rest.after(messages, room);
         }
-        Ok(more)
+        more
     }
 
     async fn wait(&mut self, more: bool) -> Wake {
@@ -281,17 +294,16 @@ impl Engine {
     }
 
     /// Takes what has already arrived, writes everything, reports.
-    fn shut_down(&mut self) -> io::Result<()> {
+    fn shut_down(&mut self) {
         let start = Instant::now();
         // From now on the server says that flowlog is shutting down.
         self.questions = None;
-        while self.turn()? && start.elapsed() < DRAIN_AT_EXIT {}
+        while self.turn() && start.elapsed() < DRAIN_AT_EXIT {}
         self.sources.iter_mut().for_each(Source::finish);
         self.sources.iter_mut().for_each(|source| source.stacks.end(start + WRITE_AT_EXIT));
         self.sources.iter_mut().for_each(|source| source.stacks.close());
         self.monitor.warn_of_rest(Instant::now(), &self.sources);
         self.totals();
-        Ok(())
     }
 
     fn totals(&mut self) {
@@ -306,19 +318,12 @@ impl Engine {
     }
 }
 
-#[expect(unsafe_code, reason = "tokio leaves the safety of descriptors to its caller")]
-fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd names one open descriptor, the same as long as it
-    // lives, and nothing else closes it.
-    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
-}
-
 /// Waits until one of the descriptors is readable. Readiness is forgotten at
 /// once: whoever wakes up reads until nothing is left.
-async fn readable(descriptors: &[AsyncFd<OwnedFd>]) {
+async fn readable(descriptors: &[(usize, AsyncFd<OwnedFd>)]) {
     poll_fn(|context| {
         let mut any = false;
-        for descriptor in descriptors {
+        for (_, descriptor) in descriptors {
             if let Poll::Ready(Ok(mut guard)) = descriptor.poll_read_ready(context) {
                 guard.clear_ready();
                 any = true;

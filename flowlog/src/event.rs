@@ -95,7 +95,8 @@ pub enum Cause {
     Deleted,
     /// A process emptied the table over netlink (`conntrack -F`).
     Flushed,
-    /// Its network namespace was removed. Netlink tells no such end.
+    /// Its network namespace was removed. Netlink tells no such end; NFCT does
+    /// where it has entered another one of the same name.
     NetnsGone,
     /// A SYN opened a closed TCP connection anew; the new one follows.
     TcpReopened,
@@ -223,7 +224,8 @@ pub struct Event {
 pub struct Lost {
     /// Which source lost them.
     pub source: &'static str,
-    /// How many.
+    /// How many; 1 where the source had to be opened anew, as the number is not
+    /// known then.
     pub events: u64,
     /// When the loss was noticed, nanoseconds since the epoch.
     pub at: u64,
@@ -249,9 +251,12 @@ pub enum Record<'a> {
         /// no other namespace.
         netns: Option<u32>,
     },
-    /// Every query that was asked for has been answered; entries that still
-    /// exist were told as `Known`.
-    QueryDone,
+    /// The queries that were asked for have ended; entries that still exist were
+    /// told as `Known`.
+    QueryDone {
+        /// Every query was answered: what was not told exists no more.
+        complete: bool,
+    },
 }
 
 #[cfg(test)]

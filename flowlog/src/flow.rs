@@ -200,6 +200,9 @@ pub struct Flow {
     /// Conntrack zone of the original direction; 0 is the default zone. A zone
     /// may hold for one direction only.
     pub zone: u16,
+    /// Zone of the reply direction; absent where it is the same as `zone`, and
+    /// where it is not kept.
+    pub reply_zone: Option<u16>,
     /// Mark; the kernel tells 0 by leaving it out.
     pub mark: u32,
     /// The kernel's id of the entry, unique only while the entry lives.
@@ -220,6 +223,9 @@ pub struct Flow {
     pub helper: Option<HelperName>,
     /// Connection labels, 128 bits as the kernel stores them.
     pub labels: Option<[u8; 16]>,
+    /// Security context, in the security module's own notation; only netlink
+    /// tells it.
+    pub secctx: Option<Box<str>>,
     /// Original tuple of the connection that expected this one.
     pub master: Option<Tuple>,
     /// The network namespace whose table holds the entry; absent: that of the

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 
 pub use self::activity::{Activity, conntrack_active};
 pub use self::findings::{Finding, State, findings};
@@ -16,7 +17,11 @@ mod activity;
 mod findings;
 
 /// The conntrack sysctls that flowlog wants to be 1.
-const WANTED: [&str; 3] = ["nf_conntrack_acct", "nf_conntrack_timestamp", "nf_conntrack_events"];
+pub(crate) const WANTED: [&str; 3] =
+    ["nf_conntrack_acct", "nf_conntrack_timestamp", "nf_conntrack_events"];
+
+/// A receive buffer that any kernel grants, bytes.
+const RCVBUF: usize = 65_536;
 
 /// The kernel's release, such as `6.18.44`; absent without /proc.
 pub fn release() -> Option<String> {
@@ -46,6 +51,23 @@ pub fn sysctl(name: &str) -> Option<u64> {
 /// The kernel has none of that name, or refuses the value or the caller.
 pub fn set_sysctl(name: &str, value: u64) -> io::Result<()> {
     fs::write(sysctl_file(name), value.to_string())
+}
+
+/// Whether [`set_sysctl`] would be allowed: `/proc/sys` may be read-only, as in
+/// most containers. Nothing is written.
+///
+/// # Errors
+/// Why not.
+pub fn may_set_sysctl(name: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(sysctl_file(name)).map(drop)
+}
+
+/// Whether a receive buffer may be larger than `rmem_max`: `SO_RCVBUFFORCE` takes
+/// `CAP_NET_ADMIN` in the initial user namespace (`sockopt_capable`,
+/// net/core/sock.c, 6.18). Tried with a socket that nobody uses.
+pub fn may_exceed_rmem_max() -> bool {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    socket.is_ok_and(|socket| setsockopt(&socket, sockopt::RcvBufForce, &RCVBUF).is_ok())
 }
 
 /// Sets accounting, timestamps and events to 1, and tells what came of each.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -113,6 +114,65 @@ pub fn within<T>(path: Option<&Path>, f: impl FnOnce() -> T) -> Result<T, NetnsE
     Ok(value)
 }
 
+/// What tells a namespace from all others that exist at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// That of the calling thread's namespace.
+    ///
+    /// # Errors
+    /// There is no /proc.
+    pub fn here() -> io::Result<Self> {
+        Self::of(Path::new(OWN))?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// That of the namespace that a file stands for; none where the file stands
+    /// for none, as one that `ip netns add` has only begun to make.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn of(path: &Path) -> io::Result<Option<Self>> {
+        let file = fs::metadata(path)?;
+        // All namespaces are files of one device (fs/nsfs.c, 6.18).
+        let is_namespace = file.dev() == fs::metadata(OWN)?.dev();
+        Ok(is_namespace.then(|| Self { device: file.dev(), inode: file.ino() }))
+    }
+}
+
+/// A namespace that something was opened in, so that more can be opened there.
+#[derive(Debug)]
+pub struct Home {
+    namespace: File,
+    inode: u32,
+}
+
+impl Home {
+    /// The calling thread's namespace.
+    ///
+    /// # Errors
+    /// There is no /proc.
+    pub fn here() -> io::Result<Self> {
+        Ok(Self { namespace: File::open(OWN)?, inode: current()? })
+    }
+
+    /// Calls `f` there; needs `CAP_SYS_ADMIN` unless the thread is there.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or not be left.
+    pub fn enter<T>(&self, f: impl FnOnce() -> T) -> io::Result<T> {
+        if current()? == self.inode {
+            return Ok(f());
+        }
+        // What the file is called outlives its name in /run/netns.
+        let path = format!("/proc/self/fd/{}", self.namespace.as_raw_fd());
+        within(Some(Path::new(&path)), f).map_err(io::Error::other)
+    }
+}
+
 /// A thread's stay in another namespace.
 struct Stay {
     /// Where to go back to; none once it is not away.
@@ -146,6 +206,17 @@ mod tests {
         assert_eq!(resolve(Path::new("blue")), Path::new("/run/netns/blue"));
         assert_eq!(resolve(Path::new("/proc/1/ns/net")), Path::new("/proc/1/ns/net"));
         assert_eq!(resolve(Path::new("./blue")), Path::new("./blue"));
+    }
+
+    #[test]
+    fn a_namespace_is_known_by_its_file_and_nothing_else_is_one() {
+        let here = Identity::here().unwrap();
+        assert_eq!(Identity::of(Path::new("/proc/self/ns/net")).unwrap(), Some(here));
+        // Of the same device, and another namespace.
+        assert_ne!(Identity::of(Path::new("/proc/self/ns/mnt")).unwrap(), Some(here));
+        assert_eq!(Identity::of(Path::new("/dev/null")).unwrap(), None);
+        assert!(Identity::of(Path::new("/nonexistent")).is_err());
+        assert_eq!(Home::here().unwrap().enter(|| 7).unwrap(), 7);
     }
 
     #[test]

@@ -1,21 +1,25 @@
 //! A configured source → a capture at work: by eBPF or over netlink, in the
 //! right namespace. Whatever is less than was asked for is said here, once.
 
-use anyhow::{Context as _, anyhow};
+use std::io;
+
+use anyhow::anyhow;
 use caps::{Capability, CapsHashSet};
+use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::activate::Activation;
 use crate::capture::Capture;
-use crate::capture::netlink::{self, NetlinkCapture};
+use crate::capture::netlink::{self, NetlinkCapture, exchange};
 use crate::config::{self, CaptureChoice, NetnsScope, untold_by_netlink};
 use crate::event::Kinds;
 use crate::kernel::{self, Activity, TableFill};
-use crate::netns;
+use crate::netns::{self, Identity};
 use crate::plugin::nfct;
 use crate::stats::Stats;
 
 mod crosscheck;
+pub mod place;
 
 /// A source at work.
 pub struct Opened {
@@ -31,6 +35,22 @@ pub struct Opened {
     pub capabilities: CapsHashSet,
     /// The kernel's table of the namespace.
     pub table: TableFill,
+    /// The namespace.
+    pub namespace: Option<Identity>,
+}
+
+/// The event socket or the request socket could not be opened.
+#[derive(Debug, Error)]
+#[error("conntrack events cannot be had over netlink: {cause}; {remedy}")]
+struct NoNetlink {
+    cause: io::Error,
+    remedy: &'static str,
+}
+
+/// Whether the same may succeed a little later: the kernel was short of memory,
+/// or busy.
+pub fn is_transient(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<NoNetlink>().is_some_and(|error| exchange::is_transient(&error.cause))
 }
 
 /// Opens a source in its namespace.
@@ -40,8 +60,12 @@ pub struct Opened {
 /// namespace cannot be entered.
 pub fn open(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
     let path = source.netns.path().map(netns::resolve);
-    netns::within(path.as_deref(), || open_here(source, stats))?
-        .with_context(|| format!("[{}] cannot be started", source.id))
+    let opened = netns::within(path.as_deref(), || {
+        let opened = open_here(source, stats)?;
+        Ok(Opened { namespace: Identity::here().ok(), ..opened })
+    })?;
+    opened
+        .map_err(|error: anyhow::Error| error.context(format!("[{}] cannot be started", source.id)))
 }
 
 /// Opens a source in the current namespace, and says what is amiss there.
@@ -139,6 +163,7 @@ fn by_ebpf(source: &config::Source, stats: &Stats) -> Result<Opened, String> {
         activation: None,
         capabilities: CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_BPF]),
         table: TableFill::open(),
+        namespace: None,
     })
 }
 
@@ -177,9 +202,13 @@ fn over_netlink(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened
         let remedy = match error.raw_os_error() {
             Some(libc::EPERM) => "it needs CAP_NET_ADMIN: run it as root",
             Some(libc::EPROTONOSUPPORT) => "the kernel has no nfnetlink: load nf_conntrack_netlink",
+            _ if exchange::is_transient(&error) => {
+                "the kernel is short of memory, or this process of descriptors: make room (in the \
+                 unit MemoryMax=, LimitNOFILE=), and start it again"
+            }
             _ => "see `flowlog check`",
         };
-        anyhow!("conntrack events cannot be had over netlink: {error}; {remedy}")
+        NoNetlink { cause: error, remedy }
     })?;
     warn_of_old_flows(source);
     Ok(Opened {
@@ -189,6 +218,7 @@ fn over_netlink(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened
         activation: None,
         capabilities: CapsHashSet::from([Capability::CAP_NET_ADMIN]),
         table: TableFill::open(),
+        namespace: None,
     })
 }
 

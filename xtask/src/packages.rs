@@ -38,6 +38,7 @@ pub(crate) const TESTS: &[Program] = &[
     ("openssl", "openssl"),
     ("virtualenv", "virtualenv"),
     ("initdb", "postgresql"),
+    ("pgbouncer", "pgbouncer"),
     (ULOGD_PGSQL, "ulogd2-pgsql"),
     ("faketime", "faketime"),
     ("clickhouse-server", "clickhouse-server"),
@@ -152,7 +153,8 @@ pub(crate) fn by_hand(packages: &[&str]) -> String {
 /// # Errors
 /// apt fails.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    let services = ["ulogd2", "prometheus", "rsyslog", "postgresql", "clickhouse-server"];
+    let services =
+        ["ulogd2", "prometheus", "rsyslog", "postgresql", "pgbouncer", "clickhouse-server"];
     let _masked: Vec<_> =
         services.into_iter().filter(|name| packages.contains(name)).map(Masked::new).collect();
     apt(&["update"])?;

@@ -69,6 +69,17 @@ pub trait Capture {
     /// The process has too many open files.
     fn descriptors(&self) -> io::Result<Vec<OwnedFd>>;
 
+    /// Whether the descriptors are others than before, since a socket was opened
+    /// anew. Asked after each drain; answers once.
+    fn take_renewed(&mut self) -> bool {
+        false
+    }
+
+    /// What keeps events from being read, and what to do; absent: nothing.
+    fn health(&self) -> Option<String> {
+        None
+    }
+
     /// Reads what is there, without blocking, up to about `budget` messages.
     ///
     /// # Errors
@@ -112,12 +123,6 @@ pub trait Capture {
     /// Brings counters that are computed, such as the lag of a second source,
     /// up to date: the totals are told next.
     fn before_totals(&mut self) {}
-
-    /// What keeps it from seeing all events of its namespace, and what to do; absent: nothing
-    /// is known to.
-    fn trouble(&self) -> Option<String> {
-        None
-    }
 
     /// What the kernel's part of the capture costs, where the kernel measures it.
     fn hook_costs(&self) -> Vec<HookCost> {

@@ -203,8 +203,9 @@ fn sasl(values: &Values<'_>, found: &mut Diagnostics) -> Option<kafka::Sasl> {
 /// A list of `HOST:PORT`, of which librdkafka takes the host alone as well.
 fn brokers(values: &Values<'_>, element: &Element, found: &mut Diagnostics) -> String {
     let given = sinks::text(values, element, "brokers", found);
-    let bad = |broker: &str| broker.is_empty() || broker.contains("://") || broker.contains(' ');
-    if given.split(',').map(str::trim).any(bad) {
+    let bad = |broker: &str| broker.contains("://") || broker.contains(' ');
+    let listed: Vec<&str> = values::items(given).collect();
+    if listed.is_empty() || listed.iter().copied().any(bad) {
         found.error(
             values.line("brokers"),
             format!(
@@ -213,7 +214,7 @@ fn brokers(values: &Values<'_>, element: &Element, found: &mut Diagnostics) -> S
             ),
         );
     }
-    given.to_owned()
+    listed.join(",")
 }
 
 fn topic(values: &Values<'_>, element: &Element, found: &mut Diagnostics) -> String {

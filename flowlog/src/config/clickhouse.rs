@@ -53,6 +53,39 @@ fn check_settings(values: &Values<'_>, settings: &str, found: &mut Diagnostics) 
             values.line("settings"),
             format!("`settings={settings}` are none; write NAME=VALUE, joined by `&`, in quotes"),
         );
+        return;
+    }
+    for (name, value) in settings.split('&').filter_map(|part| part.split_once('=')) {
+        if let Some(why) = weakens(name, value) {
+            found.error(
+                values.line("settings"),
+                format!(
+                    "`{name}={value}` in `settings`: {why}, and flowlog would take such rows for \
+                     stored; remove it"
+                ),
+            );
+        }
+    }
+}
+
+/// Why ClickHouse would acknowledge rows that it has not stored; absent: it
+/// would not.
+fn weakens(name: &str, value: &str) -> Option<&'static str> {
+    let off = matches!(value, "0" | "false" | "False");
+    match name {
+        "wait_for_async_insert" if off => {
+            Some("ClickHouse acknowledges rows before it has stored them")
+        }
+        "insert_distributed_sync" | "distributed_foreground_insert" if off => {
+            Some("ClickHouse acknowledges rows before their shard has them")
+        }
+        "wait_end_of_query" if off => Some("ClickHouse answers before it knows of an error"),
+        "input_format_allow_errors_num" | "input_format_allow_errors_ratio"
+            if value.parse::<f64>() != Ok(0.0) =>
+        {
+            Some("ClickHouse passes over rows that it cannot read")
+        }
+        _ => None,
     }
 }
 

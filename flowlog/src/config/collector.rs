@@ -31,7 +31,7 @@ pub(super) fn ipfix(
     let shipping = sinks::shipping(&values, element, found);
     Settings {
         shipping,
-        host: text(&values, element, "host", found).to_owned(),
+        host: hosts::read(&values, text(&values, element, "host", found), found),
         port: values.integer("port", 1..=65535, found).unwrap_or(port) as u16,
         domain: values.integer("oid", 0..=i64::from(u32::MAX), found).unwrap_or(1) as u32,
         mtu: mtu as usize,
@@ -73,4 +73,31 @@ fn refresh(values: &Values<'_>, protocol: &Protocol, found: &mut Diagnostics) ->
     }
     let messages = messages.unwrap_or(100) as u32;
     (*protocol == Protocol::Udp).then_some(Refresh { every, messages })
+}
+
+/// Two stacks that send to one collector as one observation domain: each counts
+/// its records for itself, and the collector takes them for one stream.
+pub(super) fn note_shared_domains(config: &Config, found: &mut Diagnostics) {
+    let domains = config.stacks.iter().flat_map(|stack| {
+        let ipfix = stack.stages.iter().filter_map(|stage| match stage {
+            Stage::Ipfix(settings) => Some(settings),
+            _ => None,
+        });
+        ipfix.map(move |settings| (stack.line, settings))
+    });
+    let mut seen: Vec<(usize, String, u32)> = Vec::new();
+    for (line, settings) in domains {
+        let (collector, domain) = (settings.collector().to_string(), settings.domain);
+        if let Some((first, ..)) = seen.iter().find(|(_, c, d)| *c == collector && *d == domain) {
+            found.note(
+                line,
+                format!(
+                    "this stack and that of line {first} send to {collector} with one `oid={domain}`: \
+                     the collector sees gaps in their sequence numbers; give [{}] an oid of its own",
+                    settings.shipping.id
+                ),
+            );
+        }
+        seen.push((line, collector, domain));
+    }
 }

@@ -38,6 +38,7 @@ mod crosscheck;
 pub mod diagnostic;
 mod filter;
 pub mod grammar;
+mod hosts;
 pub mod lines;
 mod metrics;
 mod network;
@@ -224,7 +225,8 @@ pub fn load(file: &Path) -> Outcome {
 /// Reads the configuration `text`, which stands in `file`.
 pub fn parse(file: &Path, text: &str) -> Outcome {
     let mut found = Diagnostics::new(file);
-    let document = Document::new(text);
+    // Editors of other systems mark a file as UTF-8 so.
+    let document = Document::new(text.strip_prefix('\u{feff}').unwrap_or(text));
     let config = sections::global(&document, &mut found)
         .map(|global| stacks::build(&document, global, &mut found));
     found.list.sort_by_key(|d| d.line);

@@ -60,9 +60,25 @@ fn server(values: &Values<'_>, element: &Element, tls: bool, found: &mut Diagnos
         );
         Config::new()
     });
+    for given in server.get_hosts() {
+        let Host::Tcp(name) = given else { continue };
+        if hosts::host(name).as_ref() != Ok(name) {
+            found.error(
+                values.line("connstring"),
+                format!(
+                    "`host={name}` in `connstring` is no host; write it without brackets and \
+                     blanks, and a port as `port=`"
+                ),
+            );
+        }
+    }
     if server.get_hosts().is_empty() {
-        for host in text(values, element, "host", found).split(',') {
-            server.host(host);
+        for host in values::items(text(values, element, "host", found)) {
+            // The directory of a socket stands as it is.
+            match host.starts_with('/') {
+                true => server.host(host),
+                false => server.host(hosts::read(values, host, found)),
+            };
         }
     }
     if server.get_ports().is_empty() {

@@ -208,7 +208,7 @@ fn destination(values: &Values<'_>, element: &Element, found: &mut Diagnostics) 
     let mode = values.choice_in_any_case("mode", &MODES, found).unwrap_or(Mode::File);
     let file = text(values, element, "file", found);
     let sync = values.switch("sync", found).unwrap_or(false);
-    let host = text(values, element, "host", found).to_owned();
+    let host = hosts::read(values, text(values, element, "host", found), found);
     let port = values.integer("port", 1..=65535, found).unwrap_or(12345) as u16;
     let mut socket = |make: fn(PathBuf) -> Address| {
         let given = values.line("file").is_some();

@@ -57,6 +57,7 @@ pub(super) fn build<'a>(
         );
     }
     filter::push_down(&mut config);
+    collector::note_shared_domains(&config, found);
     sections_nobody_reads(document, &ids, found);
     config
 }

@@ -299,3 +299,22 @@ fn metrics_are_served_only_where_an_address_is_written() {
         "{refused:#?}"
     );
 }
+
+#[test]
+fn a_byte_order_mark_at_the_start_is_passed_over() {
+    let marked = read(&format!("\u{feff}[global]\n{STACK}[ct1]\n[emu1]\n"));
+    assert!(marked.config.is_some() && marked.diagnostics.is_empty(), "{:?}", marked.diagnostics);
+    assert_eq!(marked.lines[0].text, "[global]");
+}
+
+#[test]
+fn switches_are_0_or_1_and_other_numbers_are_noted() {
+    for (value, on) in [("-7", true), ("2", true), ("0x10", true), ("1", true), ("0", false)] {
+        let text = format!("[global]\n{STACK}[ct1]\nhash_enable={value}\n[emu1]\n");
+        let outcome = read(&text);
+        assert_eq!(outcome.config.unwrap().sources[0].nfct.hash.is_some(), on, "{value}");
+        assert_eq!(outcome.diagnostics.len(), usize::from(!["0", "1"].contains(&value)), "{value}");
+    }
+    let said = message("reliable=-7");
+    assert!(said.contains("`reliable=-7` is taken as 1") && said.contains("reliable=0"), "{said}");
+}

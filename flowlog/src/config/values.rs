@@ -154,10 +154,21 @@ impl<'a> Values<'a> {
         None
     }
 
-    /// A switch: 0 is off, any other number on.
+    /// A switch: 0 is off, 1 on. Any other number is on too, as in ulogd2, and
+    /// probably a mistake.
     pub fn switch(&self, key: &str, found: &mut Diagnostics) -> Option<bool> {
         let range = i64::from(i32::MIN)..=i64::from(u32::MAX);
-        self.integer(key, range, found).map(|value| value != 0)
+        let value = self.integer(key, range, found)?;
+        if !(0..=1).contains(&value) {
+            found.note(
+                self.line(key),
+                format!(
+                    "`{key}={value}` is taken as 1, as ulogd2 takes any number but 0; write \
+                     {key}=1, or {key}=0 to turn it off"
+                ),
+            );
+        }
+        Some(value != 0)
     }
 
     /// One word out of `choices`.
@@ -207,9 +218,8 @@ impl<'a> Values<'a> {
         found: &mut Diagnostics,
     ) -> Vec<T> {
         let Some(text) = self.string(key, found) else { return Vec::new() };
-        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         let mut list = Vec::new();
-        for item in items {
+        for item in items(text) {
             match parse(item) {
                 Ok(value) => list.push(value),
                 Err(why) => found.error(self.line(key), format!("`{key}`: {why}")),
@@ -217,6 +227,11 @@ impl<'a> Values<'a> {
         }
         list
     }
+}
+
+/// The members of a list separated by commas, without the blanks around them.
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 fn is_comment(rest: &str) -> bool {

@@ -43,9 +43,7 @@ impl Engine {
     /// still, and losses of the last minutes. That the loop itself stands still is for the
     /// server to say.
     fn trouble(&self, now: Instant) -> String {
-        let sources = self.sources.iter().filter_map(|source| {
-            source.capture.trouble().map(|trouble| format!("{}: {trouble}", source.id))
-        });
+        let sources = self.sources.iter().filter_map(Source::trouble);
         let sinks = self.sources.iter().flat_map(|source| source.stacks.each_sink());
         let failing: Vec<_> = sinks.filter(|(_, sink)| sink.is_failing()).collect();
         let named = |instance: &_| failing.iter().any(|(one, _)| *one == instance);

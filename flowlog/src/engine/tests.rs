@@ -23,6 +23,8 @@ enum Call {
 struct Noted {
     calls: Rc<RefCell<Vec<Call>>>,
     due: Option<Instant>,
+    /// How often it cannot be drained yet.
+    failures: u32,
 }
 
 impl Capture for Noted {
@@ -32,6 +34,10 @@ impl Capture for Noted {
 
     fn drain(&mut self, _: usize, _: &mut dyn RecordSink) -> io::Result<Progress> {
         self.calls.borrow_mut().push(Call::Drain);
+        if let Some(left) = self.failures.checked_sub(1) {
+            self.failures = left;
+            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+        }
         Ok(Progress { messages: 0, drained: Drained::Dry })
     }
 
@@ -85,9 +91,12 @@ fn source_with(sink: &str, due: Option<Instant>) -> (Source, Stats, Rc<RefCell<V
         id: "ct1".to_owned(),
         by: "by hand".to_owned(),
         table: TableFill::open(),
-        capture: Box::new(Noted { calls: Rc::clone(&calls), due }),
+        capture: Box::new(Noted { calls: Rc::clone(&calls), due, failures: 0 }),
         nfct: Nfct::new(config.sources[0].nfct.clone(), stats.clone()),
         stacks: Stacks::start(&config, 0, site).unwrap(),
+        place: None,
+        activation: None,
+        recovery: Recovery::default(),
     };
     (source, stats, calls)
 }
@@ -133,7 +142,7 @@ async fn at_the_end_all_is_drained_then_finished_then_summed_up() {
     let file = directory.path().join("flow.log");
     let (source, stats, calls) = source(&file, None);
     let mut engine = engine(source, stats);
-    engine.shut_down().unwrap();
+    engine.shut_down();
     assert_eq!(*calls.borrow(), [Call::Drain, Call::Finish, Call::Totals]);
     let written = std::fs::read_to_string(&file).unwrap();
     assert!(written.ends_with("[LOST] EVENTS=4 SOURCE=ebpf \n"), "{written}");
@@ -283,7 +292,27 @@ impl Capture for Troubled {
         1
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn health(&self) -> Option<String> {
         Some("the namespace is gone".to_owned())
     }
+}
+
+#[test]
+fn a_capture_that_fails_is_named_and_drained_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut source, stats, calls) = source(&directory.path().join("flow.log"), None);
+    let failing = Noted { calls: Rc::clone(&calls), due: None, failures: 1 };
+    source.capture = Box::new(failing);
+    let mut engine = engine(source, stats);
+    assert!(!engine.turn());
+    let why = health(&mut engine);
+    assert!(why.starts_with("ct1: events cannot be read: No buffer space"), "{why}");
+    let due = engine.deadline().unwrap();
+    assert!(due <= Instant::now() + Duration::from_secs(1));
+    engine.turn();
+    assert_eq!(*calls.borrow(), [Call::Drain], "not at once");
+    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    engine.turn();
+    assert_eq!(*calls.borrow(), [Call::Drain, Call::Drain]);
+    assert_eq!(ask(&mut engine, Topic::Health), Answer::Fit("ok\n".to_owned()));
 }

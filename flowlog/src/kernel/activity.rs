@@ -15,7 +15,7 @@ use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleMessage};
 
 use super::conntrack_count;
 use crate::capture::netlink::attr::{Attribute, Attributes, DecodeError, Message};
-use crate::capture::netlink::exchange::{exchange, malformed};
+use crate::capture::netlink::exchange::{exchange, malformed, persistently};
 use crate::capture::netlink::request::request;
 use crate::capture::netlink::socket::NetfilterSocket;
 
@@ -88,15 +88,16 @@ fn has_legacy_tables() -> bool {
 
 /// Whether a rule of nf_tables needs conntrack.
 fn rules_need_conntrack() -> io::Result<bool> {
-    let socket = NetfilterSocket::open()?;
     let all = NfTablesMessage::GetRule(RuleMessage { attributes: vec![] });
     let dump = request(NetfilterProtoFamily::Unspec, 0, all, NLM_F_REQUEST | NLM_F_DUMP, 1);
-    let mut found = false;
-    exchange(&socket, &dump, |message| {
-        found |= message.kind == NEWRULE && rule_needs_conntrack(message).map_err(malformed)?;
-        Ok(())
-    })?;
-    Ok(found)
+    persistently(|| {
+        let mut found = false;
+        exchange(&NetfilterSocket::open()?, &dump, |message| {
+            found |= message.kind == NEWRULE && rule_needs_conntrack(message).map_err(malformed)?;
+            Ok(())
+        })?;
+        Ok(found)
+    })
 }
 
 /// `NFTA_RULE_EXPRESSIONS` → `NFTA_LIST_ELEM` → `NFTA_EXPR_NAME`,

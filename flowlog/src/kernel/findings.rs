@@ -4,7 +4,10 @@
 use std::path::Path;
 
 use super::activity::{Activity, conntrack_active};
-use super::{conntrack_count, conntrack_max, has_btf, has_net_admin, release, rmem_max, sysctl};
+use super::{
+    WANTED, conntrack_count, conntrack_max, has_btf, has_net_admin, may_exceed_rmem_max,
+    may_set_sysctl, release, rmem_max, sysctl,
+};
 use crate::config::Source;
 use crate::event::Kinds;
 use crate::netns;
@@ -74,6 +77,8 @@ struct Wishes<'a> {
     netns: Option<&'a Path>,
     /// flowlog sets the sysctls itself.
     set_sysctls: bool,
+    /// Those that it cannot set, and why.
+    fixed: Vec<(&'static str, String)>,
     /// flowlog makes the kernel track connections.
     activate: bool,
     /// A source listens to events (and does not only poll).
@@ -139,7 +144,14 @@ impl<'a> Wishes<'a> {
 pub fn findings(netns: Option<&Path>, sources: &[Source]) -> Vec<Finding> {
     let wishes = Wishes::new(netns, sources);
     let mut findings = vec![kernel(), capabilities()];
-    match netns::within(netns, || in_namespace(&wishes)) {
+    let in_namespace = || {
+        let fixed = WANTED.into_iter().filter_map(|name| {
+            let error = may_set_sysctl(name).err()?;
+            Some((name, error.to_string()))
+        });
+        in_namespace(&Wishes { fixed: fixed.collect(), ..wishes.clone() })
+    };
+    match netns::within(netns, in_namespace) {
         Ok(found) => findings.extend(found.into_iter().map(|mut finding| {
             if let Some(netns) = netns {
                 finding.what = format!("in {}: {}", netns.display(), finding.what);
@@ -169,7 +181,7 @@ fn in_namespace(wishes: &Wishes<'_>) -> Vec<Finding> {
         acct(sysctl("nf_conntrack_acct"), wishes),
         timestamp(sysctl("nf_conntrack_timestamp"), wishes),
         events(sysctl("nf_conntrack_events"), wishes),
-        buffer(has_net_admin(), rmem_max(), wishes),
+        buffer(has_net_admin(), may_exceed_rmem_max(), rmem_max(), wishes),
     ];
     findings.extend(conntrack_max().map(|max| table(count, max)));
     findings
@@ -223,10 +235,25 @@ fn settled(
 ) -> Option<Finding> {
     match value {
         Some(1) => Some(Finding::ok(name, format!("{key} is 1"))),
-        Some(value) if wishes.set_sysctls => Some(Finding::ok(
-            name,
-            format!("{key} is {value}; flowlog will set it to 1 (set_sysctls=1)"),
-        )),
+        Some(value) if wishes.set_sysctls => {
+            Some(match wishes.fixed.iter().find(|(fixed, _)| *fixed == key) {
+                None => Finding::ok(
+                    name,
+                    format!("{key} is {value}; flowlog will set it to 1 (set_sysctls=1)"),
+                ),
+                Some((_, why)) => Finding::warning(
+                    name,
+                    format!(
+                        "{key} is {value}, and flowlog cannot set it to 1 in spite of \
+                         set_sysctls=1: {why}"
+                    ),
+                    format!(
+                        "set net.netfilter.{key}=1 where /proc/sys can be written (on the host of \
+                         a container), or make it writable (ProtectKernelTunables=no in the unit)"
+                    ),
+                ),
+            })
+        }
         _ => None,
     }
 }
@@ -303,21 +330,35 @@ fn missing(name: &'static str, key: &str, lost: &str) -> Finding {
     )
 }
 
-fn buffer(net_admin: bool, rmem_max: Option<u64>, wishes: &Wishes<'_>) -> Finding {
+fn buffer(net_admin: bool, unlimited: bool, rmem_max: Option<u64>, wishes: &Wishes<'_>) -> Finding {
     const NAME: &str = "buffer";
     let wanted = wishes.buffer;
-    match rmem_max {
-        Some(max) if !net_admin && max < wanted as u64 => Finding::warning(
-            NAME,
-            format!("rmem_max is {max} bytes: the receive buffer cannot grow to {wanted}"),
-            format!(
-                "run it with CAP_NET_ADMIN, which lifts the limit, or set net.core.rmem_max = \
-                 {wanted}"
-            ),
-        ),
-        _ if wanted == 0 => Finding::ok(NAME, "no limit is in the way"),
-        _ => Finding::ok(NAME, format!("the receive buffer can grow to {wanted} bytes")),
+    if wanted == 0 {
+        return Finding::ok(NAME, "no limit is in the way");
     }
+    let capped = rmem_max.is_none_or(|max| max < wanted as u64);
+    if unlimited || !capped {
+        return Finding::ok(NAME, format!("the receive buffer can grow to {wanted} bytes"));
+    }
+    let limit = match rmem_max {
+        Some(max) => format!("rmem_max is {max} bytes"),
+        None => "rmem_max of the host, which is not shown here, is the limit".to_owned(),
+    };
+    let why = match net_admin {
+        true => ", and CAP_NET_ADMIN of a user namespace does not lift it",
+        false => "",
+    };
+    let remedy = match net_admin {
+        true => format!("set net.core.rmem_max = {wanted} on the host"),
+        false => format!(
+            "run it with CAP_NET_ADMIN, which lifts the limit, or set net.core.rmem_max = {wanted}"
+        ),
+    };
+    Finding::warning(
+        NAME,
+        format!("{limit}{why}: the receive buffer may not grow to {wanted}"),
+        remedy,
+    )
 }
 
 fn table(count: u64, max: u64) -> Finding {

@@ -90,6 +90,8 @@ impl Record {
             status,
             counters,
             zone,
+            reply_zone: _,
+            secctx: _,
             mark,
             id,
             timeout,

@@ -53,6 +53,7 @@ pub(super) fn crosscheck(
         activation: None,
         capabilities,
         table: TableFill::open(),
+        namespace: None,
     })
 }
 

@@ -11,7 +11,8 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 
 use self::entry::Entry;
-use crate::capture::netlink::exchange::exchange;
+use crate::capture::netlink::attr::Message;
+use crate::capture::netlink::exchange::{exchange, persistently};
 use crate::capture::netlink::now_ns;
 use crate::capture::netlink::request::request;
 use crate::capture::netlink::socket::NetfilterSocket;
@@ -38,14 +39,13 @@ pub enum Format {
 /// The namespace cannot be entered, the kernel does not tell the table, or
 /// standard output cannot be written to; a closed pipe is no error.
 pub fn run(format: Format, netns: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let socket = netns::within(netns, NetfilterSocket::open)?.map_err(|error| refused(&error))?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut entries = 0u64;
     let mut undecoded = None;
     let mut printed = Ok(());
     let all = ConntrackMessage::Get(vec![]);
     let dump = request(NetfilterProtoFamily::Unspec, 0, all, NLM_F_REQUEST | NLM_F_DUMP, 1);
-    let read = exchange(&socket, &dump, |message| {
+    let mut each = |message: &Message<'_>| {
         match Entry::decode(message) {
             Ok(entry) => {
                 printed = print(&mut out, &entry, format);
@@ -55,7 +55,19 @@ pub fn run(format: Format, netns: Option<&Path>) -> anyhow::Result<ExitCode> {
         }
         // The rest of the dump would be for nobody.
         if printed.is_ok() { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
-    });
+    };
+    let read = netns::within(netns, || {
+        let mut begun = false;
+        persistently(|| {
+            let socket = NetfilterSocket::open()?;
+            let read = exchange(&socket, &dump, |message| {
+                begun = true;
+                each(message)
+            });
+            // Made again, it would print what it has printed once more.
+            read.map_err(|error| if begun { io::Error::other(error) } else { error })
+        })
+    })?;
     match printed.and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
         result => result.context("standard output cannot be written to")?,

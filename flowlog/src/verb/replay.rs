@@ -13,6 +13,7 @@ use crate::capture::replay::Replay;
 use crate::capture::{Capture, Drained};
 use crate::config;
 use crate::engine::Source;
+use crate::engine::recovery::Recovery;
 use crate::kernel::TableFill;
 use crate::plugin::nfct::Nfct;
 use crate::stack::{Site, Stacks};
@@ -42,6 +43,9 @@ pub fn source(file: &Path, recording: Vec<u8>, stats: &Stats) -> anyhow::Result<
         capture: capture(recording, stats),
         nfct: Nfct::new(first.nfct.clone(), stats.clone()),
         stacks: Stacks::start(&config, 0, site)?,
+        place: None,
+        activation: None,
+        recovery: Recovery::default(),
     })
 }
 

@@ -5,25 +5,26 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use caps::CapsHashSet;
+use caps::{CapSet, Capability, CapsHashSet};
 use tracing::{debug, error, warn};
 
-use crate::activate::Activation;
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::{self, CaptureChoice, Config, NetnsScope, untold_by_netlink};
 use crate::daemon::background::{Readiness, Role, fork_to_background};
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::priority::set_nice;
 use crate::daemon::privileges;
+use crate::engine::recovery::Recovery;
 use crate::engine::{Engine, Source};
 use crate::log::{self, notice};
 use crate::metrics::server::{self, Bound};
 use crate::plugin::nfct::Nfct;
 use crate::plugin::ship::{self, Spool};
-use crate::source;
+use crate::source::place::Place;
+use crate::source::{self, Opened};
 use crate::stack::{Site, Stacks};
 use crate::stats::Stats;
 
@@ -31,6 +32,9 @@ use crate::stats::Stats;
 const NICE: i32 = -10;
 /// How long the dump at start may keep the daemon from saying that it runs.
 const SETTLE: Duration = Duration::from_secs(10);
+
+/// Between two attempts to open a source.
+const OPEN_AGAIN: Duration = Duration::from_millis(100);
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
@@ -60,8 +64,6 @@ struct Running {
     sources: Vec<Source>,
     /// Where records wait, if a stack needs that.
     spool: Option<Spool>,
-    /// Rules that make the kernel track connections; they go with the process.
-    _activations: Vec<Activation>,
     /// What the captures need while they run.
     capabilities: CapsHashSet,
     /// Which sources are captured by what, for the message at start.
@@ -72,7 +74,7 @@ struct Running {
 /// Runs the daemon until it is told to end.
 ///
 /// # Errors
-/// What could not be started, or a source that cannot go on.
+/// What could not be started.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let outcome = config::load(&options.file);
     let Some(mut config) = outcome.config else {
@@ -108,7 +110,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     prioritize(config.nice);
     let mut running = start(&config)?;
     for source in &mut running.sources {
-        source.settle(SETTLE).context("events cannot be read")?;
+        source.settle(SETTLE);
     }
     if let Some(user) = &user {
         for source in &running.sources {
@@ -119,12 +121,27 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
         privileges::drop_to(user, &running.capabilities)?;
     }
+    running.sources.iter().for_each(say_what_cannot_be_entered);
     let result = serve(running, bound, readiness);
     drop(pidfile);
     if let Err(error) = &result {
         error!("{error:#}");
     }
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Says that a named namespace which is made anew will be out of reach.
+fn say_what_cannot_be_entered(source: &Source) {
+    let Some(place) = &source.place else { return };
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false) {
+        warn!(
+            "[{}] flowlog runs without CAP_SYS_ADMIN from now on: should network namespace {} be \
+             removed and made anew, it cannot be entered, and /healthz will name it; run flowlog \
+             without -u to have it entered, or restart flowlog then",
+            source.id,
+            place.path().display()
+        );
+    }
 }
 
 /// Goes before ordinary work, if that is allowed.
@@ -164,7 +181,6 @@ fn start(config: &Config) -> anyhow::Result<Running> {
     let stats = Stats::default();
     let host = nix::unistd::gethostname().context("the host has no name")?;
     let host = host.to_string_lossy();
-    let mut activations = Vec::new();
     let mut capabilities = CapsHashSet::new();
     let mut by: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let spool = open_spool(config)?;
@@ -175,8 +191,8 @@ fn start(config: &Config) -> anyhow::Result<Running> {
         if stacks.0.is_empty() {
             continue;
         }
-        let opened = source::open(source, &stats)?;
-        activations.extend(opened.activation);
+        let opened = open_source(source, &stats)?;
+        let place = Place::of(source, &opened, &stats);
         capabilities.extend(opened.capabilities);
         by.entry(opened.by.clone()).or_default().push(source.id.clone());
         sources.push(Source {
@@ -186,11 +202,28 @@ fn start(config: &Config) -> anyhow::Result<Running> {
             capture: opened.capture,
             nfct: Nfct::new(opened.nfct, stats.clone()),
             stacks,
+            place,
+            activation: opened.activation,
+            recovery: Recovery::default(),
         });
     }
     let by: Vec<_> = by.iter().map(|(by, ids)| format!("{by}: {}", ids.join(", "))).collect();
     let by = by.join("; ");
-    Ok(Running { sources, spool, _activations: activations, capabilities, by, stats })
+    Ok(Running { sources, spool, capabilities, by, stats })
+}
+
+/// Opens a source. What the kernel cannot do for a moment is tried again.
+fn open_source(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
+    let start = Instant::now();
+    loop {
+        match source::open(source, stats) {
+            Err(error) if source::is_transient(&error) && start.elapsed() < SETTLE => {
+                debug!("{error:#}; it is tried again");
+                std::thread::sleep(OPEN_AGAIN);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Opens the spool, if a stack needs it.
@@ -209,7 +242,7 @@ fn serve(
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let Running { sources, _activations, by, stats, .. } = running;
+        let Running { sources, by, stats, .. } = running;
         let serve = |bound| server::serve(bound, stats.readings());
         let questions = bound.map(serve).transpose()?;
         let engine = Engine::new(sources, stats, questions)?;
@@ -220,7 +253,8 @@ fn serve(
         }
         // Without systemd there is nobody to tell, which is no fault.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        engine.run().await.context("events can no longer be read")
+        engine.run().await;
+        Ok(())
     })
 }
 

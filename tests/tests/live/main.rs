@@ -3,9 +3,11 @@
 //! the feature `live` on; without it they are listed as ignored.
 
 mod activate;
+mod check_sandbox;
 mod clickhouse;
 mod differential;
 mod disk_full;
+mod failing_reads;
 mod filter_stage;
 mod filters;
 mod ipfix;
@@ -21,13 +23,16 @@ mod metrics;
 mod migrating;
 mod nat_log;
 mod nats;
+mod netns_anew;
 mod output;
 mod overrun;
 mod parquet;
+mod pgbouncer;
 mod pgsql;
 mod pgsql_rates;
 mod pgsql_ulogd;
 mod preexisting;
+mod reply_zone;
 mod signals;
 mod silent;
 mod spool_faults;

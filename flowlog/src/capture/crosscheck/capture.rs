@@ -344,6 +344,15 @@ impl Capture for CrossCapture {
         Ok(descriptors)
     }
 
+    fn take_renewed(&mut self) -> bool {
+        let netlink = self.netlink.as_mut().is_some_and(Capture::take_renewed);
+        self.ebpf.take_renewed() | netlink
+    }
+
+    fn health(&self) -> Option<String> {
+        self.netlink.as_ref().and_then(Capture::health)
+    }
+
     /// The ring goes first: what netlink tells stands there already.
     fn drain(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
         let mut messages = 0;
@@ -353,7 +362,7 @@ impl Capture for CrossCapture {
         }
         loop {
             self.drained = Instant::now();
-            self.ebpf.receive_reply()?;
+            self.ebpf.receive_reply();
             let ring = self.drain_ring(budget, sink)?;
             let netlink = self.drain_netlink(budget)?;
             self.release(Instant::now(), sink);
@@ -362,7 +371,7 @@ impl Capture for CrossCapture {
                 return Ok(Progress { messages, drained: Drained::More });
             }
             let (matcher, held) = (&mut self.matcher, &mut self.held);
-            if !self.ebpf.hand_on_reply(&mut Replies { matcher, held, sink })? {
+            if !self.ebpf.hand_on_reply(&mut Replies { matcher, held, sink }) {
                 return Ok(Progress { messages, drained: Drained::Dry });
             }
         }
@@ -389,7 +398,8 @@ impl Capture for CrossCapture {
             Phase::Closing { until } => (Some(until), None),
         };
         let matcher = self.matcher.deadline();
-        [self.ebpf.check_due(), phase, drain, matcher].into_iter().flatten().min()
+        let netlink = self.netlink.as_ref().and_then(Capture::check_due);
+        [self.ebpf.check_due(), netlink, phase, drain, matcher].into_iter().flatten().min()
     }
 
     fn check(&mut self, now: Instant) {

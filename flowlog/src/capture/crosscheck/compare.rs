@@ -39,6 +39,9 @@ pub(super) fn flows(ebpf: &Event, netlink: &Event, into: &mut Vec<&'static str>)
         // Both are what the accounts were matched by.
         orig: _,
         zone: _,
+        reply_zone,
+        // Only netlink tells it.
+        secctx: _,
         reply,
         status: _,
         counters: _,
@@ -64,6 +67,7 @@ pub(super) fn flows(ebpf: &Event, netlink: &Event, into: &mut Vec<&'static str>)
         }
     };
     differs("reply", *reply != told.reply);
+    differs("zone", *reply_zone != told.reply_zone);
     differs("mark", *mark != told.mark && !passed(first, second) && !in_use(ebpf));
     differs("status", !may_follow(first.status, second.status));
     differs("timeout", timeouts(first, second));

@@ -62,7 +62,7 @@ impl RecordSink for NetlinkSide<'_> {
             }
             Record::Lost(lost) => self.matcher.netlink_lost(lost.events),
             // This socket is asked for nothing.
-            Record::Known(..) | Record::DumpDone { .. } | Record::QueryDone => {}
+            Record::Known(..) | Record::DumpDone { .. } | Record::QueryDone { .. } => {}
         }
     }
 }
@@ -82,7 +82,7 @@ impl RecordSink for Replies<'_> {
         let last = match record {
             Record::Known(flow, _) if self.matcher.is_beginning(flow) => return,
             Record::DumpDone { complete, netns } => Record::DumpDone { complete, netns },
-            Record::QueryDone => Record::QueryDone,
+            Record::QueryDone { complete } => Record::QueryDone { complete },
             other => return self.sink.record(other),
         };
         let mark = self.matcher.mark();

@@ -23,6 +23,8 @@ const IPCT_ASSURED: u32 = 1 << 4;
 const IPCT_HELPER: u32 = 1 << 6;
 /// `NF_CT_ZONE_DIR_ORIG` (include/net/netfilter/nf_conntrack_zones.h, 6.12).
 const ZONE_DIR_ORIG: u8 = 1;
+/// `NF_CT_ZONE_DIR_REPL`
+const ZONE_DIR_REPLY: u8 = 2;
 
 /// A record makes no sense.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -149,6 +151,8 @@ impl Decoder {
             status,
             counters,
             zone,
+            reply_zone,
+            secctx,
             mark,
             id,
             netns,
@@ -168,6 +172,8 @@ impl Decoder {
         *status = status_of(raw);
         *counters = told(flag::COUNTERS).then(|| counters_of(&raw.counters));
         *zone = zone_of(raw.zone, raw.zone_dir);
+        *reply_zone = reply_zone_of(raw.zone, raw.zone_dir);
+        *secctx = None;
         *mark = raw.mark;
         *id = None;
         *netns = Some(netns_of(raw.netns_cookie, raw.netns_inum));
@@ -269,6 +275,12 @@ fn netns_of(cookie: u64, inum: u32) -> Netns {
 /// net/netfilter/nf_conntrack_netlink.c, 6.12).
 fn zone_of(zone: u16, directions: u8) -> u16 {
     if directions & ZONE_DIR_ORIG != 0 { zone } else { 0 }
+}
+
+/// The zone of the reply direction, where it is another.
+fn reply_zone_of(zone: u16, directions: u8) -> Option<u16> {
+    let reply = if directions & ZONE_DIR_REPLY != 0 { zone } else { 0 };
+    (reply != zone_of(zone, directions)).then_some(reply)
 }
 
 fn origin(raw: &RawFlow) -> Origin {

@@ -4,12 +4,12 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use super::{DumpKind, Flow, FlowKey, Unable};
-use crate::capture::netlink::request;
+use crate::capture::RecordSink;
 use crate::capture::netlink::socket::NetfilterSocket;
-use crate::capture::netlink::{self, NetlinkCapture};
-use crate::capture::{Capture as _, RecordSink, filter::Filter};
+use crate::capture::netlink::{Requests, request};
 use crate::event::Record;
 use crate::flow::{Netns, Tuple};
 use crate::stats::Stats;
@@ -22,7 +22,7 @@ const SILENT_GROUP: u32 = 5;
 
 /// Requests over netlink.
 pub(super) struct Dumps {
-    requests: NetlinkCapture,
+    requests: Requests,
     netns: Netns,
     listener: Option<NetfilterSocket>,
 }
@@ -32,17 +32,7 @@ impl Dumps {
     /// is `inum`, and has the kernel load ctnetlink.
     pub(super) fn open(inum: u32, stats: Stats) -> Result<Self, Unable> {
         let cannot = |what| move |cause| Unable::Netlink { what, cause };
-        let requests = NetlinkCapture::open(
-            &netlink::Settings {
-                groups: Vec::new(),
-                buffer: 0,
-                buffer_max: 0,
-                reliable: false,
-                filter: Filter::default(),
-            },
-            stats,
-        )
-        .map_err(cannot("conntrack cannot be talked to"))?;
+        let requests = Requests::open(stats).map_err(cannot("conntrack cannot be talked to"))?;
         load_ctnetlink().map_err(cannot("nf_conntrack_netlink cannot be loaded"))?;
         Ok(Self { requests, netns: Netns { cookie: None, inum }, listener: None })
     }
@@ -59,8 +49,18 @@ impl Dumps {
         Ok(())
     }
 
-    pub(super) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        self.requests.descriptors()
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.requests.descriptor()
+    }
+
+    /// As [`Capture::take_renewed`](crate::capture::Capture::take_renewed).
+    pub(super) fn take_renewed(&mut self) -> bool {
+        self.requests.take_renewed()
+    }
+
+    /// When to drain though nothing is readable.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.requests.due()
     }
 
     pub(super) fn start(&mut self, kind: DumpKind) -> io::Result<()> {
@@ -72,14 +72,14 @@ impl Dumps {
     }
 
     /// Receives a reply, if one is waited for.
-    pub(super) fn receive(&mut self) -> io::Result<()> {
-        self.requests.receive_reply()
+    pub(super) fn receive(&mut self) {
+        self.requests.receive();
     }
 
     /// Hands on the reply that was received; returns whether there was one.
-    pub(super) fn hand_on(&mut self, sink: &mut dyn RecordSink) -> io::Result<bool> {
+    pub(super) fn hand_on(&mut self, sink: &mut dyn RecordSink) -> bool {
         let mut sink = InNamespace { sink, netns: self.netns };
-        self.requests.hand_on_reply(&mut sink)
+        self.requests.hand_on(&mut sink)
     }
 }
 

@@ -347,9 +347,11 @@ impl EbpfCapture {
 
 impl Capture for EbpfCapture {
     fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        let mut descriptors = self.dumps.descriptors()?;
-        descriptors.push(self.ring.as_fd().try_clone_to_owned()?);
-        Ok(descriptors)
+        Ok(vec![self.dumps.descriptor()?, self.ring.as_fd().try_clone_to_owned()?])
+    }
+
+    fn take_renewed(&mut self) -> bool {
+        self.dumps.take_renewed()
     }
 
     /// As over netlink, what the ring tells goes before replies that were
@@ -357,7 +359,7 @@ impl Capture for EbpfCapture {
     fn drain(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
         let mut messages = 0;
         loop {
-            self.dumps.receive()?;
+            self.dumps.receive();
             let events = self.drain_ring(budget, sink);
             messages += events.messages;
             #[cfg(feature = "ebpf-log")]
@@ -369,7 +371,7 @@ impl Capture for EbpfCapture {
             if events.drained == Drained::More {
                 return Ok(Progress { messages, drained: Drained::More });
             }
-            if !self.dumps.hand_on(sink)? {
+            if !self.dumps.hand_on(sink) {
                 return Ok(Progress { messages, drained: Drained::Dry });
             }
         }
@@ -405,7 +407,7 @@ impl Capture for EbpfCapture {
         // The drain that follows the call of `check` looks at the counts.
         let counts = self.stale.then(|| self.counted + COUNTS);
         let selfcheck = self.selfcheck.as_ref().map(SelfCheck::due);
-        [counts, selfcheck].into_iter().flatten().min()
+        [counts, selfcheck, self.dumps.due()].into_iter().flatten().min()
     }
 
     fn check(&mut self, now: Instant) {

@@ -238,18 +238,12 @@ impl EbpfCapture {
     }
 
     /// Receives a reply to a dump or to queries, if one is waited for.
-    ///
-    /// # Errors
-    /// Only what cannot be gone on from.
-    pub fn receive_reply(&mut self) -> io::Result<()> {
-        self.dumps.receive()
+    pub fn receive_reply(&mut self) {
+        self.dumps.receive();
     }
 
     /// Hands on the reply that was received; returns whether there was one.
-    ///
-    /// # Errors
-    /// As [`Self::receive_reply`].
-    pub fn hand_on_reply(&mut self, sink: &mut dyn RecordSink) -> io::Result<bool> {
+    pub fn hand_on_reply(&mut self, sink: &mut dyn RecordSink) -> bool {
         self.dumps.hand_on(sink)
     }
 

@@ -36,6 +36,7 @@ mod cta {
     pub(super) const ID: u16 = 12;
     pub(super) const TUPLE_MASTER: u16 = 14;
     pub(super) const ZONE: u16 = 18;
+    pub(super) const SECCTX: u16 = 19;
     pub(super) const TIMESTAMP: u16 = 20;
     pub(super) const LABELS: u16 = 22;
     pub(super) const TIMESTAMP_EVENT: u16 = 27;
@@ -107,6 +108,7 @@ pub fn flow(
     event.witness = Witness::Single;
     let flow = &mut event.flow;
     let (mut orig, mut reply) = (false, false);
+    let mut reply_zone = 0;
     for attribute in attributes(message)? {
         let attribute = attribute?;
         match attribute.kind {
@@ -115,7 +117,7 @@ pub fn flow(
                 orig = true;
             }
             cta::TUPLE_REPLY => {
-                tuple(&attribute, "CTA_TUPLE_REPLY", &mut flow.reply, &mut 0)?;
+                tuple(&attribute, "CTA_TUPLE_REPLY", &mut flow.reply, &mut reply_zone)?;
                 reply = true;
             }
             cta::STATUS => {
@@ -133,7 +135,12 @@ pub fn flow(
             cta::TIMESTAMP => timestamps(&attribute, flow)?,
             cta::TIMESTAMP_EVENT => event.at = attribute.u64("CTA_TIMESTAMP_EVENT")?,
             cta::MARK => flow.mark = attribute.u32("CTA_MARK")?,
-            cta::ZONE => flow.zone = attribute.u16("CTA_ZONE")?,
+            // Of both directions.
+            cta::ZONE => {
+                flow.zone = attribute.u16("CTA_ZONE")?;
+                reply_zone = flow.zone;
+            }
+            cta::SECCTX => flow.secctx = secctx(&attribute)?,
             cta::USE => flow.uses = Some(attribute.u32("CTA_USE")?),
             cta::HELP => flow.helper = helper(&attribute)?,
             cta::LABELS => flow.labels = Some(labels(attribute.value)),
@@ -145,6 +152,7 @@ pub fn flow(
             _ => {}
         }
     }
+    flow.reply_zone = (reply_zone != flow.zone).then_some(reply_zone);
     match (orig, reply) {
         (true, true) => Ok(()),
         (false, _) => Err(DecodeError::Missing("CTA_TUPLE_ORIG")),
@@ -298,6 +306,18 @@ fn helper(attribute: &Attribute<'_>) -> Result<Option<HelperName>, DecodeError> 
         let part = part?;
         if part.kind == 1 {
             return Ok(Some(HelperName::new(part.value)));
+        }
+    }
+    Ok(None)
+}
+
+/// `CTA_SECCTX_NAME`
+fn secctx(attribute: &Attribute<'_>) -> Result<Option<Box<str>>, DecodeError> {
+    for part in attribute.nested() {
+        let part = part?;
+        if part.kind == 1 {
+            let name = part.value.split(|byte| *byte == 0).next().unwrap_or_default();
+            return Ok(Some(String::from_utf8_lossy(name).into()));
         }
     }
     Ok(None)

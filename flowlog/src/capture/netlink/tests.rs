@@ -2,12 +2,15 @@
 //! and others over IPv4 and IPv6, with NAT, marks, a FTP helper, accounting
 //! and timestamps), and what remains of them when bytes change.
 
+use netlink_packet_core::{DefaultNla, Emitable as _};
 use proptest::prelude::*;
 
-use super::attr::Attributes;
+use super::attr::{Attributes, Message, Messages};
+use super::request::{nested, plain};
 use super::*;
-use crate::event::{Event, ExpectAction, Expectation, Kinds};
-use crate::flow::{Family, Status, proto};
+use crate::event::{Event, ExpectAction, Expectation, Kinds, Record};
+use crate::flow::{Family, Flow, Status, proto};
+use crate::stats::Counter;
 
 const RECORDED: &[u8] = include_bytes!("../../../tests/data/mixed.nl");
 const NOW: u64 = 42;
@@ -129,6 +132,40 @@ fn queries_name_the_flow_as_the_kernel_does() {
         decode::flow(&message, Kinds::NEW, NOW, &mut decoded).unwrap();
         assert_eq!(decoded.flow.orig, event.flow.orig);
     }
+}
+
+/// A NEW message with these attributes behind a tuple for each direction, which
+/// may have a zone of its own.
+fn with_zones(zones: [Option<u16>; 2], rest: &[DefaultNla]) -> Flow {
+    let direction = |kind, zone: Option<u16>| {
+        let ip = nested(1, &[plain(1, &[10, 0, 0, 1]), plain(2, &[10, 0, 0, 2])]);
+        let l4 = nested(2, &[plain(1, &[proto::UDP])]);
+        let zone = zone.map(|zone| plain(3, &zone.to_be_bytes()));
+        nested(kind, &[ip, l4].into_iter().chain(zone).collect::<Vec<_>>())
+    };
+    let mut all = vec![direction(1, zones[0]), direction(2, zones[1])];
+    all.extend_from_slice(rest);
+    let mut payload = vec![0; 4];
+    let mut bytes = vec![0; all.as_slice().buffer_len()];
+    all.as_slice().emit(&mut bytes);
+    payload.extend(bytes);
+    let first = Messages::new(RECORDED).next().unwrap().unwrap();
+    let mut event = Event::default();
+    let message = Message { payload: &payload, ..first };
+    decode::flow(&message, Kinds::NEW, NOW, &mut event).unwrap();
+    event.flow
+}
+
+#[test]
+fn zones_of_each_direction_and_the_security_context_are_decoded() {
+    let zones = |flow: Flow| (flow.zone, flow.reply_zone);
+    assert_eq!(zones(with_zones([None, None], &[])), (0, None));
+    assert_eq!(zones(with_zones([Some(7), None], &[])), (7, Some(0)));
+    assert_eq!(zones(with_zones([None, Some(9)], &[])), (0, Some(9)));
+    let both = [plain(18, &7u16.to_be_bytes()), nested(19, &[plain(1, b"a:b\0")])];
+    let flow = with_zones([None, None], &both);
+    assert_eq!(flow.secctx.as_deref(), Some("a:b"));
+    assert_eq!(zones(flow), (7, None));
 }
 
 proptest! {

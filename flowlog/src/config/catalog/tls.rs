@@ -13,8 +13,8 @@ pub(super) const TLS_CA: Key = key(
     "tls_ca",
     "path",
     "",
-    "the authorities that the server's certificate may come from, in PEM. Empty: those that this \
-     host trusts",
+    "the authorities that the server's certificate may come from, in PEM; a self-signed one may \
+     stand there itself. Empty: those that this host trusts",
 );
 pub(super) const TLS_CERT: Key = key(
     "tls_cert",

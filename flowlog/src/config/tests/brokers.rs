@@ -65,7 +65,7 @@ fn brokers_and_properties_are_read() {
     assert_eq!(far.to_string(), "Kafka at 127.0.0.1:9092");
     assert_eq!((far.topic.as_str(), far.compression), ("flowlog", "zstd"));
     let far = kafka(
-        "brokers=\"a:1,b:2\"\ntopic=t.x\ncompression=lz4\nproperty=\"linger.ms=5\"\n\
+        "brokers=\" a:1 , b:2 \"\ntopic=t.x\ncompression=lz4\nproperty=\"linger.ms=5\"\n\
          property=\"sasl.password=a=b\"",
     );
     assert_eq!((far.brokers.as_str(), far.compression), ("a:1,b:2", "lz4"));

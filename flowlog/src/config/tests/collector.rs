@@ -68,3 +68,31 @@ fn what_ipfix_cannot_do_is_refused() {
         assert!(all.len() == 1 && all[0].contains(said), "{all:?}");
     }
 }
+
+#[test]
+fn two_stacks_with_one_observation_domain_at_one_collector_are_noted() {
+    let two = |keys: &str| {
+        messages(&format!(
+            "[global]\nstack=ct1:NFCT,i:IPFIX\nstack=ct1:NFCT,j:IPFIX\n[ct1]\nhash_enable=0\n\
+             [i]\n[j]\n{keys}\n"
+        ))
+    };
+    let all = two("");
+    assert!(
+        all.len() == 1 && all[0].starts_with("u.conf:3: this stack and that of line 2"),
+        "{all:?}"
+    );
+    assert!(all[0].contains("give [j] an oid of its own"), "{all:?}");
+    for other in ["oid=2", "port=4740", "host=192.0.2.1", "proto=udp"] {
+        assert!(two(other).is_empty(), "{other}");
+    }
+}
+
+#[test]
+fn the_host_may_stand_in_brackets_and_has_no_port() {
+    assert_eq!(ipfix("host=\"[2001:db8::7]\"").host, "2001:db8::7");
+    assert_eq!(
+        messages(&text("host=\"192.0.2.7:4739\"")),
+        ["u.conf:6: `host=192.0.2.7:4739` names a port too; write host=192.0.2.7 and port=4739"]
+    );
+}

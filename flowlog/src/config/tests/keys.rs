@@ -19,7 +19,7 @@ says the same on the terminal, `flowlog check -c FILE` what is wrong with a file
 A section begins with `[NAME]`; in it stand `KEY=VALUE` or `KEY=\"VALUE\"`, one a line, and comments
 behind `#`. The sections of plugins have the names that a stack line gives: `ct1:NFCT` has its keys
 in `[ct1]`. An integer is decimal, hexadecimal behind `0x` or octal behind `0`; a switch is off with
-0 and on with any other number; a list has commas between its members. What stands for another
+0 and on with 1; a list has commas between its members. What stands for another
 value, and what differs from ulogd2, is in [compatibility.md](compatibility.md).
 
 This page is made from `flowlog/src/config/catalog.rs`, the list that the parser reads too: change

@@ -63,3 +63,45 @@ fn what_cannot_be_meant_is_refused() {
     assert_eq!(settings.url.tls.unwrap().ca, Some(PathBuf::from("/ca.pem")));
     assert_eq!(settings.settings, "a=1&b=2");
 }
+
+#[test]
+fn settings_that_weaken_the_acknowledgement_are_refused() {
+    for setting in [
+        "wait_for_async_insert=0",
+        "async_insert=1&wait_for_async_insert=0",
+        "wait_for_async_insert=false",
+        "insert_distributed_sync=0",
+        "distributed_foreground_insert=0",
+        "wait_end_of_query=0",
+        "input_format_allow_errors_num=5",
+        "input_format_allow_errors_ratio=0.1",
+    ] {
+        let message = refused(&format!("settings=\"{setting}\""));
+        assert!(message.ends_with("would take such rows for stored; remove it"), "{message}");
+    }
+    for setting in ["async_insert=1&wait_for_async_insert=1", "input_format_allow_errors_num=0"] {
+        assert_eq!(clickhouse(&format!("settings=\"{setting}\"")).settings, setting);
+    }
+}
+
+fn pgsql(keys: &str) -> pgsql::Settings {
+    let config = good(&format!("[global]\nstack=ct1:NFCT,p:PGSQL\n[ct1]\n[p]\n{keys}\n"));
+    let Some(Stage::Pgsql(settings)) = config.stacks[0].stages.last() else { panic!() };
+    settings.as_ref().clone()
+}
+
+#[test]
+fn hosts_of_postgresql_are_trimmed_and_may_stand_in_brackets() {
+    use tokio_postgres::config::Host;
+    let hosts = pgsql("host=\" db1 , [::1] ,db2\"").target.server.get_hosts().to_vec();
+    assert_eq!(hosts, ["db1", "::1", "db2"].map(|host| Host::Tcp(host.to_owned())));
+    let socket = pgsql("host=/run/postgresql").target.server.get_hosts().to_vec();
+    assert_eq!(socket, [Host::Unix("/run/postgresql".into())]);
+    for (keys, said) in [
+        ("host=\"db1:5433\"", "`host=db1:5433` names a port too"),
+        ("connstring=\"host=[::1] user=u\"", "without brackets"),
+    ] {
+        let all = messages(&format!("[global]\nstack=ct1:NFCT,p:PGSQL\n[ct1]\n[p]\n{keys}\n"));
+        assert!(all.len() == 1 && all[0].contains(said), "{all:?}");
+    }
+}

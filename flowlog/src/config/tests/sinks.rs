@@ -68,6 +68,8 @@ fn a_section_of_ulogd_for_json_means_the_same() {
         assert_eq!(json(keys).output.destination, stdout);
     }
     assert_eq!(json("schema=full").schema, Schema::Full);
+    let bracketed = json("mode=udp\nhost=\"[2001:db8::1]\"").output.destination;
+    assert_eq!(bracketed, Destination::Socket(Address::Udp("2001:db8::1".to_owned(), 12345)));
 }
 
 #[test]
@@ -97,6 +99,8 @@ fn what_cannot_be_meant_is_refused_with_its_remedy() {
     assert!(json("mode=unix\nfile=x").contains("has no absolute path"));
     assert!(json(&format!("mode=unix\nfile=/{}", "x".repeat(107))).contains("longer than the 107"));
     assert!(json("port=0").contains("out of range"));
+    let port = json("mode=tcp\nhost=\"[::1]:514\"");
+    assert!(port.contains("write host=::1 and port=514"), "{port}");
     assert!(json("port=http").contains("is no number"));
     assert!(syslog("facility=LOG_MAIL").contains("`facility=LOG_MAIL` is not known"));
     assert!(syslog("level=notice").contains("`level=notice` is not known; write `LOG_EMERG`"));

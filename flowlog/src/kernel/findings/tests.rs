@@ -67,11 +67,37 @@ fn nothing_tracked_is_a_problem_and_doubt_a_warning() {
 fn the_buffer_limit_matters_only_without_the_capability() {
     let sources = sources("netlink_socket_buffer_maxsize=4000000");
     let wishes = Wishes::new(None, &sources);
-    assert_eq!(buffer(true, Some(212_992), &wishes).state, State::Ok);
-    assert_eq!(buffer(false, Some(4_000_000), &wishes).state, State::Ok);
-    let short = buffer(false, Some(212_992), &wishes);
+    assert_eq!(buffer(true, true, Some(212_992), &wishes).state, State::Ok);
+    assert_eq!(buffer(true, true, None, &wishes).state, State::Ok);
+    assert_eq!(buffer(false, false, Some(4_000_000), &wishes).state, State::Ok);
+    let short = buffer(false, false, Some(212_992), &wishes);
     assert_eq!(short.state, State::Warning);
     assert!(short.remedy.unwrap().contains("rmem_max = 4000000"));
+}
+
+#[test]
+fn the_capability_of_a_user_namespace_does_not_lift_the_buffer_limit() {
+    let sources = sources("netlink_socket_buffer_maxsize=4000000");
+    let wishes = Wishes::new(None, &sources);
+    for rmem_max in [Some(212_992), None] {
+        let short = buffer(true, false, rmem_max, &wishes);
+        assert_eq!(short.state, State::Warning, "{rmem_max:?}");
+        assert!(short.what.contains("of a user namespace does not lift it"), "{}", short.what);
+        assert!(short.remedy.unwrap().ends_with("on the host"));
+    }
+}
+
+#[test]
+fn a_sysctl_that_cannot_be_set_is_no_promise() {
+    let sources = sources("set_sysctls=1");
+    let fixed = vec![("nf_conntrack_acct", "Read-only file system (os error 30)".to_owned())];
+    let wishes = Wishes { fixed, ..Wishes::new(None, &sources) };
+    let found = acct(Some(0), &wishes);
+    assert_eq!(found.state, State::Warning);
+    assert!(found.what.contains("cannot set it to 1") && found.what.contains("Read-only"));
+    assert!(found.remedy.unwrap().contains("ProtectKernelTunables=no"));
+    assert_eq!(timestamp(Some(0), &wishes).state, State::Ok, "that one can be set");
+    assert_eq!(acct(Some(1), &wishes).state, State::Ok, "it is set already");
 }
 
 #[test]

@@ -210,7 +210,7 @@ const ROWS: &[Row] = &[
     (
         "cause",
         Type::Word(Words::Causes),
-        "why the flow ended; by eBPF, over netlink `lost` at most",
+        "why the flow ended; by eBPF, over netlink `lost` and `netns_gone` at most",
         Get::Item(|item| how(item).map(|how| text(how.cause.name()))),
     ),
     (
@@ -245,6 +245,18 @@ const ROWS: &[Row] = &[
         Type::Int,
         "the conntrack zone, 0 by default",
         Get::Item(|item| zone(item).map(|zone| int(zone.into()))),
+    ),
+    (
+        "reply_zone",
+        Type::Int,
+        "that of the reply direction, where it is another",
+        Get::Item(|item| flow(item)?.reply_zone.map(|zone| int(zone.into()))),
+    ),
+    (
+        "secctx",
+        Type::Text,
+        "the security context; over netlink",
+        Get::Item(|item| flow(item)?.secctx.as_ref().map(|text| Value::Text(text.as_bytes()))),
     ),
     (
         "timeout",

@@ -60,6 +60,7 @@ pub(super) fn flow(flow: &Flow, addresses: &Addresses, start: Option<u64>, out: 
         status,
         counters,
         zone,
+        reply_zone,
         mark,
         id,
         timeout,
@@ -70,6 +71,7 @@ pub(super) fn flow(flow: &Flow, addresses: &Addresses, start: Option<u64>, out: 
         uses,
         helper,
         labels,
+        secctx,
         master,
         netns,
     } = flow;
@@ -85,6 +87,7 @@ pub(super) fn flow(flow: &Flow, addresses: &Addresses, start: Option<u64>, out: 
     out.list("status", set.map(|(_, name)| *name));
     out.number("mark", *mark);
     out.number("zone", *zone);
+    optional("reply_zone", *reply_zone, out);
     optional("id", *id, out);
     optional("use", *uses, out);
     if let Some(start) = start {
@@ -95,6 +98,9 @@ pub(super) fn flow(flow: &Flow, addresses: &Addresses, start: Option<u64>, out: 
     }
     if let Some(labels) = labels {
         out.hex("labels", labels);
+    }
+    if let Some(secctx) = secctx {
+        out.string("secctx", secctx.as_bytes());
     }
     if let Some(master) = master {
         let mut texts = ip2str::Pair::default();

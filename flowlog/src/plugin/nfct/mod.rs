@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use self::reset::Reset;
 use self::sync::{Action, Purpose};
 use self::table::{Entry, Lookup};
 use self::tracker::Tracker;
@@ -16,6 +17,8 @@ use crate::flow::{Flow, Status};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Handed, Stats};
 
+mod renew;
+mod reset;
 pub mod sync;
 mod table;
 mod tracker;
@@ -78,6 +81,8 @@ impl Settings {
 pub struct Nfct {
     settings: Settings,
     tracker: Option<Tracker>,
+    /// SIGUSR2 where no table is kept.
+    reset: Reset,
     /// Lost events that have not been handed on.
     lost: u64,
     /// All lost events, whichever source counts them.
@@ -95,6 +100,7 @@ impl Nfct {
         Self {
             settings,
             tracker,
+            reset: Reset::default(),
             lost: 0,
             lost_total: 0,
             lost_last: None,
@@ -104,9 +110,9 @@ impl Nfct {
         }
     }
 
-    /// The dump at start is still under way: what exists is not yet known.
-    pub fn is_starting(&self, now: Instant) -> bool {
-        self.tracker.as_ref().is_some_and(|tracker| tracker.sync.is_starting(now))
+    /// The dump at start has not succeeded yet: what exists is not known.
+    pub fn is_starting(&self) -> bool {
+        self.tracker.as_ref().is_some_and(|tracker| tracker.sync.is_starting())
     }
 
     /// Flows that are kept now.
@@ -153,12 +159,11 @@ impl Nfct {
             Record::Expectation(expectation, at) => self.expectation(expectation, at, out),
             Record::Lost(lost) => self.lost(lost, out),
             Record::Known(flow, at) => self.known(flow, at, out),
-            Record::DumpDone { complete, netns } => {
-                if let Some(tracker) = &mut self.tracker {
-                    tracker.end_dump(complete, netns);
-                }
-            }
-            Record::QueryDone => self.query_done(out),
+            Record::DumpDone { complete, netns } => match &mut self.tracker {
+                Some(tracker) => tracker.end_dump(complete, netns),
+                None => self.reset.ended(complete, Instant::now()),
+            },
+            Record::QueryDone { complete } => self.query_done(complete, out),
         }
     }
 
@@ -166,7 +171,7 @@ impl Nfct {
     pub fn dump_and_reset(&mut self) -> Action {
         match &mut self.tracker {
             Some(tracker) => tracker.sync.request_reset(),
-            None => Action::DumpAndReset,
+            None => self.reset.begin(),
         }
     }
 
@@ -174,13 +179,16 @@ impl Nfct {
     pub fn deadline(&self) -> Option<Instant> {
         let sync = self.tracker.as_ref().and_then(|tracker| tracker.sync.deadline());
         let lost = (self.lost > 0).then(|| Instant::now() + Duration::from_secs(1));
-        [sync, lost].into_iter().flatten().min()
+        [sync, self.reset.again, lost].into_iter().flatten().min()
     }
 
     /// Does what time has made due; the caller carries the action out.
     pub fn tick(&mut self, now: Instant, out: &mut dyn Downstream) -> Option<Action> {
         if self.lost > 0 && self.lost_limit.allow() {
             self.flush_lost(out);
+        }
+        if self.reset.again.is_some_and(|again| again <= now) {
+            return Some(self.reset.begin());
         }
         let tracker = self.tracker.as_mut()?;
         let pending = tracker.table.preexisting() > 0;
@@ -198,8 +206,9 @@ impl Nfct {
 
     /// The action of [`Nfct::tick`] could not be carried out.
     pub fn action_failed(&mut self, now: Instant) {
-        if let Some(tracker) = &mut self.tracker {
-            tracker.sync.failed(now);
+        match &mut self.tracker {
+            Some(tracker) => tracker.sync.failed(now),
+            None => self.reset.ended(false, now),
         }
     }
 
@@ -400,6 +409,7 @@ impl Nfct {
                 told
             }
             Lookup::Full => {
+                tracker.unkept += 1;
                 if startup {
                     tracker.refused(flow, &self.stats);
                 }
@@ -423,11 +433,11 @@ impl Nfct {
     }
 
     /// What the queries did not find has vanished without an event.
-    fn query_done(&mut self, out: &mut dyn Downstream) {
+    fn query_done(&mut self, complete: bool, out: &mut dyn Downstream) {
         let Some(tracker) = &mut self.tracker else { return };
         let generation = tracker.generation;
         let resync = tracker.sync.purpose() == Purpose::Resync;
-        let candidates = tracker.sync.query_done();
+        let Some(candidates) = tracker.sync.query_done(complete, Instant::now()) else { return };
         let mut closed = 0;
         let now = crate::capture::netlink::now_ns();
         for candidate in candidates {

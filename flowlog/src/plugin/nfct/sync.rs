@@ -12,8 +12,9 @@ use crate::capture::FlowKey;
 /// Between the end of a dump and the queries: time for the events of flows
 /// that ended meanwhile.
 const SETTLE: Duration = Duration::from_millis(200);
-/// A dump that failed is made again after this long.
-const RETRY: Duration = Duration::from_secs(5);
+/// A dump that failed is made again after the first of these, and after twice
+/// the time whenever it fails again, up to the second.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// What the engine is to ask of the capture.
 #[derive(Debug)]
@@ -66,6 +67,10 @@ pub(super) struct Sync {
     /// When flows from before the start were last looked for.
     compared: Option<Instant>,
     started: bool,
+    /// After a failure: no dump before that.
+    retry: Option<Instant>,
+    /// Dumps that failed in a row.
+    failures: u32,
 }
 
 impl Sync {
@@ -81,6 +86,8 @@ impl Sync {
             redump: settings.redump,
             compared: None,
             started: false,
+            retry: None,
+            failures: 0,
         }
     }
 
@@ -89,14 +96,18 @@ impl Sync {
         self.purpose
     }
 
+    /// The dump under way takes the place of one that failed.
+    pub(super) fn is_retry(&self) -> bool {
+        self.failures > 0
+    }
+
     pub(super) fn is_dumping(&self) -> bool {
         matches!(self.phase, Phase::Dumping)
     }
 
-    /// The dump at start is due or under way.
-    pub(super) fn is_starting(&self, now: Instant) -> bool {
-        let due = self.due.is_some_and(|due| due <= now);
-        !self.started && (due || self.is_dumping())
+    /// The dump at start has not succeeded yet.
+    pub(super) fn is_starting(&self) -> bool {
+        !self.started
     }
 
     /// Events were lost: compare once the storm is over.
@@ -112,7 +123,9 @@ impl Sync {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Idle if self.reset_requested && self.started => Some(Instant::now()),
+            Phase::Idle if self.reset_requested && self.started => {
+                Some(self.retry.unwrap_or_else(Instant::now))
+            }
             Phase::Idle => [self.due, self.redump_due()].into_iter().flatten().min(),
             Phase::Settling { until, .. } => Some(*until),
             Phase::Dumping | Phase::Querying { .. } => None,
@@ -149,6 +162,9 @@ impl Sync {
     }
 
     fn next_dump(&mut self, now: Instant, preexisting: bool) -> Option<Action> {
+        if self.retry.is_some_and(|retry| now < retry) {
+            return None;
+        }
         if self.started && self.reset_requested {
             self.reset_requested = false;
             self.purpose = Purpose::Reset;
@@ -182,6 +198,7 @@ impl Sync {
             return;
         }
         self.started = true;
+        (self.failures, self.retry) = (0, None);
         self.compared = Some(now);
         self.phase = if vanished.is_empty() {
             Phase::Idle
@@ -190,24 +207,36 @@ impl Sync {
         };
     }
 
-    /// The candidates that are still to be judged.
-    pub(super) fn query_done(&mut self) -> Vec<Entry> {
-        match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Querying { candidates } => candidates,
-            phase => {
-                self.phase = phase;
-                Vec::new()
-            }
+    /// The candidates that are still to be judged; none where some of the
+    /// queries have no answer, and the comparison is made again.
+    pub(super) fn query_done(&mut self, complete: bool, now: Instant) -> Option<Vec<Entry>> {
+        let Phase::Querying { candidates } = &mut self.phase else { return None };
+        let candidates = std::mem::take(candidates);
+        if !complete {
+            self.failed(now);
+            return None;
         }
+        self.phase = Phase::Idle;
+        Some(candidates)
     }
 
     /// What was under way failed: again later.
     pub(super) fn failed(&mut self, now: Instant) {
         self.loss |= self.purpose == Purpose::Resync;
+        // Of a reset that got as far as the queries the counters are reset.
+        self.reset_requested |= self.purpose == Purpose::Reset && self.is_dumping();
         self.phase = Phase::Idle;
-        let retry = now + RETRY;
+        let retry = now + backoff(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        self.retry = Some(retry);
         self.due = Some(self.due.map_or(retry, |due| due.max(retry)));
     }
+}
+
+/// How long to wait after a failure, the first of which has number 0.
+pub(super) fn backoff(failures: u32) -> Duration {
+    let [first, longest] = RETRY;
+    first.saturating_mul(2u32.saturating_pow(failures)).min(longest)
 }
 
 #[cfg(test)]
@@ -249,7 +278,7 @@ mod tests {
         assert!(sync.tick(due, false, |_| {}).is_none(), "still settling");
         let action = sync.tick(due + SETTLE, false, |candidates| candidates.truncate(1));
         assert!(matches!(action, Some(Action::Query(keys)) if keys.len() == 1));
-        assert_eq!(sync.query_done().len(), 1);
+        assert_eq!(sync.query_done(true, due).map(|left| left.len()), Some(1));
         assert!(sync.deadline().is_none());
     }
 
@@ -273,10 +302,13 @@ mod tests {
         let now = Instant::now();
         sync.tick(now, false, |_| {});
         sync.dump_done(false, vec![], now);
-        assert!(sync.tick(now + Duration::from_secs(2), false, |_| {}).is_none());
-        assert!(matches!(sync.tick(now + RETRY, false, |_| {}), Some(Action::Dump)));
-        sync.dump_done(true, vec![], now + RETRY);
-        let next = now + RETRY + Duration::from_secs(1);
+        assert!(sync.is_starting(), "nothing is known yet");
+        assert!(sync.tick(now + Duration::from_millis(50), false, |_| {}).is_none());
+        let second = now + Duration::from_secs(1);
+        assert!(matches!(sync.tick(second, false, |_| {}), Some(Action::Dump)));
+        sync.dump_done(true, vec![], second);
+        assert!(!sync.is_starting());
+        let next = second + Duration::from_secs(1);
         assert!(matches!(sync.tick(next, false, |_| {}), Some(Action::Dump)));
     }
 
@@ -290,5 +322,44 @@ mod tests {
         sync.dump_done(true, vec![], now);
         assert!(matches!(sync.tick(now, false, |_| {}), Some(Action::DumpAndReset)));
         assert_eq!(sync.purpose(), Purpose::Reset);
+    }
+
+    #[test]
+    fn queries_without_an_answer_end_no_flow_and_the_comparison_is_made_again() {
+        let mut sync = sync(None, None);
+        let now = Instant::now();
+        sync.tick(now, false, |_| {});
+        sync.dump_done(true, vec![], now);
+        sync.lost(now);
+        let due = now + Duration::from_secs(60);
+        sync.tick(due, false, |_| {});
+        sync.dump_done(true, vec![entry()], due);
+        sync.tick(due + SETTLE, false, |_| {});
+        assert!(sync.query_done(false, due).is_none());
+        let again = sync.deadline().unwrap();
+        assert!(again > due && again <= due + Duration::from_secs(1), "{:?}", again - due);
+        assert!(matches!(sync.tick(again, false, |_| {}), Some(Action::Dump)));
+        assert_eq!(sync.purpose(), Purpose::Resync);
+    }
+
+    #[test]
+    fn a_reset_that_failed_is_made_again_and_not_at_once() {
+        let mut sync = sync(None, None);
+        let now = Instant::now();
+        sync.tick(now, false, |_| {});
+        sync.dump_done(true, vec![], now);
+        sync.request_reset();
+        assert!(matches!(sync.tick(now, false, |_| {}), Some(Action::DumpAndReset)));
+        sync.failed(now);
+        assert!(sync.tick(now, false, |_| {}).is_none(), "it waits");
+        let again = sync.deadline().unwrap();
+        assert!(matches!(sync.tick(again, false, |_| {}), Some(Action::DumpAndReset)));
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_five_seconds() {
+        let waits: Vec<_> = (0..8).map(|n| backoff(n).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(backoff(u32::MAX), RETRY[1]);
     }
 }

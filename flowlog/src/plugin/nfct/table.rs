@@ -263,6 +263,11 @@ impl FlowTable {
             .collect()
     }
 
+    /// Copies of all entries.
+    pub(super) fn all(&self) -> Vec<Entry> {
+        self.index.iter().map(|slot| *self.slots.get(*slot)).collect()
+    }
+
     /// Marks all entries as seen in `generation`.
     pub(super) fn mark_all(&mut self, generation: u8) {
         for entry in &mut self.slots.entries {

@@ -8,13 +8,13 @@ mod healing;
 
 /// What was handed on: tag, start and end; or a loss.
 #[derive(Debug, PartialEq)]
-enum Out {
+pub(super) enum Out {
     Flow(Kinds, Option<u64>, Option<u64>),
     Lost(u64),
 }
 
 #[derive(Default)]
-struct Outs(Vec<Out>);
+pub(super) struct Outs(Vec<Out>);
 
 impl Downstream for Outs {
     fn push(&mut self, item: &Item<'_>) {
@@ -26,14 +26,23 @@ impl Downstream for Outs {
     }
 }
 
-struct Bench {
-    nfct: Nfct,
-    outs: Outs,
+pub(super) struct Bench {
+    pub(super) nfct: Nfct,
+    pub(super) outs: Outs,
     stats: Stats,
 }
 
 impl Bench {
-    fn new(mask: Kinds, hash: Option<usize>) -> Self {
+    pub(super) fn new(mask: Kinds, hash: Option<usize>) -> Self {
+        let mut bench = Self::unstarted(mask, hash);
+        if hash.is_some() {
+            bench.dump(&[]);
+        }
+        bench
+    }
+
+    /// One whose dump at start is yet to come.
+    pub(super) fn unstarted(mask: Kinds, hash: Option<usize>) -> Self {
         let stats = Stats::default();
         let settings = Settings {
             mask,
@@ -43,15 +52,10 @@ impl Bench {
             redump: None,
             filter: Filter::default(),
         };
-        let mut bench =
-            Self { nfct: Nfct::new(settings, stats.clone()), outs: Outs::default(), stats };
-        if hash.is_some() {
-            bench.dump(&[]);
-        }
-        bench
+        Self { nfct: Nfct::new(settings, stats.clone()), outs: Outs::default(), stats }
     }
 
-    fn event(&mut self, kinds: Kinds, at: u64, flow: &Flow) {
+    pub(super) fn event(&mut self, kinds: Kinds, at: u64, flow: &Flow) {
         self.tell(&Event { kinds, at, flow: flow.clone(), ..Event::default() });
     }
 
@@ -60,8 +64,19 @@ impl Bench {
     }
 
     /// A dump that shows these flows.
-    fn dump(&mut self, flows: &[&Flow]) {
+    pub(super) fn dump(&mut self, flows: &[&Flow]) {
         self.dump_of(None, flows);
+    }
+
+    /// A dump that shows these flows, and then fails.
+    pub(super) fn failed_dump(&mut self, flows: &[&Flow]) {
+        let action = self.nfct.tick(Instant::now(), &mut self.outs);
+        assert!(matches!(action, Some(Action::Dump)), "{action:?}");
+        for flow in flows {
+            self.nfct.record(Record::Known(flow, 77), &mut self.outs);
+        }
+        let done = Record::DumpDone { complete: false, netns: None };
+        self.nfct.record(done, &mut self.outs);
     }
 
     /// A dump of one namespace among others.
@@ -81,7 +96,7 @@ impl Bench {
         for flow in found {
             self.nfct.record(Record::Known(flow, 78), &mut self.outs);
         }
-        self.nfct.record(Record::QueryDone, &mut self.outs);
+        self.nfct.record(Record::QueryDone { complete: true }, &mut self.outs);
         keys.len()
     }
 
@@ -90,12 +105,12 @@ impl Bench {
         self.nfct.record(Record::Lost(lost), &mut self.outs);
     }
 
-    fn take(&mut self) -> Vec<Out> {
+    pub(super) fn take(&mut self) -> Vec<Out> {
         std::mem::take(&mut self.outs.0)
     }
 }
 
-fn flow(id: u32, status: Status) -> Flow {
+pub(super) fn flow(id: u32, status: Status) -> Flow {
     let mut flow = Flow { id: Some(id), status, ..Flow::default() };
     flow.orig.src[0] = id as u8;
     flow

@@ -27,6 +27,8 @@ pub(super) struct Tracker {
     passed_over: HashSet<u64>,
     /// Flows that the dump under way brought in.
     pub(super) opened: u64,
+    /// Flows that it told and that the table had no room for.
+    pub(super) unkept: u64,
     full_warned: bool,
 }
 
@@ -38,6 +40,7 @@ impl Tracker {
             sync: Sync::new(settings),
             passed_over: HashSet::new(),
             opened: 0,
+            unkept: 0,
             full_warned: false,
         }
     }
@@ -57,11 +60,23 @@ impl Tracker {
         let vanished =
             if complete { self.table.not_seen_in(self.generation, netns) } else { Vec::new() };
         match self.sync.purpose() {
-            Purpose::Startup if complete => info!("{} flows existed at start", self.opened),
+            Purpose::Startup if complete => info!("{}", self.existed()),
             Purpose::Resync if vanished.is_empty() => self.report_resync(0),
             _ => {}
         }
         self.sync.dump_done(complete, vanished, Instant::now());
+    }
+
+    /// How many flows there were when the source began.
+    fn existed(&self) -> String {
+        let existed = self.opened + self.unkept;
+        match self.unkept {
+            0 => format!("{existed} flows existed at start"),
+            _ => format!(
+                "{existed} flows existed at start, of which {} are kept (hash_max_entries)",
+                self.opened
+            ),
+        }
     }
 
     pub(super) fn report_resync(&self, closed: u64) {
@@ -78,7 +93,11 @@ impl Tracker {
             self.table.mark_all(u8::MAX);
         }
         self.passed_over.clear();
-        self.opened = 0;
+        self.unkept = 0;
+        // What a dump that failed has brought in is not brought in again.
+        if !self.sync.is_retry() {
+            self.opened = 0;
+        }
     }
 
     pub(super) fn pass_over(&mut self, flow: &Flow) {
@@ -101,5 +120,37 @@ impl Tracker {
                 self.table.len()
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, flow};
+    use crate::event::Kinds;
+    use crate::flow::Status;
+
+    #[test]
+    fn all_flows_that_existed_at_start_are_counted_kept_or_not() {
+        for (room, expected) in [
+            (10, "3 flows existed at start"),
+            (2, "3 flows existed at start, of which 2 are kept (hash_max_entries)"),
+        ] {
+            let mut bench = Bench::unstarted(Kinds::DESTROY, Some(room));
+            let flows = [1, 2, 3].map(|id| flow(id, Status::empty()));
+            bench.dump(&flows.each_ref());
+            let tracker = bench.nfct.tracker.as_ref().unwrap();
+            assert_eq!(tracker.existed(), expected);
+        }
+    }
+
+    #[test]
+    fn flows_that_a_failed_dump_has_brought_in_are_counted_once() {
+        let mut bench = Bench::unstarted(Kinds::DESTROY, Some(10));
+        let flows = [1, 2, 3].map(|id| flow(id, Status::empty()));
+        bench.failed_dump(&flows.each_ref()[..2]);
+        std::thread::sleep(super::super::sync::backoff(0));
+        bench.dump(&flows.each_ref());
+        let tracker = bench.nfct.tracker.as_ref().unwrap();
+        assert_eq!(tracker.existed(), "3 flows existed at start");
     }
 }

@@ -12,7 +12,7 @@ use super::copy::Copied;
 use super::failure::{self, Failed};
 use super::own::{self, TABLES};
 use super::record::{self, ENCODING};
-use super::session::{Session, Tables};
+use super::session::{self, Session, Tables};
 use super::{partition, quoted};
 use crate::plugin::ship::{Batch, Delivered, Trouble};
 
@@ -38,10 +38,10 @@ enum Stage {
     Never,
 }
 
-/// By a table of the session.
+/// By a table of the transaction.
 struct Detour {
-    /// What makes it, where it is not there since the beginning.
-    make: Option<String>,
+    /// What makes it, if it is not there.
+    make: String,
     name: String,
     into: String,
     hand_on: String,
@@ -107,9 +107,9 @@ impl Session {
                 all.map(|(table, rows)| own_sheet(&schema, table, rows.take())).collect()
             }
             Tables::Ulogd(table, rows) => {
-                let stage = table.stage().map_or(Stage::Never, |(_, hand_on)| {
+                let stage = table.stage().map_or(Stage::Never, |(make, hand_on)| {
                     Stage::Always(Detour {
-                        make: None,
+                        make,
                         name: "pg_temp.flowlog_stage".to_owned(),
                         into: table.place(),
                         hand_on,
@@ -165,7 +165,7 @@ impl Session {
 
     async fn transact(&self, sheets: &[Sheet], careful: bool) -> Result<Stored, Failed> {
         let mut stored = Stored::default();
-        self.run("BEGIN").await?;
+        self.run(&session::begin(&self.target.schema)).await?;
         if careful {
             // What is to be found at the end could not be told from the others.
             self.run("SET CONSTRAINTS ALL IMMEDIATE").await?;
@@ -235,11 +235,10 @@ impl Session {
             }
         };
         let Detour { make, name, into, hand_on } = detour;
-        if let Some(make) = make {
-            self.run(make).await?;
-        }
+        self.run(make).await?;
         self.copy(into, &sheet.rows, rows, stored).await?;
-        let put = self.client.execute(hand_on, &[]).await.map_err(|why| self.failed(&why))?;
+        let put = self.client.execute_typed(hand_on, &[]).await;
+        let put = put.map_err(|why| self.failed(&why))?;
         stored.known += count.saturating_sub(put);
         self.run(&format!("TRUNCATE {name}")).await
     }
@@ -268,7 +267,7 @@ impl Session {
     }
 
     async fn roll_back(&self) -> Result<(), Trouble> {
-        super::session::run(&self.client, &self.peer(), "ROLLBACK").await
+        session::run(&self.client, &self.peer(), "ROLLBACK").await
     }
 
     fn failed(&self, error: &tokio_postgres::Error) -> Failed {
@@ -280,10 +279,10 @@ fn own_sheet(schema: &str, table: &own::Table, rows: Copied) -> Sheet {
     let (name, columns) = (table.name, table.names());
     let stage = format!("pg_temp.flowlog_{name}");
     let detour = Detour {
-        make: Some(format!(
+        make: format!(
             "CREATE TEMPORARY TABLE IF NOT EXISTS flowlog_{name} (LIKE {schema}.{name}) \
-             ON COMMIT DELETE ROWS"
-        )),
+             ON COMMIT DROP"
+        ),
         into: format!("{stage} ({columns})"),
         hand_on: format!(
             "INSERT INTO {schema}.{name} ({columns}) SELECT {columns} FROM {stage} \

@@ -7,6 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 use tracing::info;
 
 use super::failure::{self, Peer};
@@ -48,7 +49,8 @@ pub(super) async fn make(
     run(client, peer, "BEGIN").await?;
     run(client, peer, LOCK).await?;
     let there = format!("{schema}.{name}");
-    let there = client.query_one("SELECT pg_catalog.to_regclass($1) IS NULL", &[&there]).await;
+    let ask = "SELECT pg_catalog.to_regclass($1) IS NULL";
+    let there = client.query_typed_one(ask, &[(&there, Type::TEXT)]).await;
     let missing: bool = there.map_err(|why| failure::asking(peer, &why))?.get(0);
     if missing {
         let next = month.saturating_add(1.month());

@@ -1,9 +1,15 @@
 //! A session: connected, and the tables that are written looked at or made.
+//!
+//! Nothing of it stays with the server's side: a pooler (PgBouncer with
+//! `pool_mode=transaction`) gives each transaction another one. So settings and
+//! temporary tables end with their transaction, and no statement has a name that
+//! lives longer.
 
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls};
 use tracing::debug;
 
@@ -132,14 +138,19 @@ fn spawn(
     })
 }
 
+/// Begins a transaction, in which what functions of the schema name without it is
+/// found, as ulogd2 has it.
+pub(super) fn begin(schema: &str) -> String {
+    format!("BEGIN; SET LOCAL search_path = {}, \"$user\", public", quoted(schema))
+}
+
 /// Finds the tables, or makes them.
 async fn prepare(client: &Client, peer: &Peer<'_>, target: &Target) -> Result<Tables, Trouble> {
     let Target { schema, table, procedure, .. } = target;
-    // What functions of the schema name without it is to be found, as ulogd2 has it.
-    let set = format!("SET search_path = {}, \"$user\", public", quoted(schema));
-    run(client, peer, &set).await?;
+    run(client, peer, &begin(schema)).await?;
     let there = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1";
-    let there = client.query(there, &[schema]).await.map_err(|why| failure::asking(peer, &why))?;
+    let there = client.query_typed(there, &[(schema, Type::NAME)]).await;
+    let there = there.map_err(|why| failure::asking(peer, &why))?;
     if there.is_empty() {
         return Err(Trouble::refused(format!(
             "{peer} has no schema {schema} in the database {}: make it, or name another with \
@@ -151,10 +162,8 @@ async fn prepare(client: &Client, peer: &Peer<'_>, target: &Target) -> Result<Ta
         "" => None,
         table => ulogd::Table::find(client, peer, schema, table, procedure).await?,
     };
+    run(client, peer, "COMMIT").await?;
     if let Some(table) = found {
-        if let Some((make, _)) = table.stage() {
-            run(client, peer, &make).await?;
-        }
         return Ok(Tables::Ulogd(Box::new(table), Box::default()));
     }
     make_own(client, peer).await?;
@@ -183,8 +192,8 @@ async fn make_own(client: &Client, peer: &Peer<'_>) -> Result<(), Trouble> {
 async fn missing(client: &Client, peer: &Peer<'_>) -> Result<Vec<&'static own::Table>, Trouble> {
     let ask = "SELECT c.relname::text FROM pg_catalog.pg_class c \
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1";
-    let found =
-        client.query(ask, &[&peer.schema]).await.map_err(|why| failure::asking(peer, &why))?;
+    let found = client.query_typed(ask, &[(&peer.schema, Type::NAME)]).await;
+    let found = found.map_err(|why| failure::asking(peer, &why))?;
     let there: Vec<String> = found.iter().map(|row| row.get(0)).collect();
     Ok(TABLES.iter().filter(|table| !there.iter().any(|name| name == table.name)).collect())
 }
@@ -196,7 +205,7 @@ async fn check(client: &Client, peer: &Peer<'_>, table: &own::Table) -> Result<(
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
     let found = client
-        .query(ask, &[&peer.schema, &table.name])
+        .query_typed(ask, &[(&peer.schema, Type::NAME), (&table.name, Type::NAME)])
         .await
         .map_err(|why| failure::asking(peer, &why))?;
     let there: Vec<(String, String)> = found.iter().map(|row| (row.get(0), row.get(1))).collect();

@@ -106,7 +106,7 @@ impl Table {
                    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'f') \
                    AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
         let found = client
-            .query(ask, &[&schema, &table])
+            .query_typed(ask, &[(&schema, Type::NAME), (&table, Type::NAME)])
             .await
             .map_err(|why| failure::asking(peer, &why))?;
         let Some(first) = found.first() else { return Ok(None) };
@@ -134,7 +134,7 @@ impl Table {
         format!("{name} ({})", self.names())
     }
 
-    /// What makes a table of that kind for the session, and hands what is in it on; none
+    /// What makes a table of that kind for the transaction, and hands what is in it on; none
     /// where rows are copied into the table itself.
     pub(super) fn stage(&self) -> Option<(String, String)> {
         if self.takes_copies {
@@ -143,7 +143,7 @@ impl Table {
         let Self { name, procedure, takes, .. } = self;
         let names = self.names();
         let make = format!(
-            "CREATE TEMPORARY TABLE flowlog_stage ON COMMIT DELETE ROWS AS SELECT {names} \
+            "CREATE TEMPORARY TABLE IF NOT EXISTS flowlog_stage ON COMMIT DROP AS SELECT {names} \
              FROM {name} WITH NO DATA"
         );
         let hand_on = match procedure {
@@ -180,7 +180,7 @@ impl Table {
     }
 }
 
-/// The table of the session.
+/// The table of the transaction.
 const STAGE: &str = "pg_temp.flowlog_stage";
 
 fn columns(table: &str, found: &[Row]) -> Result<Vec<Column>, Trouble> {
@@ -220,7 +220,8 @@ async fn takes(
     let ask = "SELECT pg_catalog.format_type(kind, NULL), p.pronargdefaults \
                FROM pg_catalog.pg_proc p, unnest(p.proargtypes) WITH ORDINALITY AS of(kind, place) \
                WHERE p.oid = pg_catalog.to_regproc($1) ORDER BY place";
-    let found = client.query(ask, &[&function]).await.map_err(|why| failure::asking(peer, &why))?;
+    let found = client.query_typed(ask, &[(&function, Type::TEXT)]).await;
+    let found = found.map_err(|why| failure::asking(peer, &why))?;
     let optional = found.first().map_or(0, |row| row.get::<_, i16>(1)) as usize;
     if found.is_empty() {
         return Err(Trouble::refused(format!(

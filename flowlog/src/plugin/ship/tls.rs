@@ -14,7 +14,10 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, Error, InconsistentKeys, RootCertStore,
 };
 
+use self::own_authority::OwnAuthority;
 use super::Trouble;
+
+mod own_authority;
 
 /// The keys `tls_ca`, `tls_cert` and `tls_key` of a sink with `tls=1`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,8 +45,18 @@ impl Settings {
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, Trouble> {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| Trouble::refused(format!("TLS cannot be had: {error}")))?
-            .with_root_certificates(self.roots()?);
+            .map_err(|error| cannot(&error))?;
+        let builder = match &self.ca {
+            None => builder.with_root_certificates(self.roots()?),
+            Some(file) => {
+                let trusted = certificates("tls_ca", file)?;
+                let verifier = OwnAuthority::new(self.roots()?, trusted);
+                let verifier = verifier.map_err(|error| cannot(&error))?;
+                // It trusts what the usual verifier trusts and the file's own
+                // certificates, and checks names and times of both.
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+            }
+        };
         let Some(identity) = &self.identity else {
             return Ok(Arc::new(builder.with_no_client_auth()));
         };
@@ -110,6 +123,10 @@ impl Identity {
     }
 }
 
+fn cannot(error: &dyn std::fmt::Display) -> Trouble {
+    Trouble::refused(format!("TLS cannot be had: {error}"))
+}
+
 /// Makes ring what does the work of TLS where a library does not ask for one.
 pub fn provide() {
     // Whoever was first has provided as much.
@@ -173,6 +190,10 @@ fn untrusted(why: &CertificateError) -> &'static str {
             "its certificate has to be renewed, or the clock of this host set"
         }
         E::NotValidYet | E::NotValidYetContext { .. } => "set the clock of this host",
+        E::Other(_) => {
+            "name the file of the authority that has signed it with `tls_ca=`, or the file of the \
+             certificate itself if it is self-signed"
+        }
         _ => "its certificate has to be made anew",
     }
 }

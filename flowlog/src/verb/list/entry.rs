@@ -21,8 +21,6 @@ pub(in crate::verb) struct Entry {
     pub(in crate::verb) zone: Option<u16>,
     /// Zones of the original and of the reply direction alone.
     pub(in crate::verb) zones: [Option<u16>; 2],
-    /// Security context, in the security module's own notation.
-    pub(in crate::verb) secctx: Option<String>,
 }
 
 impl Entry {
@@ -39,7 +37,6 @@ impl Entry {
                 2 => entry.zones[1] = tuple_zone(&attribute)?,
                 8 => entry.has_mark = true,
                 18 => entry.zone = Some(attribute.u16("CTA_ZONE")?),
-                19 => entry.secctx = secctx(&attribute)?,
                 _ => {}
             }
         }
@@ -53,18 +50,6 @@ fn tuple_zone(tuple: &Attribute<'_>) -> Result<Option<u16>, DecodeError> {
         let part = part?;
         if part.kind == 3 {
             return part.u16("CTA_TUPLE_ZONE").map(Some);
-        }
-    }
-    Ok(None)
-}
-
-/// `CTA_SECCTX_NAME`
-fn secctx(attribute: &Attribute<'_>) -> Result<Option<String>, DecodeError> {
-    for part in attribute.nested() {
-        let part = part?;
-        if part.kind == 1 {
-            let name = part.value.split(|byte| *byte == 0).next().unwrap_or_default();
-            return Ok(Some(String::from_utf8_lossy(name).into_owned()));
         }
     }
     Ok(None)

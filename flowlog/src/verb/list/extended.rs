@@ -40,7 +40,7 @@ impl Display for Line<'_> {
         if entry.has_mark {
             write!(f, " mark={}", flow.mark)?;
         }
-        if let Some(context) = &entry.secctx {
+        if let Some(context) = &flow.secctx {
             write!(f, " secctx={context}")?;
         }
         if let Some(zone) = entry.zone {

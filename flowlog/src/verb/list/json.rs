@@ -53,6 +53,8 @@ mod tests {
                 Counters { packets: 2, bytes: 120 },
             ]),
             zone: 7,
+            reply_zone: Some(9),
+            secctx: Some("a:b".into()),
             mark: 1,
             id: Some(99),
             timeout: Some(431_999),
@@ -70,9 +72,9 @@ mod tests {
                 r#""timeout":431999,"orig":{"src":"10.0.0.1","dst":"10.0.0.2","sport":40000,"#,
                 r#""dport":21,"packets":3,"bytes":180},"reply":{"src":"10.0.0.2","#,
                 r#""dst":"10.0.0.1","sport":21,"dport":40000,"packets":2,"bytes":120},"#,
-                r#""status":["seen_reply","assured","confirmed"],"mark":1,"zone":7,"id":99,"#,
+                r#""status":["seen_reply","assured","confirmed"],"mark":1,"zone":7,"reply_zone":9,"id":99,"#,
                 r#""use":1,"start":"2023-11-14T22:13:20.000000001Z","helper":"ftp","#,
-                r#""labels":"80000000000000000000000000000001"}"#
+                r#""labels":"80000000000000000000000000000001","secctx":"a:b"}"#
             )
         );
     }

@@ -140,7 +140,7 @@ impl RecordSink for Tally {
             // Losses are counted by the capture, in numbers that are shown.
             Record::Lost(_) => {}
             // Nothing is dumped or asked for.
-            Record::Known(..) | Record::DumpDone { .. } | Record::QueryDone => {}
+            Record::Known(..) | Record::DumpDone { .. } | Record::QueryDone { .. } => {}
         }
     }
 }

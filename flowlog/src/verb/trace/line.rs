@@ -11,7 +11,8 @@ use crate::flow::Counters;
 use crate::verb::live::text::Text;
 use crate::verb::watch::colour::Paint;
 use crate::verb::watch::line::{
-    Endpoint, Seconds, Style, direction, escaped, surroundings, translation,
+    Endpoint, Seconds, Style, direction, escaped, expected, surroundings, translated_id,
+    translation, zones,
 };
 
 /// Nothing is known of it.
@@ -30,11 +31,14 @@ pub(super) fn line(told: &Told<'_>, style: &mut Style, callers: usize, line: &mu
                 line.push_str(name);
                 end.push(line);
             }
+            if told.kind != Kind::Full {
+                translated_id(&event.flow, line);
+            }
             counters(told.kind, event, line);
         }
         Subject::Expectation(expectation) => {
             let master = &expectation.master;
-            direction(&expectation.tuple, line);
+            expected(&expectation.tuple, line);
             put(line, format_args!("{} master=", expectation.action.name()));
             Endpoint::src(master).push(line);
             line.push_str("→");
@@ -82,7 +86,7 @@ fn counters(kind: Kind, event: &Event, line: &mut Text) {
 
 fn extras(told: &Told<'_>, line: &mut Text) {
     let (zone, mark, helper) = match told.subject {
-        Subject::Flow(event) => (event.flow.zone, event.flow.mark, event.flow.helper),
+        Subject::Flow(event) => (zones(&event.flow, line), event.flow.mark, event.flow.helper),
         Subject::Expectation(expectation) => (expectation.zone, 0, expectation.helper),
     };
     surroundings(zone, mark, helper.as_ref(), line);

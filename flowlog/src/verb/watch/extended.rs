@@ -90,8 +90,13 @@ fn as_told(flow: &Flow, is_end: bool) -> Entry {
     }
     // It does not tell a mark of 0, except when that is what has changed.
     let has_mark = flow.mark != 0;
-    let zone = (flow.zone != 0).then_some(flow.zone);
-    Entry { flow, has_mark, zone, ..Entry::default() }
+    let told = |zone: u16| (zone != 0).then_some(zone);
+    // `CTA_ZONE`, or a zone in the tuple of one direction (`ctnetlink_dump_zone_id`).
+    let (zone, zones) = match flow.reply_zone {
+        None => (told(flow.zone), [None, None]),
+        Some(reply) => (None, [told(flow.zone), told(reply)]),
+    };
+    Entry { flow, has_mark, zone, zones }
 }
 
 #[cfg(test)]
@@ -135,6 +140,19 @@ mod tests {
              progname=my\\x20tool [cause=flushed pid=1712 comm=my\\x20tool duration=61.500s \
              netns=4026532210(blue)]"
         );
+    }
+
+    #[test]
+    fn a_zone_of_one_direction_stands_in_that_direction() {
+        let mut event = tcp(Kinds::NEW);
+        event.flow.secctx = Some("a_t".into());
+        event.flow.reply_zone = Some(9);
+        let line = super::event(&as_shown(&event), PLAIN);
+        assert!(line.contains(" dport=40003 zone-reply=9 secctx=a_t "), "{line}");
+        (event.flow.zone, event.flow.reply_zone) = (7, Some(0));
+        let line = super::event(&as_shown(&event), PLAIN);
+        assert!(line.contains(" dport=8080 zone-orig=7 [UNREPLIED]"), "{line}");
+        assert!(!line.contains(" zone="), "{line}");
     }
 
     #[test]

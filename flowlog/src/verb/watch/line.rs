@@ -68,7 +68,12 @@ impl Style {
             line.push_str(" netns=");
             netns.push(line);
         }
-        surroundings(flow.zone, flow.mark, flow.helper.as_ref(), line);
+        let zone = zones(flow, line);
+        surroundings(zone, flow.mark, flow.helper.as_ref(), line);
+        if let Some(context) = &flow.secctx {
+            line.push_str(" secctx=");
+            push_escaped(context.as_bytes(), line);
+        }
         match event.witness {
             Witness::Healed => line.push_str(" healed"),
             Witness::Single | Witness::Both | Witness::Ebpf => {}
@@ -86,7 +91,7 @@ impl Style {
         let Expectation { action, tuple, master, zone, helper, netns: _ } = expectation;
         self.front(at, Kinds::EXPECT, line);
         line.push(b' ');
-        direction(tuple, line);
+        expected(tuple, line);
         line.push(b' ');
         line.push_str(action.name());
         line.push_str(" master=");
@@ -138,6 +143,18 @@ impl Style {
 fn hours(zone: &TimeZone, second: u64, text: &mut Vec<u8>) {
     let time = Timestamp::from_second(second as i64).unwrap_or_default();
     text.extend(time.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string().bytes());
+}
+
+/// Writes the zones of both directions where they differ; returns the one of
+/// both that is still to be written, else 0.
+pub(in crate::verb) fn zones(flow: &Flow, line: &mut Text) -> u16 {
+    let Some(reply) = flow.reply_zone else { return flow.zone };
+    for (name, zone) in [(" zone-orig=", flow.zone), (" zone-reply=", reply)] {
+        if zone != 0 {
+            line.number(name, zone.into());
+        }
+    }
+    0
 }
 
 /// What an event has beside its flow's ends, where it is not 0.
@@ -195,6 +212,16 @@ pub(in crate::verb) fn connection(flow: &Flow, line: &mut Text) {
         line.push_str(name);
         end.push(line);
     }
+    translated_id(flow, line);
+}
+
+/// Writes the ICMP identifier that NAT has put in the place of the original.
+pub(in crate::verb) fn translated_id(flow: &Flow, line: &mut Text) {
+    let Flow { orig, reply, .. } = flow;
+    let is_icmp = matches!(orig.proto, proto::ICMP | proto::ICMPV6);
+    if is_icmp && orig.src_l4 != reply.src_l4 {
+        line.number(" snat-id=", reply.src_l4.into());
+    }
 }
 
 /// Of protocols without a state how far the flow has come.
@@ -223,6 +250,16 @@ pub(in crate::verb) fn translation(
 
 /// `tcp  10.77.1.2:40003 → 10.77.2.2:9001`, or what the protocol has for ports.
 pub(in crate::verb) fn direction(tuple: &Tuple, line: &mut Text) {
+    between(tuple, [Endpoint::src(tuple), Endpoint::dst(tuple)], line);
+}
+
+/// The same of a tuple that is expected: a port of 0 may be any.
+pub(in crate::verb) fn expected(tuple: &Tuple, line: &mut Text) {
+    let ends = [Endpoint::src(tuple), Endpoint::dst(tuple)];
+    between(tuple, ends.map(Endpoint::or_any), line);
+}
+
+fn between(tuple: &Tuple, [src, dst]: [Endpoint<'_>; 2], line: &mut Text) {
     // Writing to a string cannot fail.
     let _ = match protocol(tuple.proto) {
         Some(name) => {
@@ -233,9 +270,9 @@ pub(in crate::verb) fn direction(tuple: &Tuple, line: &mut Text) {
         None => write!(line, "{:<4}", tuple.proto),
     };
     line.push(b' ');
-    Endpoint::src(tuple).push(line);
+    src.push(line);
     line.push_str(" → ");
-    Endpoint::dst(tuple).push(line);
+    dst.push(line);
     let _ = match tuple.proto {
         proto::ICMP | proto::ICMPV6 => {
             let (kind, code) = (tuple.icmp_type(), tuple.icmp_code());
@@ -248,15 +285,29 @@ pub(in crate::verb) fn direction(tuple: &Tuple, line: &mut Text) {
 
 /// An address, and its port where there are ports; one that may be any is `*`.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::verb) struct Endpoint<'a>(Family, &'a [u8; 16], Option<u16>);
+pub(in crate::verb) struct Endpoint<'a>(Family, &'a [u8; 16], Option<Port>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    Is(u16),
+    Any,
+}
 
 impl<'a> Endpoint<'a> {
     pub(in crate::verb) fn src(tuple: &'a Tuple) -> Self {
-        Self(tuple.family, &tuple.src, tuple.has_ports().then_some(tuple.src_l4))
+        Self(tuple.family, &tuple.src, tuple.has_ports().then_some(Port::Is(tuple.src_l4)))
     }
 
     pub(in crate::verb) fn dst(tuple: &'a Tuple) -> Self {
-        Self(tuple.family, &tuple.dst, tuple.has_ports().then_some(tuple.dst_l4))
+        Self(tuple.family, &tuple.dst, tuple.has_ports().then_some(Port::Is(tuple.dst_l4)))
+    }
+
+    /// Of an expectation, where 0 stands for a port that matters not.
+    fn or_any(self) -> Self {
+        match self {
+            Self(family, address, Some(Port::Is(0))) => Self(family, address, Some(Port::Any)),
+            other => other,
+        }
     }
 }
 
@@ -276,8 +327,8 @@ impl Endpoint<'_> {
             }
         }
         match port {
-            0 => line.push_str(":*"),
-            port => line.number(":", (*port).into()),
+            Port::Any => line.push_str(":*"),
+            Port::Is(port) => line.number(":", (*port).into()),
         }
     }
 }

@@ -143,7 +143,7 @@ impl RecordSink for View {
             Record::Expectation(expectation, at) => self.expectation(expectation, at),
             Record::Lost(lost) => self.loss(lost),
             // Nothing is dumped or asked for.
-            Record::Known(..) | Record::DumpDone { .. } | Record::QueryDone => {}
+            Record::Known(..) | Record::DumpDone { .. } | Record::QueryDone { .. } => {}
         }
     }
 }

@@ -68,7 +68,7 @@ impl Case {
         let later = Instant::now() + Duration::from_secs(1);
         let action = self.nfct.tick(later, &mut self.lines);
         assert!(matches!(action, Some(Action::Query(_))), "{action:?}");
-        self.tell(Record::QueryDone);
+        self.tell(Record::QueryDone { complete: true });
     }
 
     fn take(&mut self) -> Vec<Shown> {

@@ -114,6 +114,76 @@ fn a_server_of_the_authority_is_trusted_and_others_are_not() {
     );
 }
 
+/// A server whose certificate `openssl req -x509` would make, and who trusts it.
+fn self_signed(
+    change: impl FnOnce(&mut CertificateParams),
+) -> (TempDir, Settings, impl Fn() -> ServerConnection) {
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("server.pem");
+    fs::write(&file, certificate.pem()).unwrap();
+    let settings = Settings { ca: Some(file.clone()), identity: None };
+    let server = move || {
+        let provider = Arc::new(ring::default_provider());
+        let chain = certificates("tls_ca", &file).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        ServerConnection::new(Arc::new(config)).unwrap()
+    };
+    (directory, settings, server)
+}
+
+#[test]
+fn a_self_signed_certificate_is_its_own_authority() {
+    let (_directory, settings, server) = self_signed(|_| {});
+    handshake(&settings, server()).unwrap();
+    // As without `basicConstraints`.
+    let (_directory, settings, server) = self_signed(|params| params.is_ca = IsCa::NoCa);
+    handshake(&settings, server()).unwrap();
+    // Without alternative names libpq takes the common name.
+    for is_ca in [IsCa::NoCa, IsCa::Ca(BasicConstraints::Unconstrained)] {
+        let (_directory, settings, server) = self_signed(|params| {
+            params.subject_alt_names = Vec::new();
+            params.is_ca = is_ca;
+            params.distinguished_name.push(DnType::CommonName, "localhost");
+        });
+        handshake(&settings, server()).unwrap();
+    }
+}
+
+#[test]
+fn a_self_signed_certificate_is_checked_all_the_same() {
+    let (_directory, _, server) = self_signed(|_| {});
+    let (_other_directory, other, _) = self_signed(|_| {});
+    let told = why(handshake(&other, server()));
+    assert!(told.contains("`tls_ca=`"), "{told}");
+    let (_directory, expired, server) = self_signed(|params| {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    });
+    let told = why(handshake(&expired, server()));
+    assert!(told.contains("has to be renewed"), "{told}");
+    let elsewhere = |params: &mut CertificateParams, common: &str| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("db1".try_into().unwrap())];
+        params.distinguished_name.push(DnType::CommonName, common);
+    };
+    // A common name counts for nothing beside alternative names.
+    for common in ["db1", "localhost"] {
+        let (_directory, named, server) = self_signed(|params| elsewhere(params, common));
+        let told = why(handshake(&named, server()));
+        assert!(told.ends_with("as its certificate names it"), "{told}");
+    }
+}
+
 #[test]
 fn a_server_may_ask_who_flowlog_is() {
     let (lab, other) = (Lab::new("authority"), Lab::new("another"));

@@ -99,7 +99,7 @@ fn the_rest_stands_in_order() {
     e.flow.helper = Some(HelperName::new(b"ftp"));
     e.zone = Some(7);
     e.zones = [Some(1), Some(2)];
-    e.secctx = Some("system_u:object_r:x_t:s0".to_owned());
+    e.flow.secctx = Some("system_u:object_r:x_t:s0".into());
     assert_eq!(
         line(&e),
         "ipv4     2 tcp      6 29 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=21 zone-orig=1 \

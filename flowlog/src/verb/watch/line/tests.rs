@@ -66,6 +66,7 @@ fn protocols_without_ports_tell_what_they_have() {
     let mut event = udp6(Kinds::NEW);
     (event.flow.orig.proto, event.flow.reply.proto) = (proto::ICMPV6, proto::ICMPV6);
     event.flow.orig.dst_l4 = 128 << 8;
+    event.flow.reply.src_l4 = event.flow.orig.src_l4;
     // An answer has another type, which is no translation.
     event.flow.reply.dst_l4 = 129 << 8;
     event.flow.status = Status::empty();
@@ -76,6 +77,35 @@ fn protocols_without_ports_tell_what_they_have() {
     assert!(line(&event).contains(" 89   fd77:1::2 → fd77:2::2 UNREPLIED netns="));
     event.flow.orig.proto = proto::GRE;
     assert!(line(&event).contains(" gre  fd77:1::2 → fd77:2::2 srckey=0x9c46 dstkey=0x8000 "));
+}
+
+#[test]
+fn a_port_of_0_is_a_port() {
+    let mut event = udp6(Kinds::NEW);
+    (event.flow.orig.dst_l4, event.flow.reply.src_l4) = (0, 0);
+    assert!(line(&event).contains("[fd77:1::2]:40006 → [fd77:2::2]:0 "), "{}", line(&event));
+}
+
+#[test]
+fn nat_may_change_the_identifier_of_icmp() {
+    let mut event = udp6(Kinds::NEW);
+    (event.flow.orig.proto, event.flow.reply.proto) = (proto::ICMP, proto::ICMP);
+    (event.flow.orig.src_l4, event.flow.reply.src_l4) = (7, 7);
+    assert!(!line(&event).contains("snat-id"), "{}", line(&event));
+    event.flow.reply.src_l4 = 4711;
+    assert!(line(&event).contains(" id=7 ") && line(&event).contains(" snat-id=4711 "));
+}
+
+#[test]
+fn zones_of_both_directions_and_the_security_context_are_told() {
+    let mut event = udp6(Kinds::NEW);
+    event.flow.zone = 7;
+    assert!(line(&event).ends_with(" zone=7"), "{}", line(&event));
+    (event.flow.zone, event.flow.reply_zone) = (0, Some(9));
+    event.flow.secctx = Some("a:b c".into());
+    assert!(line(&event).ends_with(" zone-reply=9 secctx=a:b\\x20c"), "{}", line(&event));
+    (event.flow.zone, event.flow.reply_zone) = (7, Some(9));
+    assert!(line(&event).contains(" zone-orig=7 zone-reply=9 "), "{}", line(&event));
 }
 
 #[test]
