@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::burst::udp_burst;
@@ -17,7 +17,12 @@ use tests::namespace::Namespace;
 use tests::poll;
 use tests::process::Guarded;
 
+mod health;
+
 const PROMETHEUS: &str = "127.0.0.1:9090";
+/// Where the alert rules are, and their unit tests.
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/prometheus-rules.yml");
+const RULE_TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/prometheus-rules.test.yml");
 
 /// The scrapes of the test are connections too, which the namespace tracks; they are by TCP.
 fn served(ct: &str, emu: &str) -> String {
@@ -73,7 +78,8 @@ fn a_full_disk_is_not_healthy() -> Result<()> {
     udp_burst(&single, 4000, 0, 10)?;
     poll::until("bad health", || {
         let (status, body) = get(single.namespace(), ADDRESS, "/healthz")?;
-        let bad = status.contains(" 503 ") && body.starts_with("/dev/full cannot be written");
+        let bad = status.contains(" 503 ")
+            && body.starts_with("ct1/1/emu1:LOGEMU: /dev/full cannot be written");
         Ok(bad.then_some(()))
     })?;
     let page = scrape(single.namespace())?;
@@ -125,6 +131,9 @@ fn bad_clients_cost_no_event() -> Result<()> {
         Ok(stalled)
     })?;
     ensure!(stalled.len() >= 8, "{} connections", stalled.len());
+    let begin = Instant::now();
+    scrape(namespace)?;
+    ensure!(begin.elapsed() < Duration::from_secs(1), "a scrape took {:?}", begin.elapsed());
     udp_burst(&single, 4000, 0, 5000)?;
     daemon.wait_lines("all lines", |lines| lines.len() == 5000)?;
     drop(stalled);
@@ -149,6 +158,21 @@ fn promtool_accepts(page: &str) -> Result<()> {
     Ok(())
 }
 
+/// Each alert fires on a recorded loss, and none without one.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs promtool: cargo xtask test")]
+fn alerts_fire_on_recorded_losses() -> Result<()> {
+    for (verb, file) in [("check", RULES), ("test", RULE_TESTS)] {
+        let mut promtool = Command::new("promtool");
+        let output = promtool.args([verb, "rules", file]).output();
+        let output = output.context("promtool is missing: apt-get install prometheus")?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        ensure!(output.status.success() && said.contains("SUCCESS"), "{verb}: {said}");
+    }
+    Ok(())
+}
+
 /// A real Prometheus, in the daemon's namespace, reads what the daemon counts.
 #[test]
 #[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
@@ -169,6 +193,8 @@ fn prometheus_reads_them() -> Result<()> {
     .with_context(|| daemon.text("prometheus.log"))?;
     let (_, up) = get(namespace, PROMETHEUS, "/api/v1/query?query=up%7Bjob%3D%22flowlog%22%7D")?;
     ensure!(up.contains("\"1\""), "{up}");
+    let (_, rules) = get(namespace, PROMETHEUS, "/api/v1/rules")?;
+    ensure!(rules.contains("FlowlogRecordsDropped"), "no rules: {rules}");
     daemon.stop()?;
     Ok(())
 }
@@ -177,7 +203,7 @@ fn prometheus_reads_them() -> Result<()> {
 fn prometheus(namespace: &Namespace, daemon: &Daemon) -> Result<Guarded> {
     let file = daemon.path("prometheus.yml");
     let text = format!(
-        "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: flowlog\n    \
+        "global:\n  scrape_interval: 1s\nrule_files: [\"{RULES}\"]\nscrape_configs:\n  - job_name: flowlog\n    \
          static_configs:\n      - targets: [\"{ADDRESS}\"]\n"
     );
     fs::write(&file, text)?;
