@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use jiff::tz::TimeZone;
 
 use super::clock::{self, PerSecond};
-use super::output::file::FileOutput;
 use super::output::{Counted, Output};
 use crate::stats::{SinkPlugin, SinkStats};
 
@@ -35,13 +34,9 @@ impl LogEmu {
     /// It cannot be opened for appending.
     pub fn open(settings: &Settings, host: &str, stats: SinkStats) -> io::Result<Self> {
         let Settings { file, sync, buffer_max } = settings;
-        let file = FileOutput::open(
-            file,
-            *sync,
-            *buffer_max,
-            Counted { noun: SinkPlugin::Logemu.noun(), stats },
-        )?;
-        Ok(Self { output: Output::File(file), prefix: Prefix::new(host) })
+        let counted = Counted { noun: SinkPlugin::Logemu.noun(), stats };
+        let output = Output::at(file, *sync, *buffer_max, counted)?;
+        Ok(Self { output, prefix: Prefix::new(host) })
     }
 
     /// Takes a line, which ends with a line feed, of an event at `at`

@@ -3,14 +3,16 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use self::append::Opened;
 use self::database::DatabaseOutput;
 use self::file::FileOutput;
 pub use self::peer::Address;
 pub(super) use self::peer::{notice_silence, queued};
 use self::socket::SocketOutput;
+use self::stream::StreamOutput;
 use crate::plugin::ship::Shipment;
 use crate::stats::SinkStats;
 
@@ -19,7 +21,9 @@ mod backlog;
 pub mod database;
 pub mod file;
 mod peer;
+mod pipe;
 mod socket;
+mod stream;
 
 /// Records are written when this much has gathered, at the latest when a batch
 /// ends. Bytes.
@@ -63,6 +67,8 @@ pub struct Counted {
 pub enum Output {
     /// A file.
     File(FileOutput),
+    /// A pipe, a FIFO or a terminal.
+    Stream(Box<StreamOutput>),
     /// A socket.
     Socket(SocketOutput),
     /// A database in a file.
@@ -80,12 +86,30 @@ impl Output {
     pub fn open(settings: &Settings, counted: Counted) -> io::Result<Self> {
         let Settings { destination, buffer_max } = settings;
         Ok(match destination {
-            Destination::File { path, sync } => {
-                Self::File(FileOutput::open(path, *sync, *buffer_max, counted)?)
-            }
+            Destination::File { path, sync } => Self::at(path, *sync, *buffer_max, counted)?,
             Destination::Socket(address) => {
                 Self::Socket(SocketOutput::open(address.clone(), *buffer_max, counted)?)
             }
+        })
+    }
+
+    /// Opens what stands at a path; it is made where nothing does. That nobody reads a FIFO is no
+    /// error.
+    ///
+    /// # Errors
+    /// It cannot be opened for appending.
+    pub fn at(path: &Path, sync: bool, buffer_max: usize, counted: Counted) -> io::Result<Self> {
+        // A daemon leaves its directory; the file is opened anew by this path.
+        let path = std::path::absolute(path)?;
+        let stream = |path, pipe, counted| {
+            Self::Stream(Box::new(StreamOutput::new(path, pipe, buffer_max, counted)))
+        };
+        Ok(match append::open(&path)? {
+            Opened::File(file) => {
+                Self::File(FileOutput::new(path, file, sync, buffer_max, counted)?)
+            }
+            Opened::Pipe(pipe) => stream(path, Some(pipe), counted),
+            Opened::Awaited => stream(path, None, counted),
         })
     }
 
@@ -94,6 +118,7 @@ impl Output {
     pub fn push(&mut self, front: &[u8], rest: &[u8]) {
         match self {
             Self::File(file) => file.push(front, rest),
+            Self::Stream(stream) => stream.push(front, rest),
             Self::Socket(socket) => socket.push(front, rest),
             Self::Database(_) | Self::Shipped(_) => {
                 debug_assert!(false, "it has a push of its own");
@@ -105,6 +130,7 @@ impl Output {
     pub fn flush(&mut self) {
         match self {
             Self::File(file) => file.flush(),
+            Self::Stream(stream) => stream.flush(),
             Self::Socket(socket) => socket.flush(),
             Self::Database(database) => database.flush(),
             Self::Shipped(shipment) => shipment.flush(),
@@ -115,6 +141,7 @@ impl Output {
     pub fn retry_in(&self) -> Option<Duration> {
         match self {
             Self::File(file) => file.retry_in(),
+            Self::Stream(stream) => stream.retry_in(),
             Self::Socket(socket) => socket.retry_in(),
             Self::Database(database) => database.retry_in(),
             Self::Shipped(shipment) => shipment.due_in(),
@@ -125,6 +152,7 @@ impl Output {
     pub fn close(&mut self) {
         match self {
             Self::File(file) => file.close(),
+            Self::Stream(stream) => stream.close(),
             Self::Socket(socket) => socket.close(),
             Self::Database(database) => database.close(),
             Self::Shipped(shipment) => shipment.close(),
@@ -136,6 +164,7 @@ impl Output {
     pub fn reopen(&mut self) {
         match self {
             Self::File(file) => file.reopen(),
+            Self::Stream(stream) => stream.reopen(),
             Self::Socket(socket) => socket.reopen(),
             Self::Database(database) => database.reopen(),
             Self::Shipped(shipment) => shipment.reopen(),
@@ -146,6 +175,7 @@ impl Output {
     pub fn fill(&self) -> (usize, usize) {
         match self {
             Self::File(file) => file.fill(),
+            Self::Stream(stream) => stream.fill(),
             Self::Socket(socket) => socket.fill(),
             Self::Database(database) => database.fill(),
             Self::Shipped(shipment) => shipment.fill(),
@@ -156,6 +186,7 @@ impl Output {
     pub fn is_failing(&self) -> bool {
         match self {
             Self::File(file) => file.is_failing(),
+            Self::Stream(stream) => stream.is_failing(),
             Self::Socket(socket) => socket.is_failing(),
             Self::Database(database) => database.failure().is_some(),
             Self::Shipped(shipment) => shipment.stats().trouble().is_some(),
@@ -166,7 +197,7 @@ impl Output {
     /// dropped any more.
     pub fn begin(&mut self) {
         match self {
-            Self::File(_) | Self::Socket(_) => {}
+            Self::File(_) | Self::Stream(_) | Self::Socket(_) => {}
             Self::Database(database) => database.begin(),
             Self::Shipped(shipment) => shipment.begin(),
         }
@@ -176,7 +207,7 @@ impl Output {
     /// `deadline`. [`Output::close`] follows.
     pub fn end(&mut self, deadline: Instant) {
         match self {
-            Self::File(_) | Self::Socket(_) => {}
+            Self::File(_) | Self::Stream(_) | Self::Socket(_) => {}
             Self::Database(database) => database.end(deadline),
             Self::Shipped(shipment) => shipment.end(deadline),
         }
@@ -194,7 +225,7 @@ impl Output {
     pub fn give_to(&self, uid: nix::unistd::Uid, gid: nix::unistd::Gid) {
         match self {
             Self::File(file) => file.give_to(uid, gid),
-            Self::Socket(_) => {}
+            Self::Stream(_) | Self::Socket(_) => {}
             Self::Shipped(shipment) => shipment.give_to(uid, gid),
             Self::Database(database) => database.give_to(uid, gid),
         }
@@ -207,6 +238,7 @@ impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file) => file.path().display().fmt(f),
+            Self::Stream(stream) => stream.path().display().fmt(f),
             Self::Socket(socket) => socket.address().fmt(f),
             Self::Database(database) => database.path().display().fmt(f),
             Self::Shipped(shipment) => shipment.name().fmt(f),

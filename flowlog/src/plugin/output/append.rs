@@ -1,14 +1,90 @@
 //! A file that is appended to and that holds whole lines only, also after a
 //! write that the file system took in part.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, fchown, write};
 use tracing::warn;
+
+use super::pipe::Pipe;
+
+/// What stands at the path of an output.
+pub(super) enum Opened {
+    /// A file, or a device that nobody has to read.
+    File(LogFile),
+    /// A pipe, a terminal or a socket: somebody has to read there.
+    Pipe(Pipe),
+    /// A FIFO that nobody has opened for reading.
+    Awaited,
+}
+
+/// Opens `path` for appending, and creates it with mode 0644 less the umask. Never waits: what
+/// it is, is asked of the descriptor. `/dev/stdout` and `/dev/stderr` are the process's own, also
+/// where they are sockets, which cannot be opened.
+pub(super) fn open(path: &Path) -> io::Result<Opened> {
+    let own = match path.to_str() {
+        Some("/dev/stdout") => Some(io::stdout().as_fd().try_clone_to_owned()?),
+        Some("/dev/stderr") => Some(io::stderr().as_fd().try_clone_to_owned()?),
+        _ => None,
+    };
+    if let Some(own) = own {
+        let file = File::from(own);
+        return Ok(if is_read_by_somebody(&file)? {
+            Opened::Pipe(Pipe::inherited(file)?)
+        } else {
+            Opened::File(LogFile { file, regular: false, created: false })
+        });
+    }
+    let mut options = OpenOptions::new();
+    options.append(true).mode(0o644).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
+    let (file, created) = match options.open(path) {
+        Ok(file) => (file, false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            (options.create(true).open(path)?, true)
+        }
+        Err(error) if is_unread(&error, path) => return Ok(Opened::Awaited),
+        Err(error) => return Err(error),
+    };
+    if is_read_by_somebody(&file)? {
+        return Ok(Opened::Pipe(Pipe::nonblocking(file)?));
+    }
+    let regular = file.metadata()?.is_file();
+    let log = LogFile { file, regular, created };
+    if regular && log.is_torn(path) {
+        warn!("{} ended within a line, which is ended now", path.display());
+        write(&log.file, b"\n")?;
+    }
+    Ok(Opened::File(log))
+}
+
+/// The error is that of a FIFO without a reader.
+fn is_unread(error: &io::Error, path: &Path) -> bool {
+    error.raw_os_error() == Some(libc::ENXIO)
+        && path.metadata().is_ok_and(|file| file.file_type().is_fifo())
+}
+
+/// What is written there waits until it is read.
+fn is_read_by_somebody(file: &File) -> io::Result<bool> {
+    let kind = file.metadata()?.file_type();
+    Ok(kind.is_fifo() || kind.is_socket() || (kind.is_char_device() && file.is_terminal()))
+}
+
+/// Device and inode of a file, and how many names it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
 
 /// An open log file.
 pub(super) struct LogFile {
@@ -20,45 +96,34 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens `path` for appending, and creates it with mode 0644 less the umask.
-    /// A last line that a crash has torn gets its line feed. `/dev/stdout` and
-    /// `/dev/stderr` are the process's own, also where they are sockets, which
-    /// cannot be opened.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let own = match path.to_str() {
-            Some("/dev/stdout") => Some(io::stdout().as_fd().try_clone_to_owned()?),
-            Some("/dev/stderr") => Some(io::stderr().as_fd().try_clone_to_owned()?),
-            _ => None,
-        };
-        if let Some(own) = own {
-            return Ok(Self { file: File::from(own), regular: false, created: false });
-        }
-        let created = !path.exists();
-        let regular = created || path.metadata()?.is_file();
-        let file = OpenOptions::new()
-            .append(true)
-            // For the last byte alone, and of no device or pipe.
-            .read(regular)
-            .create(true)
-            .mode(0o644)
-            .custom_flags(libc::O_NOCTTY)
-            .open(path)?;
-        let log = Self { file, regular, created };
-        if regular && log.is_torn()? {
-            warn!("{} ended within a line, which is ended now", path.display());
-            write(&log.file, b"\n")?;
-        }
-        Ok(log)
+    /// It is on a disk, under a name.
+    pub(super) fn is_regular(&self) -> bool {
+        self.regular
     }
 
-    fn is_torn(&self) -> io::Result<bool> {
-        let mut file = &self.file;
-        let mut last = [b'\n'];
-        if file.metadata()?.size() > 0 {
-            file.seek(SeekFrom::End(-1))?;
-            file.read_exact(&mut last)?;
-        }
-        Ok(last != *b"\n")
+    /// It did not exist before.
+    pub(super) fn is_new(&self) -> bool {
+        self.created
+    }
+
+    /// Which file it is, and whether it still has a name.
+    pub(super) fn identity(&self) -> io::Result<(Identity, bool)> {
+        let metadata = self.file.metadata()?;
+        Ok((Identity::of(&metadata), metadata.nlink() > 0))
+    }
+
+    /// Whether the last line has no line feed; what cannot be read is taken for whole.
+    fn is_torn(&self, path: &Path) -> bool {
+        let last = || {
+            let mut file = File::open(path)?;
+            let mut last = [b'\n'];
+            if file.metadata()?.size() > 0 {
+                file.seek(SeekFrom::End(-1))?;
+                file.read_exact(&mut last)?;
+            }
+            io::Result::Ok(last)
+        };
+        last().is_ok_and(|last| last != *b"\n")
     }
 
     /// Appends `lines`, and returns how many bytes of them are now in the file

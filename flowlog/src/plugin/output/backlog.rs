@@ -73,6 +73,29 @@ impl Backlog {
         Some(&self.bytes[self.head + start..self.head + end])
     }
 
+    /// What is to be sent next: the rest of a record that was sent in part, or else whole
+    /// records of together `most` bytes, at least one.
+    pub(super) fn next_batch(&self, most: usize) -> &[u8] {
+        let mut end = 0;
+        let mut records = 0;
+        for length in &self.lengths {
+            let next = end + *length as usize;
+            if next > self.sent {
+                if records > 0 && next - self.sent > most {
+                    break;
+                }
+                records += 1;
+                // The rest of a record goes alone, so that the next begins a batch.
+                if end < self.sent {
+                    end = next;
+                    break;
+                }
+            }
+            end = next;
+        }
+        &self.bytes[self.head + self.sent..self.head + end.max(self.sent)]
+    }
+
     /// `bytes` more were sent.
     pub(super) fn advance(&mut self, bytes: usize) {
         self.sent += bytes;
@@ -168,6 +191,26 @@ mod tests {
         assert_eq!(backlog.next_record(), Some(&b"three\n"[..]));
         assert_eq!(backlog.release(10), (2, 10));
         assert!(backlog.is_empty() && backlog.unsent().is_empty());
+    }
+
+    #[test]
+    fn a_batch_has_whole_records_and_what_was_torn_goes_first() {
+        let mut backlog = Backlog::new();
+        assert_eq!(backlog.next_batch(8), b"");
+        for record in ["one\n", "two\n", "three\n", "much longer\n", "x\n"] {
+            backlog.push(record.as_bytes(), b"");
+        }
+        assert_eq!(backlog.next_batch(8), b"one\ntwo\n");
+        backlog.advance(2);
+        assert_eq!(backlog.next_batch(8), b"e\n");
+        backlog.advance(2);
+        assert_eq!(backlog.next_batch(9), b"two\n");
+        backlog.advance(10);
+        assert_eq!(backlog.next_batch(8), b"much longer\n", "one that is longer goes alone");
+        backlog.advance(12);
+        assert_eq!(backlog.next_batch(8), b"x\n");
+        backlog.advance(2);
+        assert_eq!(backlog.next_batch(8), b"");
     }
 
     proptest! {

@@ -1,18 +1,21 @@
 //! Records to a file, each of which ends with its only line feed.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::append::LogFile;
+use super::append::{self, Identity, LogFile, Opened};
 use super::{CHUNK, Counted};
 use crate::ratelimit::RateLimit;
 use crate::stats::Measure;
 
 /// How often a write that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the file still stands at its path.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A file, and the records that wait for it.
 pub struct FileOutput {
@@ -20,9 +23,18 @@ pub struct FileOutput {
     sync: bool,
     buffer_max: usize,
     file: LogFile,
+    /// The file that is open is not to be written any more: its last sync failed, or it is not the
+    /// one at the path and that one cannot be opened.
+    outdated: bool,
     buffer: Vec<u8>,
+    /// Bytes at the front of the buffer that were written, and not yet synced.
+    unsynced: usize,
     /// Records in the buffer.
     records: u64,
+    /// Records written since it was looked whether the file still has its name.
+    unproven: u64,
+    /// When that is looked for again.
+    look_at: Instant,
     /// Bytes that may gather: a chunk, or all that may wait while writing fails.
     limit: usize,
     /// The last write failed: records wait.
@@ -33,20 +45,31 @@ pub struct FileOutput {
 }
 
 impl FileOutput {
-    /// Opens the file.
+    /// Takes what was opened at `path`, an absolute one.
     ///
     /// # Errors
-    /// It cannot be opened for appending.
-    pub fn open(path: &Path, sync: bool, buffer_max: usize, counted: Counted) -> io::Result<Self> {
-        // A daemon leaves its directory; the file is opened anew by this path.
-        let path = std::path::absolute(path)?;
+    /// The directory of a new file cannot be synced, with `sync`.
+    pub(super) fn new(
+        path: PathBuf,
+        file: LogFile,
+        sync: bool,
+        buffer_max: usize,
+        counted: Counted,
+    ) -> io::Result<Self> {
+        if sync {
+            sync_name(&path, &file)?;
+        }
         Ok(Self {
-            file: LogFile::open(&path)?,
+            file,
             path,
             sync,
             buffer_max,
+            outdated: false,
             buffer: Vec::with_capacity(CHUNK + 4096),
+            unsynced: 0,
             records: 0,
+            unproven: 0,
+            look_at: Instant::now() + LOOK,
             limit: CHUNK.min(buffer_max),
             failing: false,
             retries: RateLimit::per_second(),
@@ -80,6 +103,7 @@ impl FileOutput {
 
     /// Ends a batch: what has gathered is written, and with `sync` on disk.
     pub fn flush(&mut self) {
+        self.look();
         if self.buffer.is_empty() {
             return;
         }
@@ -91,7 +115,10 @@ impl FileOutput {
 
     /// See [`super::Output::retry_in`].
     pub fn retry_in(&self) -> Option<Duration> {
-        (!self.buffer.is_empty()).then_some(RETRY)
+        let look =
+            self.file.is_regular().then(|| self.look_at.saturating_duration_since(Instant::now()));
+        let retry = (!self.buffer.is_empty()).then_some(RETRY);
+        look.into_iter().chain(retry).min()
     }
 
     /// The file, by its full path.
@@ -111,14 +138,26 @@ impl FileOutput {
 
     /// See [`super::Output::close`].
     pub fn close(&mut self) {
-        self.write();
-        let records = std::mem::take(&mut self.records);
-        if records > 0 {
-            let Counted { noun, stats } = &self.counted;
-            stats.add(Measure::Lost, records);
-            warn!("{records} {noun} for {} are lost at exit", self.path.display());
-            self.buffer.clear();
+        if !self.buffer.is_empty() {
+            self.write();
         }
+        if self.buffer.is_empty() {
+            return;
+        }
+        let Counted { noun, stats } = &self.counted;
+        let unsure = lines_in(&self.buffer[..self.unsynced]);
+        let lost = self.records - unsure.min(self.records);
+        let path = self.path.display();
+        if unsure > 0 {
+            stats.add(Measure::Unsure, unsure);
+            warn!("{unsure} {noun} for {path} are not known to be on disk at exit");
+        }
+        if lost > 0 {
+            stats.add(Measure::Lost, lost);
+            warn!("{lost} {noun} for {path} are lost at exit");
+        }
+        (self.records, self.unsynced) = (0, 0);
+        self.buffer.clear();
     }
 
     /// Opens the file anew, for log rotation; the old one stays in use if that
@@ -128,15 +167,68 @@ impl FileOutput {
         if !self.buffer.is_empty() {
             self.write();
         }
+        let result = self.open_anew();
         let path = self.path.display();
-        match LogFile::open(&self.path) {
-            Ok(file) => {
-                self.file = file;
-                info!("{path} opened anew");
-            }
+        match result {
+            Ok(()) => info!("{path} opened anew"),
             Err(error) => {
                 warn!("{path} cannot be opened anew, the old file stays in use: {error}");
             }
+        }
+    }
+
+    /// Opens what stands at the path. What was written and not synced is written there again.
+    fn open_anew(&mut self) -> io::Result<()> {
+        let Opened::File(file) = append::open(&self.path)? else {
+            return Err(io::Error::other("it is no file any more; restart flowlog"));
+        };
+        if self.sync {
+            sync_name(&self.path, &file)?;
+        }
+        self.file = file;
+        self.outdated = false;
+        self.unproven = 0;
+        let again = lines_in(&self.buffer[..self.unsynced]);
+        self.counted.stats.add(Measure::Repeated, again);
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Looks whether the file is still the one at the path, once a second: it may have been
+    /// removed, renamed or replaced.
+    fn look(&mut self) {
+        let now = Instant::now();
+        if now < self.look_at || !self.file.is_regular() || self.outdated {
+            return;
+        }
+        self.look_at = now + LOOK;
+        let Ok((open, named)) = self.file.identity() else { return };
+        if self.path.metadata().is_ok_and(|there| Identity::of(&there) == open) {
+            self.unproven = 0;
+            return;
+        }
+        self.moved(named);
+    }
+
+    #[cold]
+    fn moved(&mut self, named: bool) {
+        let Counted { noun, stats } = &self.counted;
+        stats.add(Measure::Replaced, 1);
+        let path = self.path.display();
+        if named {
+            info!("{path} was renamed: it is opened anew");
+        } else {
+            // They were written while the file may have had no name any more.
+            stats.add(Measure::Unsure, self.unproven);
+            let unsure = self.unproven;
+            warn!("{path} was removed: it is opened anew; {unsure} {noun} may have gone with it");
+        }
+        self.unproven = 0;
+        self.outdated = true;
+        if !self.buffer.is_empty() {
+            self.write();
+        } else if let Err(error) = self.open_anew() {
+            self.failed(&error);
         }
     }
 
@@ -147,17 +239,7 @@ impl FileOutput {
     }
 
     fn write(&mut self) {
-        let (written, result) = self.file.append(&self.buffer);
-        if written > 0 {
-            self.buffer.drain(..written);
-            // Only after a write in part is it worth counting.
-            let left = if self.buffer.is_empty() { 0 } else { lines_in(&self.buffer) };
-            self.counted.stats.add(Measure::Records, self.records - left);
-            self.counted.stats.add(Measure::Bytes, written as u64);
-            self.records = left;
-        }
-        let result = result.and_then(|()| if self.sync { self.file.sync() } else { Ok(()) });
-        match result {
+        match self.write_and_sync() {
             Ok(()) if self.failing => {
                 self.failing = false;
                 self.limit = CHUNK.min(self.buffer_max);
@@ -167,6 +249,37 @@ impl FileOutput {
             Ok(()) => {}
             Err(error) => self.failed(&error),
         }
+    }
+
+    fn write_and_sync(&mut self) -> io::Result<()> {
+        if self.outdated {
+            self.open_anew()?;
+        }
+        let (written, result) = self.file.append(&self.buffer[self.unsynced..]);
+        self.unsynced += written;
+        if self.unsynced > 0 && self.sync {
+            // A kernel that could not write a page forgets that it has to: the same file says
+            // next time that all is well (fsync(2), errors).
+            self.file.sync().inspect_err(|_| self.outdated = true)?;
+        }
+        self.written(self.unsynced);
+        result
+    }
+
+    /// The first `bytes` of the buffer are in the file, and with `sync` on disk.
+    fn written(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.buffer.drain(..bytes);
+        self.unsynced = 0;
+        // Only after a write in part is it worth counting.
+        let left = if self.buffer.is_empty() { 0 } else { lines_in(&self.buffer) };
+        let records = self.records - left.min(self.records);
+        self.counted.stats.add(Measure::Records, records);
+        self.counted.stats.add(Measure::Bytes, bytes as u64);
+        self.unproven += records;
+        self.records = left;
     }
 
     #[cold]
@@ -192,6 +305,17 @@ impl FileOutput {
     }
 }
 
+/// Has the name of a new file on disk.
+fn sync_name(path: &Path, file: &LogFile) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) if file.is_new() => File::open(directory)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
 fn lines_in(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Files that are removed, renamed and replaced beneath the daemon.
+
+use std::fs;
+
+use super::super::Output;
+use super::*;
+use crate::stats::SinkStats;
+
+fn open(path: &Path, sync: bool) -> (Output, SinkStats) {
+    let stats = SinkStats::default();
+    let counted = Counted { noun: "lines", stats: stats.clone() };
+    (Output::at(path, sync, 1 << 20, counted).unwrap(), stats)
+}
+
+fn line(output: &mut Output, text: &str) {
+    output.push(text.as_bytes(), b"\n");
+    output.flush();
+}
+
+/// Waits until it is time to look at the file again.
+fn wait(output: &mut Output) {
+    std::thread::sleep(output.retry_in().unwrap());
+    output.flush();
+}
+
+#[test]
+fn a_file_that_was_removed_is_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flow.log");
+    let (mut output, stats) = open(&path, false);
+    line(&mut output, "one");
+    wait(&mut output);
+    line(&mut output, "two");
+    fs::remove_file(&path).unwrap();
+    line(&mut output, "three");
+    assert!(output.retry_in().unwrap() <= LOOK, "an idle daemon looks too");
+    wait(&mut output);
+    line(&mut output, "four");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
+    assert_eq!(stats.get(Measure::Replaced), 1);
+    assert_eq!(stats.get(Measure::Unsure), 2, "two and three may have gone with it");
+}
+
+#[test]
+fn a_file_that_was_renamed_has_lost_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, old) = (directory.path().join("flow.log"), directory.path().join("old"));
+    let (mut output, stats) = open(&path, false);
+    line(&mut output, "one");
+    fs::rename(&path, &old).unwrap();
+    line(&mut output, "two");
+    wait(&mut output);
+    line(&mut output, "three");
+    assert_eq!(fs::read_to_string(&old).unwrap(), "one\ntwo\n");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
+    assert_eq!((stats.get(Measure::Replaced), stats.get(Measure::Unsure)), (1, 0));
+}
+
+#[test]
+fn lines_wait_for_a_directory_that_was_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("log");
+    fs::create_dir(&place).unwrap();
+    let path = place.join("flow.log");
+    let (mut output, stats) = open(&path, true);
+    line(&mut output, "one");
+    wait(&mut output);
+    fs::remove_dir_all(&place).unwrap();
+    wait(&mut output);
+    assert!(output.is_failing());
+    line(&mut output, "two");
+    assert_eq!(stats.get(Measure::Records), 1, "two waits");
+    fs::create_dir(&place).unwrap();
+    let begin = Instant::now();
+    while output.is_failing() {
+        assert!(begin.elapsed() < Duration::from_secs(10));
+        wait(&mut output);
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
+    assert_eq!((stats.get(Measure::Records), stats.get(Measure::Lost)), (2, 0));
+}
+
+#[test]
+fn standard_output_and_devices_are_never_replaced() {
+    let (mut output, stats) = open(Path::new("/dev/null"), true);
+    line(&mut output, "one");
+    assert_eq!(output.retry_in(), None);
+    assert_eq!((stats.get(Measure::Records), stats.get(Measure::Replaced)), (1, 0));
+}
