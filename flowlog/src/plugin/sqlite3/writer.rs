@@ -241,6 +241,11 @@ impl Writer {
     /// Opens the file anew, for rotation: what stands in its place now, or a new one. If that
     /// fails rows wait.
     fn reopen(&mut self) {
+        if Instant::now() < self.retry {
+            // The last attempt has just failed: it is opened anew with the next.
+            self.leave();
+            return;
+        }
         // What was logged before belongs into the old file, and up to when that is.
         while (!self.queue.is_empty() || self.cover.is_due(Duration::ZERO))
             && self.write(Duration::ZERO)

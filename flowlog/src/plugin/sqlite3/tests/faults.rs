@@ -60,27 +60,31 @@ fn a_locked_database_is_waited_for() {
     assert_eq!(place.count(Measure::Lost), 0);
 }
 
-/// Whatever the thread waits for, the engine's thread does not.
+/// Whatever the thread waits for, the engine's thread does not. On a busy machine it may wait for a
+/// processor: the shortest of some rounds counts, each of them with a try of the writer.
 #[test]
 fn the_engine_waits_for_no_lock() {
+    const ROUND: Duration = Duration::from_millis(1200);
     let place = Place::new();
     let mut sink = place.sink();
     let other = place.other();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     sink.output.begin();
-    let mut longest = Duration::ZERO;
-    let begin = Instant::now();
-    // Longer than the lock is waited for at once.
-    while begin.elapsed() < Duration::from_millis(600) {
-        let turn = Instant::now();
-        push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
-        sink.output.flush();
-        longest = longest.max(turn.elapsed());
+    let mut longest = Vec::new();
+    while longest.len() < 8 && longest.iter().all(|time| *time > Duration::from_millis(50)) {
+        let errors = place.count(Measure::Errors);
+        let (begin, mut turns) = (Instant::now(), Duration::ZERO);
+        while begin.elapsed() < ROUND || place.count(Measure::Errors) == errors {
+            let turn = Instant::now();
+            push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
+            sink.output.flush();
+            sink.output.reopen();
+            turns = turns.max(turn.elapsed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        longest.push(turns);
     }
-    let turn = Instant::now();
-    sink.output.reopen();
-    longest = longest.max(turn.elapsed());
-    assert!(longest < Duration::from_millis(150), "{longest:?}");
+    assert!(longest.iter().any(|time| *time <= Duration::from_millis(50)), "{longest:?}");
     other.execute_batch("ROLLBACK").unwrap();
 }
 
