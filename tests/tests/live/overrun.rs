@@ -2,8 +2,6 @@
 //! tells afterwards how much it missed. With `hash_enable=1` it then finds what vanished, so that
 //! each flow still has its one line, also without root.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use tests::burst::udp_burst;
 use tests::daemon::{Daemon, Launch, Program, config};
@@ -89,16 +87,25 @@ fn resync(args: &[&str]) -> Result<()> {
     let lost_before = losing(&daemon, 0, flush)?;
     wait_ends(&daemon, 3000)?;
 
+    let lost_ends = lost_before;
     let lost_before =
         losing(&daemon, lost_before, || udp_burst(&single, 4000, 3000, 3000).map(drop))?;
-    // Nothing outside shows that the flows are known again; the resync is due after a second.
-    std::thread::sleep(Duration::from_secs(2));
+    // Each lost beginning is that of another flow.
+    poll::until("the flows to be taken up", || {
+        Ok((taken_up(&daemon.log()) >= lost_before - lost_ends).then_some(()))
+    })?;
     losing(&daemon, lost_before, flush)?;
     wait_ends(&daemon, 6000)?;
     let finished = daemon.stop()?;
     ensure!(finished.code == Some(0), "exit {:?}", finished.code);
     let ends = uncounted(tagged(&finished.lines, "DESTROY"));
     ensure_equal("one end each", &burst_lines("DESTROY", 4000, 0..6000), &ends)
+}
+
+/// Flows that resyncs have taken up, as the log of the daemon says.
+fn taken_up(log: &str) -> u64 {
+    let resyncs = log.lines().filter_map(|line| line.split_once("resync after lost events: "));
+    resyncs.filter_map(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// Does `work` while the logger stands still, and waits until it has told that it lost more than
