@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use self::rest::Rest;
+use crate::capture::netlink::now_ns;
 use crate::capture::{Capture, Drained, DumpKind, Progress, RecordSink};
 use crate::daemon::watchdog::Watchdog;
 use crate::event::{Event, Record};
@@ -32,6 +33,10 @@ pub(crate) mod rest;
 const BUDGET: usize = 4096;
 /// How long a shutdown goes on draining what still arrives.
 const DRAIN_AT_EXIT: Duration = Duration::from_secs(2);
+
+/// What happened so long ago has been drained, whatever holds it on its way: the time
+/// of a message may be half a second older than it, and losses are told each second.
+const HOLD: Duration = Duration::from_secs(3);
 
 /// A source with the stacks that it feeds.
 pub struct Source {
@@ -214,6 +219,7 @@ impl Engine {
     /// more.
     fn turn(&mut self) -> io::Result<bool> {
         let now = Instant::now();
+        let begun = now_ns();
         let mut messages = 0;
         let mut more = false;
         for source in &mut self.sources {
@@ -222,6 +228,10 @@ impl Engine {
             messages += progress.messages;
             more |= progress.drained == Drained::More;
             source.stacks.flush();
+            if progress.drained != Drained::More {
+                let hold = HOLD + source.capture.holds();
+                source.stacks.caught_up(begun.saturating_sub(hold.as_nanos() as u64), hold);
+            }
         }
         if !more {
             let room = self.sources.iter().map(|s| s.capture.queue_events()).min().unwrap_or(0);

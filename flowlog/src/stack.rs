@@ -189,6 +189,11 @@ impl Stacks {
         self.outputs_mut().for_each(Output::begin);
     }
 
+    /// Everything that happened before `complete` was pushed, see [`Output::caught_up`].
+    pub fn caught_up(&mut self, complete: u64, hold: Duration) {
+        self.outputs_mut().for_each(|output| output.caught_up(complete, hold));
+    }
+
     /// Tells the stats what the threads of sinks have counted.
     pub fn tell(&mut self) {
         self.outputs_mut().for_each(Output::tell);

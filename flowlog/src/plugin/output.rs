@@ -184,6 +184,14 @@ impl Output {
         }
     }
 
+    /// Everything that happened before `complete`, nanoseconds since the epoch, was
+    /// pushed; a record may come later than others of its time by `hold`.
+    pub fn caught_up(&mut self, complete: u64, hold: Duration) {
+        if let Self::Shipped(shipment) = self {
+            shipment.caught_up(complete, hold);
+        }
+    }
+
     /// Tells the stats what other threads have counted.
     pub fn tell(&mut self) {
         if let Self::Shipped(shipment) = self {

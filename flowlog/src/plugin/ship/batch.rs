@@ -58,6 +58,19 @@ pub(super) fn is_sound(payload: &[u8], records: u64) -> bool {
     rest.is_empty() && found == records
 }
 
+/// The times of the records in `payload`, the least and the greatest, as far as it
+/// can be read.
+pub(super) fn times(payload: &[u8]) -> Option<(u64, u64)> {
+    let mut rest = payload;
+    let mut times: Option<(u64, u64)> = None;
+    while let Some((Record { id, .. }, behind)) = Record::split(rest) {
+        rest = behind;
+        let (first, last) = times.unwrap_or((id.time, id.time));
+        times = Some((first.min(id.time), last.max(id.time)));
+    }
+    times
+}
+
 /// Records for a client, in order: some rows of the spool.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {

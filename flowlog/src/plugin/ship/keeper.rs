@@ -8,8 +8,10 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Full;
+use super::batch;
+use super::losses::Loss;
 use super::spool::{Chunk, Job, Sink};
-use super::store::{Change, Failure, Store};
+use super::store::{Change, Dropped, Failure, Store};
 use super::tally::{Amount, Measure, Part};
 use crate::ratelimit::RateLimit;
 
@@ -30,6 +32,8 @@ pub(super) struct Keeper {
     /// The most that was there since the file shrank, bytes.
     peak: u64,
     failing: bool,
+    /// Losses wait to be put into the spool.
+    noted: bool,
     complaints: RateLimit,
 }
 
@@ -39,6 +43,8 @@ struct Effects {
     appended: Vec<(usize, i64)>,
     acknowledged: Vec<(usize, Amount)>,
     dropped: Vec<(String, Amount)>,
+    /// Sinks whose losses in the spool are others now.
+    lost: Vec<String>,
     /// Chunks that found no room.
     refused: Vec<usize>,
 }
@@ -46,8 +52,8 @@ struct Effects {
 impl Keeper {
     pub(super) fn new(store: Store, max_bytes: u64, full: Full, receiver: Receiver<Job>) -> Self {
         let complaints = RateLimit::per_second();
-        let (pending, peak, failing) = (Vec::new(), 0, false);
-        Self { store, max_bytes, full, receiver, pending, peak, failing, complaints }
+        let (pending, peak, failing, noted) = (Vec::new(), 0, false, false);
+        Self { store, max_bytes, full, receiver, pending, peak, failing, noted, complaints }
     }
 
     pub(super) fn run(mut self, sinks: &HashMap<String, Arc<Sink>>) {
@@ -62,7 +68,7 @@ impl Keeper {
 
     /// Takes what there is to do; returns whether more may come.
     fn receive(&mut self) -> bool {
-        let first = if self.failing {
+        let first = if self.failing || self.noted {
             self.receiver.recv_timeout(RETRY)
         } else {
             self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -89,25 +95,35 @@ impl Keeper {
     }
 
     fn turn(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
-        match self.transact(|_| true) {
+        let noted: Vec<(&Arc<Sink>, Vec<Loss>)> =
+            sinks.values().map(|sink| (sink, sink.tally.losses.take())).collect();
+        match self.transact(|_| true, &noted) {
             Ok((effects, bytes)) => {
                 self.count(&effects, sinks);
                 self.succeeded(bytes);
             }
             Err(failure) => {
+                for (sink, losses) in noted {
+                    losses.into_iter().for_each(|loss| sink.tally.losses.note(loss));
+                }
                 self.failed(&failure);
                 // What has arrived makes room, perhaps the only room that there is.
-                if let Ok((effects, _)) = self.transact(Job::makes_room) {
+                if let Ok((effects, _)) = self.transact(Job::makes_room, &[]) {
                     self.count(&effects, sinks);
                     self.pending.retain(|job| !job.makes_room());
                 }
             }
         }
+        self.noted = sinks.values().any(|sink| sink.tally.losses.are_noted());
     }
 
     /// Does the jobs that are `wanted`, all or none; returns what that did, and how
     /// many bytes are there then.
-    fn transact(&mut self, wanted: fn(&Job) -> bool) -> Result<(Effects, u64), Failure> {
+    fn transact(
+        &mut self,
+        wanted: fn(&Job) -> bool,
+        noted: &[(&Arc<Sink>, Vec<Loss>)],
+    ) -> Result<(Effects, u64), Failure> {
         let Self { store, max_bytes, full, pending, .. } = self;
         let room = Room { max_bytes: *max_bytes, full: *full };
         store.transact(|change| {
@@ -115,18 +131,23 @@ impl Keeper {
             for (place, job) in pending.iter().enumerate().filter(|(_, job)| wanted(job)) {
                 room.apply(place, job, change, &mut effects)?;
             }
+            for (sink, losses) in noted.iter().filter(|(_, losses)| !losses.is_empty()) {
+                losses.iter().try_for_each(|loss| change.lose(&sink.name, loss))?;
+                effects.lost.push(sink.name.clone());
+            }
             Ok((effects, change.bytes()))
         })
     }
 
     fn count(&self, effects: &Effects, sinks: &HashMap<String, Arc<Sink>>) {
-        let Effects { appended, acknowledged, dropped, refused } = effects;
+        let Effects { appended, acknowledged, dropped, refused, lost } = effects;
         for (place, number) in appended {
             let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
             sink.tally.add(Measure::Spooled, chunk.records);
             sink.tally.add_kept(chunk.amount());
-            sink.tally.take_waiting(chunk.amount());
+            // Before it waits no more: who sees that nothing waits knows the newest row.
             sink.newest.send_replace(*number);
+            sink.tally.take_waiting(chunk.amount());
         }
         for (place, amount) in acknowledged {
             if let Some(Job::Acknowledge(sink, _)) = self.pending.get(*place) {
@@ -144,13 +165,16 @@ impl Keeper {
                 sink.tally.take_kept(*amount);
             }
         }
+        for sink in lost.iter().filter_map(|name| sinks.get(name)) {
+            sink.tally.losses.changed();
+        }
     }
 
     fn succeeded(&mut self, bytes: u64) {
         for job in self.pending.drain(..) {
             match job {
                 Job::Append(sink, _) => sink.tally.set_trouble(Part::Spool, None),
-                Job::Acknowledge(..) => {}
+                Job::Acknowledge(..) | Job::Forget(..) => {}
                 // Whoever asked may have left.
                 Job::Answer(answer) => drop(answer.send(())),
             }
@@ -174,7 +198,7 @@ impl Keeper {
                 sink.tally.set_trouble(Part::Spool, Some(failure.to_string()));
                 true
             }
-            Job::Acknowledge(..) => true,
+            Job::Acknowledge(..) | Job::Forget(..) => true,
             Job::Answer(answer) => {
                 let _ = answer.send(());
                 false
@@ -211,7 +235,8 @@ impl Room {
             Job::Append(sink, chunk) => {
                 if !self.make(chunk.payload.len() as u64, change, effects)? {
                     effects.refused.push(place);
-                    return Ok(());
+                    let times = batch::times(&chunk.payload);
+                    return lose(&sink.name, chunk.records, times, change, effects);
                 }
                 let Chunk { encoding, records, payload } = chunk;
                 let number = change.append(&sink.name, encoding, *records, payload)?;
@@ -219,6 +244,10 @@ impl Room {
             }
             Job::Acknowledge(sink, last) => {
                 effects.acknowledged.push((place, change.acknowledge(&sink.name, *last)?));
+            }
+            Job::Forget(sink, said) => {
+                change.forget(said)?;
+                effects.lost.push(sink.name.clone());
             }
             Job::Answer(_) => {}
         }
@@ -239,11 +268,29 @@ impl Room {
             match self.full {
                 Full::DropNewest => return Ok(false),
                 Full::DropOldest => match change.drop_oldest()? {
-                    Some(gone) => effects.dropped.push(gone),
+                    Some(Dropped { sink, amount, times }) => {
+                        lose(&sink, amount.records, times, change, effects)?;
+                        effects.dropped.push((sink, amount));
+                    }
                     None => break,
                 },
             }
         }
         Ok(true)
     }
+}
+
+/// Notes in the spool that records found no room there.
+fn lose(
+    sink: &str,
+    records: u64,
+    times: Option<(u64, u64)>,
+    change: &mut Change<'_>,
+    effects: &mut Effects,
+) -> rusqlite::Result<()> {
+    // Of bytes that nobody can read nobody knows when they were: at any time.
+    let (since, until) = times.unwrap_or((0, i64::MAX as u64));
+    change.lose(sink, &Loss { measure: Measure::Dropped, since, until, records })?;
+    effects.lost.push(sink.to_owned());
+    Ok(())
 }

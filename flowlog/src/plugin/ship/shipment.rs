@@ -10,17 +10,21 @@ use anyhow::Context as _;
 use nix::unistd::{Gid, Uid, chown};
 use tracing::warn;
 
-use super::batch::Record;
+use super::batch::{self, Record};
+use super::losses::Loss;
 use super::spool::{self, Chunk, Job, Sink, Spool};
 use super::tally::{Amount, Measure, Tally};
 use super::worker::{self, Control, Link};
 use super::{Client, Shipping};
+use crate::capture::netlink::now_ns;
 use crate::stack::Site;
 use crate::stats::{Shipper, Stats};
 
 /// Bytes that gather before they are handed over, and for how long they do.
 const CHUNK: usize = 256 << 10;
 const GATHER: Duration = Duration::from_millis(100);
+/// How often the client hears that nothing happens, if it wants to.
+const SILENCE: Duration = Duration::from_secs(1);
 /// How long the end of the daemon waits for the far sides, all together.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -78,6 +82,8 @@ pub struct Shipment {
     begin: Option<Begin>,
     worker: Option<JoinHandle<()>>,
     directory: Option<PathBuf>,
+    /// When it was last said up to when everything was pushed.
+    heard: Instant,
     stats: Stats,
     /// What the stats have been told of the tally.
     told: [u64; Measure::ALL.len()],
@@ -89,8 +95,12 @@ impl Shipment {
         let Start { id, shipper, encoding, buffer_max, spool, stats } = *start;
         stats.use_shipper(shipper);
         let encoding: Arc<str> = encoding.into();
+        let sink = spool.claim(&format!("{id}:{}", shipper.plugin()));
+        if C::COVERS {
+            sink.tally.losses.want();
+        }
         Self {
-            sink: spool.claim(&format!("{id}:{}", shipper.plugin())),
+            sink,
             shipper,
             spool: spool.clone(),
             control: Control::default(),
@@ -102,6 +112,7 @@ impl Shipment {
             begin: Some(Box::new(|link, control| worker::spawn::<C>(settings, link, control))),
             worker: None,
             directory: None,
+            heard: Instant::now(),
             stats: stats.clone(),
             told: [0; Measure::ALL.len()],
         }
@@ -152,6 +163,7 @@ impl Shipment {
         }
         if self.waiting() + size > self.buffer_max {
             self.sink.tally.add(Measure::Lost, 1);
+            self.lose((record.id.time, record.id.time), 1);
             return;
         }
         if self.chunk.records == 0 {
@@ -173,17 +185,35 @@ impl Shipment {
         let chunk = std::mem::replace(&mut self.chunk, empty(&self.encoding));
         let Amount { bytes, records } = chunk.amount();
         self.sink.tally.add_waiting(Amount { bytes, records });
+        let times = batch::times(&chunk.payload).unwrap_or_default();
         let job = Job::Append(self.sink.clone(), chunk);
         if self.spool.jobs().is_none_or(|jobs| jobs.send(job).is_err()) {
             // The keeper's thread could not be started, which was told.
+            self.lose(times, records);
             self.sink.tally.take_waiting(Amount { bytes, records });
             self.sink.tally.add(Measure::Lost, records);
         }
     }
 
+    /// Notes of which time records are lost.
+    #[cold]
+    fn lose(&self, (since, until): (u64, u64), records: u64) {
+        let loss = Loss { measure: Measure::Lost, since, until, records };
+        self.sink.tally.losses.note(loss);
+    }
+
+    /// Everything that happened before `complete` was pushed. What has gathered
+    /// counts when it was handed over.
+    pub fn caught_up(&mut self, complete: u64, hold: Duration) {
+        if self.chunk.records == 0 {
+            self.sink.tally.losses.caught_up(complete, hold);
+            self.heard = Instant::now();
+        }
+    }
+
     /// Ends a batch: what has gathered long enough is handed over.
     pub fn flush(&mut self) {
-        if self.due_in() == Some(Duration::ZERO) {
+        if self.chunk.records > 0 && self.since.elapsed() >= GATHER {
             self.hand_over();
         }
         self.tell();
@@ -191,7 +221,12 @@ impl Shipment {
 
     /// When to flush again though nothing new has come.
     pub fn due_in(&self) -> Option<Duration> {
-        (self.chunk.records > 0).then(|| GATHER.saturating_sub(self.since.elapsed()))
+        if self.chunk.records > 0 {
+            return Some(GATHER.saturating_sub(self.since.elapsed()));
+        }
+        // That nothing happens is to be known too.
+        let wanted = self.sink.tally.losses.are_wanted();
+        wanted.then(|| SILENCE.saturating_sub(self.heard.elapsed()))
     }
 
     /// Bytes that wait in memory, and how many may.
@@ -219,6 +254,9 @@ impl Shipment {
         self.begin();
         let deadline = self.spool.deadline(PATIENCE);
         self.hand_over();
+        // The capture has ended.
+        let hold = self.sink.tally.losses.hold();
+        self.caught_up(now_ns(), hold);
         self.spool.settle(deadline);
         self.control.stop(deadline);
         if let Some(worker) = self.worker.take()

@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::Settings;
 use super::keeper::Keeper;
+use super::losses::Loss;
 pub use super::store::Failure;
 use super::store::{FILES, Store};
 use super::tally::{Amount, Tally};
@@ -59,6 +60,8 @@ pub(super) enum Job {
     Append(Arc<Sink>, Chunk),
     /// The rows of the sink up to that number have arrived.
     Acknowledge(Arc<Sink>, i64),
+    /// The client has said these losses.
+    Forget(Arc<Sink>, Vec<(i64, Loss)>),
     /// An answer when all that was asked for before is done, or has failed once.
     Answer(Sender<()>),
 }

@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
 use super::batch::{self, Batch};
+use super::losses::{self, Loss};
 use super::tally::Amount;
 
 /// The file's name in its directory, and that of its lock.
@@ -220,7 +221,15 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
             "BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
         ))?;
     }
-    Ok(())
+    connection.execute_batch(losses::TABLE)
+}
+
+/// A row that found no room any more.
+pub(super) struct Dropped {
+    pub(super) sink: String,
+    pub(super) amount: Amount,
+    /// Of the first and the last of its records.
+    pub(super) times: Option<(u64, u64)>,
 }
 
 /// A change that is being made.
@@ -266,17 +275,30 @@ impl Change<'_> {
         Ok(gone)
     }
 
-    /// Removes the oldest row of all; returns its sink and what it held.
-    pub(super) fn drop_oldest(&mut self) -> rusqlite::Result<Option<(String, Amount)>> {
+    /// Adds a loss of a sink.
+    pub(super) fn lose(&mut self, sink: &str, loss: &Loss) -> rusqlite::Result<()> {
+        losses::insert(self.connection, sink, loss)
+    }
+
+    /// Removes losses.
+    pub(super) fn forget(&mut self, said: &[(i64, Loss)]) -> rusqlite::Result<()> {
+        losses::forget(self.connection, said)
+    }
+
+    /// Removes the oldest row of all; returns its sink, what it held, and of which
+    /// time that was.
+    pub(super) fn drop_oldest(&mut self) -> rusqlite::Result<Option<Dropped>> {
         let mut delete = self.connection.prepare_cached(
             "DELETE FROM batch WHERE sequence = (SELECT min(sequence) FROM batch) \
-             RETURNING sink, bytes, records",
+             RETURNING sink, bytes, records, payload",
         )?;
         let gone = delete.query_row([], |row| {
-            Ok((row.get(0)?, Amount { bytes: row.get(1)?, records: row.get(2)? }))
+            let amount = Amount { bytes: row.get(1)?, records: row.get(2)? };
+            let times = row.get_ref(3)?.as_blob().ok().and_then(batch::times);
+            Ok(Dropped { sink: row.get(0)?, amount, times })
         });
-        let gone: Option<(String, Amount)> = gone.optional()?;
-        if let Some((_, amount)) = &gone {
+        let gone = gone.optional()?;
+        if let Some(Dropped { amount, .. }) = &gone {
             self.bytes = self.bytes.saturating_sub(amount.bytes);
         }
         Ok(gone)
@@ -315,6 +337,12 @@ impl Reader {
     /// hold `bytes`.
     pub(super) fn next(&self, sink: &str, after: i64, bytes: usize) -> Result<Found, Failure> {
         self.read(sink, after, bytes).map_err(|error| Failure::Database(self.path.clone(), error))
+    }
+
+    /// Losses of `sink`, each with its number.
+    pub(super) fn losses(&self, sink: &str) -> Result<Vec<(i64, Loss)>, Failure> {
+        losses::read(&self.connection, sink)
+            .map_err(|error| Failure::Database(self.path.clone(), error))
     }
 
     fn read(&self, sink: &str, after: i64, bytes: usize) -> rusqlite::Result<Found> {

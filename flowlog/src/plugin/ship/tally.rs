@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::losses::Losses;
+
 /// What is counted of a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -88,6 +90,8 @@ pub struct Tally {
     kept: [AtomicU64; 2],
     /// What is wrong with the spool, and with the far side.
     troubles: [Mutex<Option<String>>; 2],
+    /// Of what time records are lost.
+    pub(super) losses: Losses,
 }
 
 /// Bytes and records.
@@ -157,7 +161,8 @@ impl Tally {
 }
 
 fn amount([bytes, records]: &[AtomicU64; 2]) -> Amount {
-    Amount { bytes: bytes.load(Ordering::Relaxed), records: records.load(Ordering::Relaxed) }
+    // What was done before they were taken away is seen by who sees that they are gone.
+    Amount { bytes: bytes.load(Ordering::Acquire), records: records.load(Ordering::Acquire) }
 }
 
 fn add([bytes, records]: &[AtomicU64; 2], amount: Amount) {
@@ -166,6 +171,6 @@ fn add([bytes, records]: &[AtomicU64; 2], amount: Amount) {
 }
 
 fn take([bytes, records]: &[AtomicU64; 2], amount: Amount) {
-    bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
-    records.fetch_sub(amount.records, Ordering::Relaxed);
+    bytes.fetch_sub(amount.bytes, Ordering::AcqRel);
+    records.fetch_sub(amount.records, Ordering::AcqRel);
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::plugin::record_id::RecordId;
 use crate::stats::{Shipper, Stats};
 
+mod coverage;
 mod faults;
 
 /// What the far side of a test does, and what it got.

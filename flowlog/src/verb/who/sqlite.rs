@@ -13,6 +13,8 @@ use super::times::Span;
 use crate::flow::Tuple;
 use crate::plugin::record_id::RecordId;
 
+mod coverage;
+
 /// How long a writer's lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What is asked of each end, by an index each: for the address, and for the port
@@ -39,7 +41,7 @@ pub(super) fn ask(
     question: &Question,
     answers: &mut Answers<'_>,
 ) -> Result<(), Trouble> {
-    within(&open(path)?, question, answers)
+    within(&open(path)?, path, question, answers)
 }
 
 impl From<rusqlite::Error> for Trouble {
@@ -93,38 +95,19 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 
 fn within(
     connection: &Connection,
+    path: &Path,
     question: &Question,
     answers: &mut Answers<'_>,
 ) -> Result<(), Trouble> {
     // What is asked is of one moment.
     connection.execute_batch("BEGIN")?;
-    if let Some(covered) = covered(connection)? {
-        answers.covered(covered);
-    }
+    coverage::read(connection, path, question.span, answers)?;
     losses(connection, question.span, answers)?;
     let ping = question.wanted.port.map(|_| PING);
     for end in ENDS.into_iter().chain(ping) {
         end_of(connection, question, end, answers)?;
     }
     Ok(())
-}
-
-/// From the first record to the last: a database does not tell since when it is
-/// written, and until when.
-fn covered(connection: &Connection) -> rusqlite::Result<Option<Span>> {
-    let mut covered: Option<Span> = None;
-    for table in ["flow", "expectation", "lost"] {
-        for order in ["ASC", "DESC"] {
-            let sql = format!("SELECT time FROM {table} ORDER BY time {order} LIMIT 1");
-            let mut statement = connection.prepare(&sql)?;
-            let mut rows = statement.query([])?;
-            let Some(row) = rows.next()? else { continue };
-            let at = row.get::<_, i64>(0)? as u64;
-            let known = covered.get_or_insert(Span { first: at, last: at });
-            (known.first, known.last) = (known.first.min(at), known.last.max(at));
-        }
-    }
-    Ok(covered)
 }
 
 fn losses(
