@@ -74,3 +74,29 @@ fn a_changed_byte_is_named_or_changes_nothing() {
     }
     assert!(named > 300 && same > 10, "{named} were named, {same} did not matter");
 }
+
+/// What SQLite's own check finds: an index that has not what the table has.
+#[test]
+fn an_index_that_is_not_of_its_table_is_named() {
+    let place = Place::new();
+    let made: Vec<Made> =
+        (0..200).map(|n| ended(natted(n), at(1), at(100 + u64::from(n)))).collect();
+    let db = place.sqlite("a.db", &made);
+    let question = question("10.0.0.5:33", at(50), at(60));
+    let answer = ask_at(std::slice::from_ref(&db), question);
+    assert_eq!((answer.connections.len(), answer.problems.len()), (1, 0));
+    // Whether rows have checksums is another question.
+    assert!(answer.unverified.len() <= 1);
+    // The index of sources points to that of destinations.
+    let connection = Connection::open(&db).unwrap();
+    let swap = "PRAGMA writable_schema = ON;
+        UPDATE sqlite_schema SET rootpage =
+            (SELECT rootpage FROM sqlite_schema WHERE name = 'flow_orig_dst')
+        WHERE name = 'flow_orig_src';";
+    connection.execute_batch(swap).unwrap();
+    connection.close().unwrap();
+    let answer = ask_at(std::slice::from_ref(&db), question);
+    let [problem] = &answer.problems[..] else { panic!("{:?}", answer.problems) };
+    assert!(problem.starts_with(&format!("{}: it is damaged: ", db.display())), "{problem}");
+    assert_eq!(answer.verdict(), Verdict::Incomplete);
+}
