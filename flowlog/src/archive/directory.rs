@@ -58,9 +58,10 @@ pub struct Removed {
 pub fn prepare(path: &Path) -> Result<bool, Error> {
     let made = match DirBuilder::new().mode(0o750).create(path) {
         Ok(()) => {
-            // Its name is on disk as what is put into it will be.
+            // Its name is on disk as what is put into it will be. Who may make it may
+            // not be allowed to open what it is in: then the system sees to it.
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+            let _ = File::open(parent.unwrap_or(Path::new("."))).and_then(|it| it.sync_all());
             true
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,

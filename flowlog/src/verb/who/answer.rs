@@ -90,9 +90,9 @@ impl Answer {
 
     pub(super) fn verdict(&self) -> Verdict {
         let is_missing = !self.losses.is_empty() || !self.missing.is_empty();
-        if !self.unknown.is_empty() || !self.problems.is_empty() || self.more || is_missing {
-            Verdict::Incomplete
-        } else if self.connections.is_empty() && !self.missing_later.is_empty() {
+        let may_be_later = self.connections.is_empty() && !self.missing_later.is_empty();
+        let is_unread = !self.problems.is_empty() || self.more;
+        if !self.unknown.is_empty() || is_unread || is_missing || may_be_later {
             Verdict::Incomplete
         } else if self.connections.is_empty() {
             Verdict::Nothing
