@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use flowlog::archive::clock::Moment;
 use flowlog::archive::{self, Archive, Closed, Host};
 use flowlog::plugin::compact::Encoder;
 use flowlog::plugin::output::Output;
@@ -62,7 +63,7 @@ fn settings(directory: PathBuf) -> archive::Settings {
 
 fn written(directory: PathBuf, making: Duration) -> anyhow::Result<serde_json::Value> {
     let host = Host { name: "gateway".to_owned(), hash: 7 };
-    let mut archive = Archive::open(settings(directory), host, BEGIN, BEGIN)?;
+    let mut archive = Archive::open(settings(directory), host, BEGIN, Moment::at(BEGIN))?;
     let mut mix = Mix::new(1, RATE);
     let mut encoder = Encoder::new();
     let mut body = Vec::new();
@@ -71,14 +72,14 @@ fn written(directory: PathBuf, making: Duration) -> anyhow::Result<serde_json::V
     for _ in 0..FLOWS {
         let item = mix.next();
         if item.at >= archive.due() {
-            archive.close(archive.due(), true)?;
+            close(&mut archive)?;
         }
         body.clear();
         encoder.encode(&item, None, &mut body);
         encoded += body.len();
         archive.push(item.at, &body)?;
     }
-    archive.close(archive.due(), true)?;
+    close(&mut archive)?;
     let spent = processor_time()? - start - making;
     let Closed { files, records, bytes, .. } = archive.take_closed();
     ensure!(records == FLOWS, "{records} records were written");
@@ -158,4 +159,11 @@ fn per_second(spent: Duration) -> f64 {
 /// Time that this process has had of processors.
 fn processor_time() -> anyhow::Result<Duration> {
     Ok(nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
+}
+
+/// Closes the file when it is due: all up to then is there.
+fn close(archive: &mut Archive) -> anyhow::Result<()> {
+    let due = archive.due();
+    archive.learn(Some(due), Duration::ZERO);
+    Ok(archive.close(Moment::at(due))?)
 }

@@ -15,6 +15,7 @@ use self::monitor::Monitor;
 use self::recovery::Recovery;
 use self::rest::Rest;
 use crate::activate::Activation;
+use crate::capture::netlink::now_ns;
 use crate::capture::{Capture, Drained, DumpKind, Progress, RecordSink};
 use crate::daemon::watchdog::Watchdog;
 use crate::event::{Event, Record};
@@ -39,6 +40,10 @@ const BUDGET: usize = 4096;
 const DRAIN_AT_EXIT: Duration = Duration::from_millis(1500);
 /// How long after the signal sinks may go on writing, all together.
 const WRITE_AT_EXIT: Duration = Duration::from_millis(5500);
+
+/// What happened so long ago has been drained, whatever holds it on its way: the time
+/// of a message may be half a second older than it, and losses are told each second.
+const HOLD: Duration = Duration::from_secs(3);
 
 /// A source with the stacks that it feeds.
 pub struct Source {
@@ -229,6 +234,7 @@ impl Engine {
     /// more.
     fn turn(&mut self) -> bool {
         let now = Instant::now();
+        let begun = now_ns();
         let mut messages = 0;
         let mut more = false;
         for (index, source) in self.sources.iter_mut().enumerate() {
@@ -238,6 +244,10 @@ impl Engine {
             messages += progress.messages;
             more |= progress.drained == Drained::More;
             source.stacks.flush();
+            if progress.drained != Drained::More {
+                let hold = HOLD + source.capture.holds();
+                source.stacks.caught_up(begun.saturating_sub(hold.as_nanos() as u64), hold);
+            }
         }
         if !more {
             let room = self.sources.iter().map(|s| s.capture.queue_events()).min().unwrap_or(0);

@@ -242,6 +242,11 @@ impl Stacks {
         self.outputs_mut().for_each(Output::begin);
     }
 
+    /// Everything that happened before `complete` was pushed, see [`Output::caught_up`].
+    pub fn caught_up(&mut self, complete: u64, hold: Duration) {
+        self.outputs_mut().for_each(|output| output.caught_up(complete, hold));
+    }
+
     /// Opens files anew, and looks for peers that are away.
     pub fn reopen(&mut self) {
         self.outputs_mut().for_each(Output::reopen);

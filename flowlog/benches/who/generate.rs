@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
+use flowlog::archive::clock::Moment;
 use flowlog::archive::{Archive, Host, Settings};
 use flowlog::flow::Flow;
 use flowlog::plugin::Body;
@@ -74,7 +75,7 @@ fn hour(directory: &Path, hour: u64, flows: u64) -> anyhow::Result<Vec<Sample>> 
         keep_bytes: None,
     };
     let host = Host { name: "gateway".to_owned(), hash: 7 };
-    let mut archive = Archive::open(settings, host, begin, begin)?;
+    let mut archive = Archive::open(settings, host, begin, Moment::at(begin))?;
     // A little more than fits, so that the hour is full.
     let mut mix = Mix::new(hour + 1, flows as f64 * 1.01 / 3600.0);
     let mut encoder = Encoder::new();
@@ -95,12 +96,19 @@ fn hour(directory: &Path, hour: u64, flows: u64) -> anyhow::Result<Vec<Sample>> 
             samples.push(Sample { flow: flow.clone(), start, end: at });
         }
         while at >= archive.due() {
-            archive.close(archive.due(), true)?;
+            let due = archive.due();
+            close(&mut archive, due)?;
         }
         bytes.clear();
         encoder.encode(&item, None, &mut bytes);
         archive.push(at, &bytes)?;
     }
-    archive.close(begin + HOUR, true)?;
+    close(&mut archive, begin + HOUR)?;
     Ok(samples)
+}
+
+/// Closes the file: all up to `time` is there.
+fn close(archive: &mut Archive, time: u64) -> anyhow::Result<()> {
+    archive.learn(Some(time), Duration::ZERO);
+    Ok(archive.close(Moment::at(time))?)
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use flowlog::archive::clock::Moment;
 use flowlog::archive::{Archive, Host, Settings};
 use flowlog::plugin::compact::Encoder;
 
@@ -36,22 +37,30 @@ fn generate(directory: PathBuf, flows: u64, rate: f64, seed: u64) -> anyhow::Res
         keep_bytes: None,
     };
     let host = Host { name: "gateway".to_owned(), hash: seed };
-    let mut archive = Archive::open(settings, host, mix::BEGIN, mix::BEGIN)?;
+    let mut archive = Archive::open(settings, host, mix::BEGIN, Moment::at(mix::BEGIN))?;
     let mut mix = mix::Mix::new(seed, rate);
     let mut encoder = Encoder::new();
     let mut bytes = Vec::new();
     for _ in 0..flows {
         let item = mix.next();
         if item.at >= archive.due() {
-            archive.close(archive.due(), true)?;
+            let due = archive.due();
+            close(&mut archive, due)?;
         }
         bytes.clear();
         encoder.encode(&item, None, &mut bytes);
         archive.push(item.at, &bytes)?;
         if archive.is_full() {
-            archive.close(item.at, true)?;
+            close(&mut archive, item.at)?;
         }
     }
-    archive.close(archive.due(), true)?;
+    let due = archive.due();
+    close(&mut archive, due)?;
     Ok(())
+}
+
+/// Closes the file: all up to `time` is there.
+fn close(archive: &mut Archive, time: u64) -> anyhow::Result<()> {
+    archive.learn(Some(time), Duration::ZERO);
+    Ok(archive.close(Moment::at(time))?)
 }

@@ -1,10 +1,11 @@
 //! What a file says of itself, as it is written and as it is read again.
 
 use std::collections::HashMap;
-use std::fs::File;
 
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 
+use super::checksums::Verified;
+use super::coverage::Gaps;
 use super::directory::Entry;
 use super::writer::Kept;
 use super::{Host, schema};
@@ -23,16 +24,18 @@ pub(super) struct About<'a> {
 }
 
 impl About<'_> {
-    pub(super) fn pairs(&self, lost_events: u64) -> impl Iterator<Item = KeyValue> {
+    pub(super) fn pairs(&self, lost_events: u64, gaps: &Gaps) -> impl Iterator<Item = KeyValue> {
         let Self { host: Host { name, hash }, run, from, to, last } = *self;
         let pairs = [
             (schema::SCHEMA, Some(schema::VERSION.to_owned())),
             (schema::WRITER, Some(env!("CARGO_PKG_VERSION").to_owned())),
+            (schema::CHECKSUMS, Some(schema::CRC32.to_owned())),
             (schema::HOST, Some(name.clone())),
             (schema::HOST_HASH, Some(format!("{hash:016x}"))),
             (schema::FROM, Some(from.to_string())),
             (schema::TO, Some(to.to_string())),
             (schema::LOST_EVENTS, Some(lost_events.to_string())),
+            (schema::GAPS, Some(gaps.text())),
             (schema::RUN, Some(run.to_string())),
             (schema::SPOOL_LAST, last.map(|last| last.to_string())),
         ];
@@ -52,7 +55,7 @@ pub(super) fn kept(files: &[Entry]) -> HashMap<u64, Kept> {
 }
 
 fn read(file: &Entry) -> Option<(u64, Kept)> {
-    let file = File::open(&file.path).ok()?;
+    let file = Verified::open(&file.path).ok()?;
     let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).ok()?;
     let pairs = metadata.file_metadata().key_value_metadata()?;
     let value = |key| pairs.iter().find(|pair| pair.key == key)?.value.as_deref();

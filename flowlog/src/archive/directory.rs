@@ -1,11 +1,10 @@
 //! The directory of an archive: what its files are called, that one writes to it
-//! at a time, and what goes when it is old. Files of other names are not touched.
+//! at a time, and that it is still there. Files of other names are not touched.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -28,15 +27,19 @@ pub(super) struct Directory {
     path: PathBuf,
     /// Locked as long as it is open.
     lock: Flock<File>,
+    /// Its closed files, the oldest first.
+    files: Vec<Entry>,
 }
 
 /// A closed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) path: PathBuf,
-    /// Its last moment, milliseconds since the epoch, as its name tells.
-    to: i64,
-    bytes: u64,
+    /// Its first moment, milliseconds since the epoch, as its name tells.
+    pub(super) from: i64,
+    /// Its last moment.
+    pub(super) to: i64,
+    pub(super) bytes: u64,
 }
 
 /// What has gone because it was old, or too much.
@@ -54,7 +57,13 @@ pub struct Removed {
 /// It cannot be made, or written; says what to do.
 pub fn prepare(path: &Path) -> Result<bool, Error> {
     let made = match DirBuilder::new().mode(0o750).create(path) {
-        Ok(()) => true,
+        Ok(()) => {
+            // Its name is on disk as what is put into it will be. Who may make it may
+            // not be allowed to open what it is in: then the system sees to it.
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let _ = File::open(parent.unwrap_or(Path::new("."))).and_then(|it| it.sync_all());
+            true
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error.into()),
     };
@@ -75,29 +84,62 @@ impl Directory {
                 Errno::EWOULDBLOCK => Error::Taken,
                 why => io::Error::from(why).into(),
             })?;
-        let directory = Self { path: path.to_owned(), lock };
+        let mut directory = Self { path: path.to_owned(), lock, files: Vec::new() };
         directory.discard()?;
+        directory.read()?;
         Ok(directory)
+    }
+
+    /// Looks whether it is still what its path names, and `part` the file that is
+    /// being written.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], or it cannot be looked at.
+    pub(super) fn is_there(&self, part: Option<&File>) -> Result<(), Error> {
+        let same = |path: &Path, open: &File| -> io::Result<bool> {
+            let open = open.metadata()?;
+            match fs::metadata(path) {
+                Ok(now) => Ok((now.dev(), now.ino()) == (open.dev(), open.ino())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        let there = same(&self.path, &self.lock)?;
+        let whole = part.map_or(Ok(true), |part| same(&self.temporary(), part))?;
+        if there && whole { Ok(()) } else { Err(Error::Gone) }
     }
 
     /// Begins a file.
     pub(super) fn begin(&self) -> Result<File, Error> {
-        Ok(File::create(self.temporary())?)
+        let mut options = File::options();
+        // Read as well: what was written is summed up.
+        options.read(true).write(true).create(true).truncate(true);
+        Ok(options.open(self.temporary())?)
     }
 
     /// Gives the file that is being written its name, which tells the time that
-    /// it covers: `flowlog-20261122T131500.000Z-20261122T133000.000Z.parquet`.
-    pub(super) fn keep(&self, from: u64, to: u64) -> Result<PathBuf, Error> {
-        let stem = format!("flowlog-{}Z-{}Z", stamp(from), stamp(to));
-        // Two of one millisecond: a number tells them apart.
-        let names = (0..).map(|number| match number {
-            0 => format!("{stem}.parquet"),
-            number => format!("{stem}-{number}.parquet"),
-        });
-        let mut paths = names.map(|name| self.path.join(name));
-        let path = paths.find(|path| !path.exists()).unwrap_or_default();
+    /// it is of: `flowlog-20261122T131500.000Z-20261122T133000.000Z.parquet`. Names
+    /// are in the order in which files are closed: where the clock was set back,
+    /// they go on from the last one.
+    pub(super) fn keep(&mut self, from: u64, to: u64) -> Result<PathBuf, Error> {
+        let (mut from, mut to) = ((from / 1_000_000) as i64, (to / 1_000_000) as i64);
+        if let Some(last) = self.files.last() {
+            from = from.max(last.from);
+            to = to.max(last.to.max(from));
+            if (from, to) == (last.from, last.to) {
+                to += 1;
+            }
+        }
+        let mut path = self.path.join(name(from, to));
+        // Somebody else has put it there.
+        while path.exists() {
+            to += 1;
+            path = self.path.join(name(from, to));
+        }
         fs::rename(self.temporary(), &path)?;
         self.lock.sync_all()?;
+        let bytes = path.metadata()?.len();
+        self.files.push(Entry { path: path.clone(), from, to, bytes });
         Ok(path)
     }
 
@@ -110,51 +152,40 @@ impl Directory {
     }
 
     /// Its closed files, the oldest first.
-    pub(super) fn files(&self) -> Result<Vec<Entry>, Error> {
-        let mut files = Vec::new();
+    pub(super) fn files(&self) -> &[Entry] {
+        &self.files
+    }
+
+    /// Finds out which files are there.
+    pub(super) fn read(&mut self) -> Result<(), Error> {
+        self.files.clear();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name();
-            if let Some(to) = name.to_str().and_then(last_moment) {
+            if let Some((from, to)) = name.to_str().and_then(times) {
                 // Somebody may have taken it away meanwhile.
                 let Ok(metadata) = entry.metadata() else { continue };
-                files.push(Entry { path: entry.path(), to, bytes: metadata.len() });
+                self.files.push(Entry { path: entry.path(), from, to, bytes: metadata.len() });
             }
         }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(files)
+        self.files.sort_by(|a, b| (a.from, a.to, &a.path).cmp(&(b.from, b.to, &b.path)));
+        Ok(())
     }
 
-    /// Removes files that ended before `keep_for` ago, then the oldest ones until
-    /// `keep_bytes` are left. The newest stays.
-    pub(super) fn tidy(
-        &self,
-        now: u64,
-        keep_for: Option<Duration>,
-        keep_bytes: Option<u64>,
-    ) -> Result<Removed, Error> {
+    /// Removes the files at these places.
+    pub(super) fn remove(&mut self, places: &[usize]) -> Result<Removed, Error> {
         let mut removed = Removed::default();
-        if keep_for.is_none() && keep_bytes.is_none() {
-            return Ok(removed);
-        }
-        let mut files = self.files()?;
-        let mut bytes: u64 = files.iter().map(|file| file.bytes).sum();
-        files.pop();
-        let oldest = keep_for.map(|keep| (now / 1_000_000) as i64 - keep.as_millis() as i64);
-        for file in files {
-            let old = oldest.is_some_and(|oldest| file.to < oldest);
-            if old || keep_bytes.is_some_and(|most| bytes > most) {
-                match fs::remove_file(&file.path) {
-                    // Somebody else was faster.
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(error.into());
-                    }
-                    _ => {}
-                }
-                removed.files += 1;
-                removed.bytes += file.bytes;
-                bytes -= file.bytes;
+        for file in places.iter().filter_map(|place| self.files.get(*place)) {
+            match fs::remove_file(&file.path) {
+                // Somebody else was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                done => done?,
             }
+            removed.files += 1;
+            removed.bytes += file.bytes;
+        }
+        if removed.files > 0 {
+            self.read()?;
         }
         Ok(removed)
     }
@@ -164,18 +195,23 @@ impl Directory {
     }
 }
 
-fn stamp(time: u64) -> impl std::fmt::Display {
-    let time = Timestamp::from_nanosecond(time.into()).unwrap_or(Timestamp::MAX);
+fn name(from: i64, to: i64) -> String {
+    format!("flowlog-{}Z-{}Z.parquet", stamp(from), stamp(to))
+}
+
+fn stamp(time: i64) -> String {
+    let time = Timestamp::from_millisecond(time).unwrap_or(Timestamp::MAX);
     time.strftime(TIME).to_string()
 }
 
-/// The second time in the name of a file of the archive.
-fn last_moment(name: &str) -> Option<i64> {
+/// The times in the name of a file of the archive. Earlier versions have put a
+/// number behind them.
+fn times(name: &str) -> Option<(i64, i64)> {
     let times = name.strip_prefix("flowlog-")?.strip_suffix(".parquet")?;
     let mut parts = times.split('-');
     let (from, to) = (read_stamp(parts.next()?)?, read_stamp(parts.next()?)?);
     let number = parts.next().is_none_or(|number| number.parse::<u32>().is_ok());
-    (from <= to && number && parts.next().is_none()).then_some(to)
+    (from <= to && number && parts.next().is_none()).then_some((from, to))
 }
 
 fn read_stamp(text: &str) -> Option<i64> {

@@ -6,10 +6,14 @@
 //! |---|---|
 //! | [`schema`] | the columns, and what a file says of itself |
 //! | `about` | what a file says of itself, written and read |
+//! | [`checksums`] | what says that a byte is as it was written |
 //! | `columns` | records → columns |
 //! | `properties` | how columns are kept: encodings, statistics, bloom filters |
 //! | `part` | a file that is being written |
-//! | `directory` | names, the lock, leftovers, retention |
+//! | [`clock`] | two clocks, and that one was set |
+//! | [`coverage`] | what a file does not have, though it covers the time |
+//! | `directory` | names, the lock, leftovers |
+//! | `retention` | which files go |
 //! | `writer` | when a file is closed, what time it covers, what has been written |
 
 use std::io;
@@ -20,10 +24,14 @@ pub use self::directory::{Removed, prepare};
 pub use self::writer::{Archive, Closed, Settings};
 
 mod about;
+pub mod checksums;
+pub mod clock;
 mod columns;
+pub mod coverage;
 mod directory;
 mod part;
 mod properties;
+mod retention;
 pub mod schema;
 #[cfg(test)]
 pub(crate) mod small;
@@ -49,6 +57,12 @@ pub enum Error {
          other"
     )]
     Taken,
+    /// The directory, or the file that is being written, is not there any more.
+    #[error(
+        "it was removed or replaced while flowlog wrote there; the directory is made again, and \
+         the records of the open file are written again"
+    )]
+    Gone,
     /// The system refuses.
     #[error("{error}; {}", remedy(.error))]
     System {
@@ -65,7 +79,7 @@ impl Error {
     /// It may be over without anybody doing anything here.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Taken => true,
+            Self::Taken | Self::Gone => true,
             Self::Parquet(_) => false,
             Self::System { error } => !matches!(
                 error.kind(),

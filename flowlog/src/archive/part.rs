@@ -7,14 +7,21 @@ use parquet::arrow::ArrowWriter;
 
 use super::about::About;
 use super::columns::{self, Columns};
+use super::coverage::{Gap, Gaps, Reason};
 use super::properties::properties;
-use super::{Error, Host, schema};
+use super::{Error, Host, checksums, schema};
 use crate::plugin::compact::Record;
 
 /// Bytes of records that make a row group though they are few.
 const GROUP_BYTES: usize = 64 << 20;
 /// Of the bytes of a record so many are left in the file, about.
 const SHRINKS_TO: u64 = 4;
+
+/// A loss takes no more: a time, a name and a number.
+const LOSS_BYTES: usize = 64;
+/// A loss is told within that time, nanoseconds: captures and NFCT count for up to a
+/// second each, and a comparison of sources waits for both.
+const NOTICED_WITHIN: u64 = 5_000_000_000;
 
 /// The file.
 pub(super) struct Part {
@@ -25,6 +32,7 @@ pub(super) struct Part {
     /// Rows of a row group.
     group: usize,
     told: Told,
+    gaps: Gaps,
 }
 
 /// What is known of the rows of a file.
@@ -45,6 +53,8 @@ struct Waiting {
     bytes: Vec<u8>,
     /// Their times, and where their bytes are.
     rows: Vec<(u64, u32, u32)>,
+    /// Of a loss: at which place of `bytes` it is, and the latest time before it.
+    before_losses: Vec<(u32, u64)>,
 }
 
 impl Part {
@@ -57,14 +67,29 @@ impl Part {
             record: Record::default(),
             group,
             told: Told { rows: 0, times: (u64::MAX, 0), malformed: 0, lost_events: 0 },
+            gaps: Gaps::default(),
         })
     }
 
-    /// Adds a record of that time, as bytes of `plugin/compact.rs`.
-    pub(super) fn push(&mut self, time: u64, record: &[u8]) -> Result<(), Error> {
+    /// The file.
+    pub(super) fn file(&self) -> &File {
+        self.writer.inner()
+    }
+
+    /// Names what it does not have.
+    pub(super) fn lose(&mut self, gap: Gap) {
+        self.gaps.push(gap);
+    }
+
+    /// Adds a record of that time, as bytes of `plugin/compact.rs`. The latest one
+    /// before it was of the time `before`.
+    pub(super) fn push(&mut self, time: u64, before: u64, record: &[u8]) -> Result<(), Error> {
         let Self { waiting, told, group, .. } = self;
         let start = waiting.bytes.len() as u32;
         waiting.bytes.extend_from_slice(record);
+        if record.len() <= LOSS_BYTES {
+            waiting.before_losses.push((start, before));
+        }
         waiting.rows.push((time, start, record.len() as u32));
         told.rows += 1;
         told.times = (told.times.0.min(time), told.times.1.max(time));
@@ -86,23 +111,31 @@ impl Part {
 
     /// Writes what waits as a row group.
     fn write(&mut self) -> Result<(), Error> {
-        let Self { writer, waiting: Waiting { bytes, rows }, columns, record, told, .. } = self;
+        let Self { writer, waiting, columns, record, told, gaps, .. } = self;
+        let Waiting { bytes, rows, before_losses } = waiting;
         // Those of one time stay in the order in which they came.
         rows.sort_by_key(|(time, ..)| *time);
-        for (_, start, length) in rows.drain(..) {
-            let start = start as usize;
-            if record.read(&bytes[start..start + length as usize]).is_err() {
+        for (time, start, length) in rows.drain(..) {
+            let place = start as usize;
+            if record.read(&bytes[place..place + length as usize]).is_err() {
                 told.malformed += 1;
+                gaps.push(Gap::new(Reason::Refused, (time, time), 1));
                 told.rows -= 1;
                 continue;
             }
             told.lost_events += record.lost_events;
+            if record.lost_events > 0 {
+                let before = before_losses.binary_search_by_key(&start, |(place, _)| *place);
+                let before = before.map_or(0, |place| before_losses[place].1);
+                gaps.push(gap(record, before));
+            }
             columns.push(record);
             if columns.rows() == columns::ROWS {
                 writer.write(&columns.finish()?)?;
             }
         }
         bytes.clear();
+        before_losses.clear();
         writer.write(&columns.finish()?)?;
         writer.flush()?;
         Ok(())
@@ -111,12 +144,25 @@ impl Part {
     /// Ends the file, which is on disk then.
     pub(super) fn end(mut self, about: &About<'_>) -> Result<(Told, u64), Error> {
         self.write()?;
-        for pair in about.pairs(self.told.lost_events) {
+        for pair in about.pairs(self.told.lost_events, &self.gaps) {
             self.writer.append_key_value_metadata(pair);
         }
         self.writer.finish()?;
         let file = self.writer.inner();
+        checksums::seal(file)?;
         file.sync_all()?;
         Ok((self.told, file.metadata()?.len()))
     }
+}
+
+/// What a loss says of the time before it: events were lost since the last one that
+/// came, which may be long ago where flowlog stood still, or since it was looked for
+/// losses the last time.
+fn gap(loss: &Record, before: u64) -> Gap {
+    let Record { time, lost_source, lost_events, .. } = loss;
+    let since = before.min(time.saturating_sub(NOTICED_WITHIN));
+    // Nothing had come before.
+    let since = if before == 0 { time.saturating_sub(NOTICED_WITHIN) } else { since };
+    let source = lost_source.clone();
+    Gap { since, until: *time, reason: Reason::Lost, records: *lost_events, source }
 }

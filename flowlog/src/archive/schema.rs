@@ -28,6 +28,11 @@ pub const VERSION: &str = "1";
 pub const SCHEMA: &str = "flowlog.schema";
 /// `flowlog.version`: the version of flowlog that wrote the file.
 pub const WRITER: &str = "flowlog.version";
+/// `flowlog.checksums`: [`CRC32`] where the file has those of
+/// [`checksums`](super::checksums). A file of an earlier version has none.
+pub const CHECKSUMS: &str = "flowlog.checksums";
+/// The one kind of checksums that there is.
+pub const CRC32: &str = "crc32";
 /// `flowlog.host`: name of the host, as in `host`.
 pub const HOST: &str = "flowlog.host";
 /// `flowlog.host_hash`: what the hash of each record id begins with, 16
@@ -41,6 +46,11 @@ pub const FROM: &str = "flowlog.from";
 pub const TO: &str = "flowlog.to";
 /// `flowlog.lost_events`: the sum of the column `lost_events`, decimal.
 pub const LOST_EVENTS: &str = "flowlog.lost_events";
+/// `flowlog.gaps`: what the file does not have of the time that files cover, a line
+/// each: `lost`, `dropped`, `refused` or `unsure`, the first and the last time as
+/// [`FROM`], how many records, and which source told it of events that the kernel
+/// lost. A file of an earlier version has none.
+pub const GAPS: &str = "flowlog.gaps";
 /// `flowlog.run`: when the run of flowlog began whose records they are, as
 /// [`FROM`].
 pub const RUN: &str = "flowlog.run";

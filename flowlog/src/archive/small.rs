@@ -7,6 +7,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use parquet::schema::types::ColumnPath;
 
+use super::checksums;
 use super::columns::Columns;
 use super::properties::properties;
 use super::schema;
@@ -44,7 +45,8 @@ pub(crate) fn write<'i>(
             properties = properties.set_column_bloom_filter_max_ndv(path, size.group as u64);
         }
     }
-    let file = File::create(path).unwrap();
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
+    let file = file.unwrap();
     let mut writer =
         ArrowWriter::try_new(file, schema::schema(), Some(properties.build())).unwrap();
     let mut columns = Columns::new("gateway");
@@ -62,6 +64,7 @@ pub(crate) fn write<'i>(
     writer.write(&columns.finish().unwrap()).unwrap();
     for (key, value) in [
         (schema::SCHEMA, schema::VERSION.to_owned()),
+        (schema::CHECKSUMS, schema::CRC32.to_owned()),
         (schema::HOST_HASH, format!("{host_hash:016x}")),
         (schema::FROM, times.0.to_string()),
         (schema::TO, times.1.to_string()),
@@ -69,5 +72,6 @@ pub(crate) fn write<'i>(
     ] {
         writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
     }
-    writer.close().unwrap();
+    writer.finish().unwrap();
+    checksums::seal(writer.inner()).unwrap();
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,13 +17,17 @@ use parquet::file::metadata::ParquetMetaData;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::checksums::Verified;
+use super::clock::Moment;
 use super::schema::{self, COLUMNS};
 use super::{Archive, Closed, Error, Host, Removed, Settings};
 use crate::plugin::compact::Encoder;
 
 use self::items::{Owned, any_item, loss};
 
+mod coverage;
 mod items;
+mod set_clock;
 
 const MINUTE: u64 = 60 * 1_000_000_000;
 /// 2026-11-22T13:15:00Z
@@ -42,7 +45,14 @@ fn settings(directory: &TempDir) -> Settings {
 }
 
 fn open(settings: Settings, run: u64) -> Archive {
-    Archive::open(settings, Host { name: "gate".to_owned(), hash: 0xab }, run, run).unwrap()
+    Archive::open(settings, Host { name: "gate".to_owned(), hash: 0xab }, run, Moment::at(run))
+        .unwrap()
+}
+
+/// Closes the file at that time; with `complete` all up to then was pushed.
+fn close(archive: &mut Archive, time: u64, complete: bool) {
+    archive.learn(complete.then_some(time), Duration::ZERO);
+    archive.close(Moment::at(time)).unwrap();
 }
 
 fn push(archive: &mut Archive, item: &Owned) {
@@ -79,7 +89,9 @@ fn files(directory: &TempDir) -> Vec<Read> {
 }
 
 fn read(path: &Path) -> Read {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
+    let file = Verified::open(path).unwrap();
+    assert!(file.has_checksums());
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
     assert_eq!(reader.schema().fields(), schema::schema().fields());
     let metadata = reader.metadata().as_ref().clone();
     let pairs = metadata.file_metadata().key_value_metadata().unwrap();
@@ -129,7 +141,7 @@ proptest! {
         let directory = TempDir::new().unwrap();
         let mut archive = open(settings(&directory), RUN);
         items.iter().for_each(|item| push(&mut archive, item));
-        archive.close(NOON, true).unwrap();
+        close(&mut archive, NOON, true);
         let mut expected: Vec<_> = items.iter().map(Owned::row).collect();
         // Those of one time stay in their order.
         expected.sort_by_key(|row| row["time"].parse::<u64>().unwrap());
@@ -148,14 +160,14 @@ fn a_file_covers_the_time_from_the_one_before() {
     assert_eq!(archive.due(), NOON + 15 * MINUTE);
     push(&mut archive, &loss(NOON + MINUTE, 3));
     archive.end_row(4);
-    archive.close(NOON + 15 * MINUTE, true).unwrap();
+    close(&mut archive, NOON + 15 * MINUTE, true);
     assert_eq!(archive.due(), NOON + 30 * MINUTE);
     // Nothing happens, which is said.
-    archive.close(NOON + 30 * MINUTE, true).unwrap();
+    close(&mut archive, NOON + 30 * MINUTE, true);
     // It was under way when the last one was closed.
     push(&mut archive, &loss(NOON + 30 * MINUTE - 5, 4));
     archive.end_row(9);
-    archive.close(NOON + 40 * MINUTE, true).unwrap();
+    close(&mut archive, NOON + 40 * MINUTE, true);
     let files = files(&directory);
     let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(
@@ -167,7 +179,7 @@ fn a_file_covers_the_time_from_the_one_before() {
         ]
     );
     let from: Vec<_> = files.iter().map(|file| file.about(schema::FROM)).collect();
-    assert_eq!(from, [RUN, NOON + 15 * MINUTE, NOON + 30 * MINUTE - 5]);
+    assert_eq!(from, [RUN, NOON + 15 * MINUTE, NOON + 30 * MINUTE]);
     let to: Vec<_> = files.iter().map(|file| file.about(schema::TO)).collect();
     assert_eq!(to, [NOON + 15 * MINUTE, NOON + 30 * MINUTE, NOON + 40 * MINUTE]);
     let last: Vec<_> = files.iter().map(|file| file.about(schema::SPOOL_LAST)).collect();
@@ -188,7 +200,7 @@ fn what_an_earlier_run_has_left_is_a_file_of_its_own() {
     let mut archive = open(settings(&directory), RUN);
     push(&mut archive, &loss(NOON + MINUTE, 1));
     archive.end_row(1);
-    archive.close(NOON + 2 * MINUTE, true).unwrap();
+    close(&mut archive, NOON + 2 * MINUTE, true);
     push(&mut archive, &loss(NOON + 3 * MINUTE, 2));
     archive.end_row(2);
     // Killed: what was not closed is still in the spool.
@@ -206,7 +218,7 @@ fn what_an_earlier_run_has_left_is_a_file_of_its_own() {
     archive.begin(run).unwrap();
     push(&mut archive, &loss(NOON + 61 * MINUTE, 3));
     archive.end_row(3);
-    archive.close(NOON + 75 * MINUTE, true).unwrap();
+    close(&mut archive, NOON + 75 * MINUTE, true);
     assert!(archive.has(RUN, 2) && archive.has(run, 3) && !archive.has(run, 4));
     let files = files(&directory);
     let covers: Vec<_> =
@@ -215,7 +227,7 @@ fn what_an_earlier_run_has_left_is_a_file_of_its_own() {
         covers,
         [
             (RUN, NOON + 2 * MINUTE),
-            (NOON + 2 * MINUTE, NOON + 3 * MINUTE + 1),
+            (NOON + 2 * MINUTE, NOON + 3 * MINUTE),
             (run, NOON + 75 * MINUTE),
         ]
     );
@@ -241,10 +253,10 @@ fn an_earlier_run_alone_does_not_cover_what_came_after_it() {
     archive.begin(RUN - 60 * MINUTE).unwrap();
     push(&mut archive, &loss(NOON - 30 * MINUTE, 1));
     archive.end_row(7);
-    archive.close(NOON + 15 * MINUTE, true).unwrap();
-    archive.close(NOON + 30 * MINUTE, true).unwrap();
+    close(&mut archive, NOON + 15 * MINUTE, true);
+    close(&mut archive, NOON + 30 * MINUTE, true);
     let files = files(&directory);
-    assert_eq!(files[0].about(schema::TO), NOON - 30 * MINUTE + 1);
+    assert_eq!(files[0].about(schema::TO), NOON - 30 * MINUTE);
     assert_eq!((files[1].about(schema::FROM), files[1].rows.len()), (RUN, 0));
     assert!(!files[1].about.contains_key(schema::SPOOL_LAST));
     // A file that cannot be read says nothing, and stops nobody.
@@ -258,14 +270,14 @@ fn an_earlier_run_alone_does_not_cover_what_came_after_it() {
 fn a_file_that_may_not_be_complete_covers_what_it_has() {
     let directory = TempDir::new().unwrap();
     let mut archive = open(settings(&directory), RUN);
-    archive.close(NOON + MINUTE, false).unwrap();
+    close(&mut archive, NOON + MINUTE, false);
     assert_eq!(archive.take_closed(), Closed::default());
     push(&mut archive, &loss(NOON + MINUTE, 1));
-    archive.close(NOON + 15 * MINUTE, false).unwrap();
-    archive.close(NOON + 30 * MINUTE, true).unwrap();
+    close(&mut archive, NOON + 15 * MINUTE, false);
+    close(&mut archive, NOON + 30 * MINUTE, true);
     let covers = files(&directory);
     let covers = covers.iter().map(|file| (file.about(schema::FROM), file.about(schema::TO)));
-    let end = NOON + MINUTE + 1;
+    let end = NOON + MINUTE;
     assert_eq!(covers.collect::<Vec<_>>(), [(RUN, end), (end, NOON + 30 * MINUTE)]);
 }
 
@@ -286,7 +298,7 @@ fn a_large_file_has_sorted_row_groups_with_statistics_and_filters() {
         archive.push(item.item().at, &bytes).unwrap();
     }
     assert!(archive.is_full());
-    archive.close(NOON + MINUTE, true).unwrap();
+    close(&mut archive, NOON + MINUTE, true);
     let Closed { files: 1, records: ROWS, bytes, malformed: 0, .. } = archive.take_closed() else {
         panic!()
     };
@@ -328,7 +340,7 @@ fn files_go_by_age_and_by_bytes_and_others_stay() {
     let mut archive = open(settings(&directory), RUN);
     let there = || files(&directory).len();
     for quarter in 1..=4 {
-        archive.close(NOON + quarter * 15 * MINUTE, true).unwrap();
+        close(&mut archive, NOON + quarter * 15 * MINUTE, true);
     }
     let each = archive.take_closed().bytes / 4;
     drop(archive);
@@ -337,7 +349,7 @@ fn files_go_by_age_and_by_bytes_and_others_stay() {
     fs::write(directory.path().join("archive/notes-20200101T000000.000Z"), b"").unwrap();
     let old = Settings { keep_for: Some(Duration::from_mins(30)), ..settings(&directory) };
     let mut archive = open(old, RUN);
-    archive.close(NOON + 61 * MINUTE, true).unwrap();
+    close(&mut archive, NOON + 61 * MINUTE, true);
     let Closed { removed: Removed { files: 2, bytes }, .. } = archive.take_closed() else {
         panic!()
     };
@@ -345,11 +357,11 @@ fn files_go_by_age_and_by_bytes_and_others_stay() {
     drop(archive);
     let few = Settings { keep_bytes: Some(each * 5 / 2), ..settings(&directory) };
     let mut archive = open(few, RUN + 1);
-    archive.close(NOON + 62 * MINUTE, true).unwrap();
+    close(&mut archive, NOON + 62 * MINUTE, true);
     assert_eq!(archive.take_closed().removed.files, 2);
     drop(archive);
     let mut archive = open(Settings { keep_bytes: Some(1), ..settings(&directory) }, RUN + 2);
-    archive.close(NOON + 63 * MINUTE, true).unwrap();
+    close(&mut archive, NOON + 63 * MINUTE, true);
     assert!(stranger.exists());
     fs::remove_file(stranger).unwrap();
     assert_eq!(there(), 1, "the newest stays");
@@ -359,15 +371,13 @@ fn files_go_by_age_and_by_bytes_and_others_stay() {
 fn what_is_closed_within_a_moment_has_names_of_its_own() {
     let directory = TempDir::new().unwrap();
     let mut archive = open(settings(&directory), RUN);
-    for _ in 0..3 {
-        archive.close(RUN, true).unwrap();
+    for events in 1..4 {
+        push(&mut archive, &loss(RUN, events));
+        close(&mut archive, RUN, true);
     }
     let names: Vec<_> = files(&directory).into_iter().map(|file| file.name).collect();
-    let stem = "flowlog-20261122T131500.000Z-20261122T131500.000Z";
-    assert_eq!(
-        names,
-        [format!("{stem}-1.parquet"), format!("{stem}-2.parquet"), format!("{stem}.parquet")]
-    );
+    let name = |end| format!("flowlog-20261122T131500.000Z-20261122T131500.{end:03}Z.parquet");
+    assert_eq!(names, [0, 1, 2].map(name));
 }
 
 #[test]
@@ -376,7 +386,7 @@ fn a_directory_that_cannot_be_used_is_refused_with_a_remedy() {
     let refused = |path: &Path| {
         let settings = Settings { directory: path.to_owned(), ..settings(&directory) };
         let host = Host { name: "gate".to_owned(), hash: 0 };
-        Archive::open(settings, host, RUN, RUN).err().unwrap()
+        Archive::open(settings, host, RUN, Moment::at(RUN)).err().unwrap()
     };
     let missing = refused(&directory.path().join("a/b"));
     assert!(missing.to_string().contains("make the directory that it is in"), "{missing}");
@@ -398,7 +408,7 @@ fn bytes_that_are_no_record_are_counted() {
     push(&mut archive, &loss(NOON, 1));
     archive.push(NOON + 1, b"\xff\xff").unwrap();
     assert_eq!(archive.held(), 2);
-    archive.close(NOON + MINUTE, true).unwrap();
+    close(&mut archive, NOON + MINUTE, true);
     let closed = archive.take_closed();
     assert_eq!((closed.records, closed.malformed), (1, 1));
     assert_eq!(files(&directory)[0].rows.len(), 1);

@@ -1,19 +1,24 @@
 //! When a file is closed, what time it covers, and which rows of the spool are in
 //! closed files.
 //!
-//! A file covers the time from the end of the one before to its own end, also
-//! where nothing happened. Records that an earlier run has left in the spool
-//! stand in a file of their own, which ends with the last of them: nobody knows
-//! of the time between the runs.
+//! A file covers the time from the end of the one before to the time up to which
+//! all records are known to have been pushed, also where nothing happened; what is
+//! missing of that time it names ([`Gap`]). Where a clock was set it ends with the
+//! time before and the next one begins with the time after. Records that an earlier
+//! run has left in the spool stand in a file of their own: the time between the runs
+//! is in none.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::about::{self, About};
+use super::clock::Moment;
+use super::coverage::Gap;
 use super::directory::{Directory, Removed};
 use super::part::Part;
 use super::properties::ROW_GROUP;
+use super::retention::{Retention, Rules};
 use super::{Error, Host};
 
 /// How an archive is kept.
@@ -44,6 +49,10 @@ pub struct Closed {
     pub malformed: u64,
     /// What has gone.
     pub removed: Removed,
+    /// Files that are due to go all at once: one goes each minute.
+    pub crowd: u64,
+    /// The clock was set.
+    pub clock_was_set: bool,
 }
 
 /// What closed files have of a run.
@@ -55,11 +64,12 @@ pub(super) struct Kept {
     pub(super) to: u64,
 }
 
-/// An archive that is written. All times are nanoseconds since the epoch.
+/// An archive that is written. Times are nanoseconds since the epoch.
 pub struct Archive {
     settings: Settings,
     host: Host,
     directory: Directory,
+    retention: Retention,
     part: Option<Part>,
     /// When this run has begun, which is its name.
     own: u64,
@@ -68,6 +78,17 @@ pub struct Archive {
     kept: HashMap<u64, Kept>,
     /// The last row that was pushed of this run.
     last: Option<i64>,
+    /// The latest time that was pushed of this run, since the clock was set.
+    newest: u64,
+    /// A record may come so much later than others of its time.
+    hold: u64,
+    /// All records up to then had been pushed when that was heard last.
+    complete: Option<u64>,
+    /// What was lost on the way here, and is in no closed file.
+    lost: Vec<Gap>,
+    /// When the clocks were looked at last.
+    looked: Moment,
+    /// When the file is to be closed, by the steady clock.
     due: u64,
     /// Rows of a row group.
     group: usize,
@@ -79,10 +100,12 @@ impl Archive {
     ///
     /// # Errors
     /// The directory cannot be used; says what to do.
-    pub fn open(settings: Settings, host: Host, run: u64, now: u64) -> Result<Self, Error> {
+    pub fn open(settings: Settings, host: Host, run: u64, now: Moment) -> Result<Self, Error> {
         let directory = Directory::open(&settings.directory)?;
-        let kept = about::kept(&directory.files()?);
+        let kept = about::kept(directory.files());
+        let Settings { rotate_interval, keep_for, keep_bytes, .. } = settings;
         let mut archive = Self {
+            retention: Retention::new(Rules { rotate_interval, keep_for, keep_bytes }, now),
             settings,
             host,
             directory,
@@ -91,6 +114,11 @@ impl Archive {
             run,
             kept,
             last: None,
+            newest: 0,
+            hold: 0,
+            complete: None,
+            lost: Vec::new(),
+            looked: now,
             due: 0,
             group: ROW_GROUP,
             closed: Closed::default(),
@@ -104,14 +132,54 @@ impl Archive {
         self.kept.get(&run).is_some_and(|kept| kept.last.is_some_and(|last| row <= last))
     }
 
+    /// Looks at what goes on around it: whether a clock was set, which ends a file,
+    /// and whether its directory is still there. To be called before records are
+    /// pushed, and each second.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], or as [`Archive::push`].
+    pub fn look(&mut self, now: Moment) -> Result<(), Error> {
+        self.directory.is_there(self.part.as_ref().map(Part::file))?;
+        let before = std::mem::replace(&mut self.looked, now);
+        if now.was_set_since(before) {
+            self.closed.clock_was_set = true;
+            self.complete = self.complete.filter(|to| *to <= before.wall);
+            self.close_by(before)?;
+            (self.newest, self.complete) = (0, None);
+            let last = self.kept.get(&self.own).and_then(|kept| kept.last);
+            self.kept.insert(self.own, Kept { last, to: now.wall });
+            self.due = self.next_due(now);
+            self.retention.begin(now);
+        }
+        Ok(())
+    }
+
+    /// What is known of the records that come: up to which time all have been
+    /// pushed, if that is known, and how much later than others a record may come.
+    pub fn learn(&mut self, complete: Option<u64>, hold: Duration) {
+        self.complete = complete.or(self.complete);
+        self.hold = hold.as_nanos() as u64;
+    }
+
+    /// What was lost on the way, and was said by no closed file: in place of what was
+    /// lost before.
+    pub fn lose(&mut self, lost: Vec<Gap>) {
+        self.lost = lost;
+    }
+
+    /// Losses that are in no closed file yet.
+    pub fn losses(&self) -> usize {
+        self.lost.len()
+    }
+
     /// What is pushed from now on is of that run.
     ///
     /// # Errors
     /// As [`Archive::push`].
     pub fn begin(&mut self, run: u64) -> Result<(), Error> {
         if run != self.run {
-            self.end_with_rows()?;
-            (self.run, self.last) = (run, None);
+            self.end_with_rows(self.looked)?;
+            (self.run, self.last, self.newest) = (run, None, 0);
         }
         Ok(())
     }
@@ -122,7 +190,9 @@ impl Archive {
     /// It cannot be written. What came since a file was closed is in none then:
     /// it must come again, to an archive that was opened anew.
     pub fn push(&mut self, time: u64, record: &[u8]) -> Result<(), Error> {
-        self.part()?.push(time, record)
+        let before = self.newest;
+        self.newest = before.max(time);
+        self.part()?.push(time, before, record)
     }
 
     /// All records of that row of the spool were pushed, and of those before.
@@ -130,35 +200,47 @@ impl Archive {
         self.last = Some(row);
     }
 
+    /// A row of the spool could not be read, and is in no file.
+    ///
+    /// # Errors
+    /// As [`Archive::push`].
+    pub fn refuse(&mut self, gap: Gap) -> Result<(), Error> {
+        self.part()?.lose(gap);
+        Ok(())
+    }
+
     /// The file has as many bytes as it may have.
     pub fn is_full(&self) -> bool {
         self.part.as_ref().is_some_and(|part| part.bytes() >= self.settings.rotate_size)
     }
 
-    /// When the file is to be closed.
+    /// When the file is to be closed, by the steady clock.
     pub fn due(&self) -> u64 {
         self.due
     }
 
-    /// Closes the file, and removes old ones. With `complete` all that happened
-    /// before `now` was pushed: the file covers that, though it may be empty. Else
-    /// more may wait, and it covers what it has.
+    /// Closes the file, and removes old ones. It covers the time up to which all
+    /// records are known to have been pushed, and is there also without any. Records
+    /// tell it too: what comes later is not much older.
     ///
     /// # Errors
     /// As [`Archive::push`].
-    pub fn close(&mut self, now: u64, complete: bool) -> Result<(), Error> {
-        if self.run == self.own && complete {
-            let to = self.end_of_rows().map_or(now, |end| end.max(now));
-            self.end_part(to)?;
-        } else {
-            self.end_with_rows()?;
-            self.begin(self.own)?;
-        }
+    pub fn close(&mut self, now: Moment) -> Result<(), Error> {
+        self.close_by(now)?;
         self.due = self.next_due(now);
-        let Settings { keep_for, keep_bytes, .. } = self.settings;
-        let removed = self.directory.tidy(now, keep_for, keep_bytes)?;
-        self.closed.removed.files += removed.files;
-        self.closed.removed.bytes += removed.bytes;
+        self.retention.due_now();
+        self.tidy(now)
+    }
+
+    /// Removes what is old or too much, if that is due.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn tidy(&mut self, now: Moment) -> Result<(), Error> {
+        let done = self.retention.tidy(&mut self.directory, now)?;
+        self.closed.removed.files += done.removed.files;
+        self.closed.removed.bytes += done.removed.bytes;
+        self.closed.crowd = self.closed.crowd.max(done.crowd);
         Ok(())
     }
 
@@ -178,18 +260,27 @@ impl Archive {
         self.group = rows;
     }
 
-    /// Ends the file with the last of its rows, if it has any.
-    fn end_with_rows(&mut self) -> Result<(), Error> {
-        match self.end_of_rows() {
-            Some(end) => self.end_part(end),
-            None => Ok(()),
+    fn close_by(&mut self, now: Moment) -> Result<(), Error> {
+        if self.run != self.own {
+            self.end_with_rows(now)?;
+            return self.begin(self.own);
         }
+        // One of before the clock was set is none.
+        let complete = self.complete.filter(|to| *to <= now.wall).unwrap_or_default();
+        let by_rows = self.newest.min(now.wall).saturating_sub(self.hold);
+        self.end_part(complete.max(by_rows))
     }
 
-    /// After the last row.
-    fn end_of_rows(&self) -> Option<u64> {
-        let told = self.part.as_ref()?.told();
-        (told.rows > 0).then(|| told.times.1 + 1)
+    /// Ends the file of another run, if it has any rows. That run may have had more
+    /// of the time of the last of them.
+    fn end_with_rows(&mut self, now: Moment) -> Result<(), Error> {
+        if self.part.is_none() {
+            return Ok(());
+        }
+        if self.run == self.own {
+            return self.close_by(now);
+        }
+        self.end_part(self.newest.saturating_sub(self.hold))
     }
 
     fn part(&mut self) -> Result<&mut Part, Error> {
@@ -202,16 +293,24 @@ impl Archive {
         }
     }
 
+    /// Ends the file, which has all up to `to` that is not named as lost.
     fn end_part(&mut self, to: u64) -> Result<(), Error> {
-        self.part()?;
-        let Some(part) = self.part.take() else { return Ok(()) };
-        let Self { run, last, ref host, .. } = *self;
+        let Self { run, last, .. } = *self;
         let before = self.kept.get(&run).copied().unwrap_or(Kept { last: None, to: run });
-        let from = before.to.min(part.told().times.0).min(to);
+        let (from, to) = (before.to, to.max(before.to));
+        if from == to && self.part.is_none() && self.lost.is_empty() {
+            return Ok(());
+        }
+        self.part()?;
+        let Some(mut part) = self.part.take() else { return Ok(()) };
+        self.lost.drain(..).for_each(|gap| part.lose(gap));
         let last = last.or(before.last);
+        let host = &self.host;
         let (told, bytes) = part.end(&About { host, run, from, to, last })?;
-        self.directory.keep(from, to)?;
-        self.kept.insert(run, Kept { last, to: to.max(before.to) });
+        let rows = (told.rows > 0).then_some(told.times);
+        let (first, end) = rows.map_or((from, to), |(first, last)| (first, last + 1));
+        self.directory.keep(from.min(first), to.max(end))?;
+        self.kept.insert(run, Kept { last, to });
         self.closed.files += 1;
         self.closed.records += told.rows;
         self.closed.bytes += bytes;
@@ -219,9 +318,10 @@ impl Archive {
         Ok(())
     }
 
-    fn next_due(&self, now: u64) -> u64 {
+    /// The next multiple of the interval, as far away as it is now.
+    fn next_due(&self, now: Moment) -> u64 {
         let interval = self.settings.rotate_interval.as_nanos().max(1) as u64;
-        (now / interval + 1).saturating_mul(interval)
+        now.steady.saturating_add(interval - now.wall % interval)
     }
 }
 

@@ -115,6 +115,11 @@ pub trait Capture {
         None
     }
 
+    /// How long it may hold a record back that it has read, at most.
+    fn holds(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Looks whether all is well with the capture itself, counts and warns.
     /// Called when it is due; what the check finds out about events is told by
     /// the next [`Capture::drain`].

@@ -66,8 +66,9 @@ Examples:
   flowlog who [2001:db8::1]:443 --from 9:00 --to 9:30 /var/log/flowlog/archive
   flowlog who 10.0.0.5 --at yesterday --json old.db | jq .connections
 
-Exit codes: 0 found, 1 nothing found, 2 usage or configuration, 3 not known: the archives
-have nothing of that time or of a part of it, cannot be read, or have more than --limit.";
+Exit codes: 0 found, 1 nothing found, 2 usage or configuration, 3 incomplete: the archives
+do not cover that time or a part of it, records of it were lost, an archive is damaged or
+cannot be read, or there is more than --limit.";
 
 fn time(text: &str) -> Result<Span, String> {
     parse(text, Timestamp::now(), &TimeZone::system())

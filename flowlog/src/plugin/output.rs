@@ -213,6 +213,14 @@ impl Output {
         }
     }
 
+    /// Everything that happened before `complete`, nanoseconds since the epoch, was
+    /// pushed; a record may come later than others of its time by `hold`.
+    pub fn caught_up(&mut self, complete: u64, hold: Duration) {
+        if let Self::Shipped(shipment) = self {
+            shipment.caught_up(complete, hold);
+        }
+    }
+
     /// More waits for a thread than is good where records come without end, as from a
     /// recording, and that thread goes on.
     pub fn is_behind(&self) -> bool {

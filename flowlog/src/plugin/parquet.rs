@@ -7,21 +7,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::compact::Encoder;
 use super::record_id::{Identifier, RecordId};
-use super::ship::{Batch, Client, Delivered, Encode, Settled, Shipped, Shipping, Start, Trouble};
+use super::ship::{
+    Batch, Client, Delivered, Encode, Loss, Settled, Shipped, Shipping, Start, Trouble, Upstream,
+};
 use super::{Item, Scratch};
+use crate::archive::clock::Moment;
+use crate::archive::coverage::{Gap, Reason};
 use crate::archive::{self, Archive, Closed, Error, Host, Removed};
+use crate::stats::Measure;
 
 /// How records stand in the spool: the message of conf/fleet/flow.proto, and
 /// behind it when the run began that has put them there.
 const ENCODING: &str = "flow.proto 1 of run ";
 
-/// Nothing is in the spool if nothing has come out of it for so long: what happens
-/// is there after a fifth of a second.
-const QUIET: Duration = Duration::from_secs(1);
+/// How often it is looked whether the directory is there and the clock was set.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How PARQUET is to write.
 #[derive(Clone, Debug)]
@@ -41,7 +45,7 @@ pub struct Run(u64);
 impl Run {
     /// The one that begins now.
     pub fn begin() -> Self {
-        Self(now())
+        Self(Moment::now().wall)
     }
 
     /// The word of the encoding of its records.
@@ -79,12 +83,6 @@ fn told(directory: &Path, error: &Error) -> String {
     format!("the archive {} cannot be written: {error}", directory.display())
 }
 
-/// Nanoseconds since the epoch.
-fn now() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_nanos() as u64)
-}
-
 struct Encoding(Encoder);
 
 impl Encode for Encoding {
@@ -113,8 +111,8 @@ struct Writer {
     held_max: u64,
     /// Bytes of the spool that wait for the file to be closed.
     held: u64,
-    /// When the last batch came: soon after it there may be more in the spool.
-    since: Instant,
+    /// When it was last looked at what goes on around the archive.
+    looked: Instant,
     malformed: u64,
     failed: Arc<AtomicBool>,
 }
@@ -122,31 +120,41 @@ struct Writer {
 impl Client for Writer {
     type Settings = Far;
 
+    const COVERS: bool = true;
+
     async fn connect(far: &Far) -> Result<Self, Trouble> {
         let Far { archive, host, run, held_max, failed } = far.clone();
         let directory = archive.directory.clone();
-        let archive = Archive::open(archive, host, run, now())
+        let archive = Archive::open(archive, host, run, Moment::now())
             .map_err(|error| trouble(&directory, &error, &failed))?;
-        let since = Instant::now();
-        Ok(Self { archive, directory, held_max, held: 0, since, malformed: 0, failed })
+        let looked = Instant::now();
+        Ok(Self { archive, directory, held_max, held: 0, looked, malformed: 0, failed })
+    }
+
+    fn learn(&mut self, Upstream { complete, hold, losses }: Upstream<'_>) {
+        self.archive.learn(complete, hold);
+        if let Some(losses) = losses {
+            self.archive.lose(losses.iter().map(|(_, loss)| gap(loss)).collect());
+        }
     }
 
     async fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Trouble> {
+        self.look()?;
         let Some(run) = run_of(batch.encoding()) else {
             let why = format!("they are encoded as `{}`, by another version", batch.encoding());
             let refused = batch.len();
+            self.refuse(batch).map_err(|error| self.trouble(&error))?;
             // What was held before is not settled by it.
             return Ok(Delivered { refused, why: Some(why), held: true, ..Delivered::default() });
         };
         let known = self.write(run, batch).map_err(|error| self.trouble(&error))?;
         self.held += batch.bytes() as u64;
         // After a failure a small file says at once whether it is over.
-        let full = self.archive.is_full()
+        let mut full = self.archive.is_full()
             || self.held >= self.held_max
             || self.failed.swap(false, Ordering::Relaxed);
-        self.since = Instant::now();
         if full {
-            self.close_file(false)?;
+            full = self.close_file()? == Settled::All;
         }
         let refused = std::mem::take(&mut self.malformed);
         Ok(Delivered {
@@ -160,23 +168,33 @@ impl Client for Writer {
     }
 
     fn due(&self) -> Option<Instant> {
-        let wait = Duration::from_nanos(self.archive.due().saturating_sub(now()));
-        Some(Instant::now() + wait)
+        Some(self.looked + LOOK)
     }
 
     async fn tick(&mut self) -> Result<Settled, Trouble> {
-        self.close_file(self.since.elapsed() > QUIET)?;
-        Ok(Settled::All)
+        self.look()?;
+        let now = Moment::now();
+        if self.archive.due() <= now.steady {
+            return self.close_file();
+        }
+        self.archive.tidy(now).map_err(|error| self.trouble(&error))?;
+        self.tell();
+        Ok(Settled::No)
     }
 
     async fn close(&mut self) -> Result<Settled, Trouble> {
-        // The worker has come to the end of the spool.
-        self.close_file(true)?;
-        Ok(Settled::All)
+        self.look()?;
+        self.close_file()
     }
 }
 
 impl Writer {
+    /// Looks whether a clock was set, and whether the directory is still there.
+    fn look(&mut self) -> Result<(), Trouble> {
+        self.looked = Instant::now();
+        self.archive.look(Moment::now()).map_err(|error| self.trouble(&error))
+    }
+
     /// Returns how many of the records were in a closed file already.
     fn write(&mut self, run: u64, batch: &Batch) -> Result<u64, Error> {
         let Self { archive, .. } = self;
@@ -195,17 +213,42 @@ impl Writer {
         Ok(known)
     }
 
-    fn close_file(&mut self, complete: bool) -> Result<(), Trouble> {
-        let closed = self.archive.close(now(), complete);
+    /// Says that it does not have those records.
+    fn refuse(&mut self, batch: &Batch) -> Result<(), Error> {
+        let times = || batch.records().map(|record| record.id.time);
+        let (Some(since), Some(until)) = (times().min(), times().max()) else { return Ok(()) };
+        self.archive.refuse(Gap::new(Reason::Refused, (since, until), batch.len()))
+    }
+
+    /// Closes the file. All that was held is settled then, unless there are losses
+    /// that no file says yet.
+    fn close_file(&mut self) -> Result<Settled, Trouble> {
+        let closed = self.archive.close(Moment::now());
         self.tell();
         closed.map_err(|error| self.trouble(&error))?;
+        if self.archive.held() > 0 || self.archive.losses() > 0 {
+            return Ok(Settled::No);
+        }
         self.held = 0;
-        Ok(())
+        Ok(Settled::All)
     }
 
     fn tell(&mut self) {
-        let Closed { files, records, bytes, malformed, removed } = self.archive.take_closed();
+        let Closed { files, records, bytes, malformed, removed, crowd, clock_was_set } =
+            self.archive.take_closed();
         let directory = self.directory.display();
+        if clock_was_set {
+            warn!(
+                "the clock was set: {directory} begins a new file, and no file covers the time \
+                 between; old files are not removed for it"
+            );
+        }
+        if crowd > 0 {
+            warn!(
+                "{crowd} files of {directory} are due to be removed at once: one is removed each \
+                 minute; raise `keep_for` or `keep_bytes` to keep them"
+            );
+        }
         self.malformed += malformed;
         if files > 0 {
             debug!("{directory} has {files} more files, {records} records in {bytes} bytes");
@@ -225,6 +268,17 @@ fn trouble(directory: &Path, error: &Error, failed: &AtomicBool) -> Trouble {
     failed.store(true, Ordering::Relaxed);
     let what = told(directory, error);
     if error.may_pass() { Trouble::passing(what) } else { Trouble::refused(what) }
+}
+
+/// A loss on the way, as a file names it.
+fn gap(loss: &Loss) -> Gap {
+    let Loss { measure, since, until, records } = *loss;
+    let reason = match measure {
+        Measure::Dropped => Reason::Dropped,
+        Measure::Refused => Reason::Refused,
+        _ => Reason::Lost,
+    };
+    Gap::new(reason, (since, until), records)
 }
 
 fn run_of(encoding: &str) -> Option<u64> {

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use self::batch::{Batch, Record};
+pub use self::losses::Loss;
 pub use self::shipment::{Shipment, Start};
 pub use self::sink::{Encode, Shipped};
 pub use self::spool::{Failure, Spool};
@@ -22,6 +23,7 @@ mod backoff;
 mod batch;
 mod given_up;
 mod keeper;
+mod losses;
 mod reader;
 mod rescue;
 mod shipment;
@@ -71,6 +73,10 @@ pub trait Client: Sized {
     /// How to reach the far side.
     type Settings: Clone + Send + 'static;
 
+    /// It says of which time it has all records, and which it does not have: then
+    /// [`Client::learn`] is called before each other call.
+    const COVERS: bool = false;
+
     /// How much the far side wants to get at once.
     fn appetite(settings: &Self::Settings) -> Appetite {
         let _ = settings;
@@ -79,6 +85,11 @@ pub trait Client: Sized {
 
     /// Reaches the far side, and makes sure that it is the right one.
     fn connect(settings: &Self::Settings) -> impl Future<Output = Result<Self, Trouble>>;
+
+    /// Learns what is known of the records that come.
+    fn learn(&mut self, upstream: Upstream<'_>) {
+        let _ = upstream;
+    }
 
     /// Delivers a batch: has the far side's acknowledgement of all of it in the
     /// end, or holds it until [`Client::tick`] or [`Client::close`] settles it.
@@ -98,6 +109,19 @@ pub trait Client: Sized {
     fn close(&mut self) -> impl Future<Output = Result<Settled, Trouble>> {
         async { Ok(Settled::No) }
     }
+}
+
+/// What is known of the records that come to a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Upstream<'a> {
+    /// All records up to that time, nanoseconds since the epoch, have been delivered
+    /// or were lost; absent: some may be on their way.
+    pub complete: Option<u64>,
+    /// A record may come so much later than others of its time.
+    pub hold: Duration,
+    /// Losses that were not settled yet, where they are others than before. They are
+    /// settled with what is held.
+    pub losses: Option<&'a [(i64, Loss)]>,
 }
 
 /// How much the far side wants to get at once.

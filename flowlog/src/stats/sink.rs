@@ -349,7 +349,8 @@ impl SinkStats {
 }
 
 fn amount([bytes, records]: &[AtomicU64; 2]) -> Amount {
-    Amount { bytes: bytes.load(Ordering::Relaxed), records: records.load(Ordering::Relaxed) }
+    // Who sees that they are gone sees also what was done before they were taken away.
+    Amount { bytes: bytes.load(Ordering::Acquire), records: records.load(Ordering::Acquire) }
 }
 
 fn add([bytes, records]: &[AtomicU64; 2], amount: Amount) {
@@ -358,8 +359,8 @@ fn add([bytes, records]: &[AtomicU64; 2], amount: Amount) {
 }
 
 fn take([bytes, records]: &[AtomicU64; 2], amount: Amount) {
-    bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
-    records.fetch_sub(amount.records, Ordering::Relaxed);
+    bytes.fetch_sub(amount.bytes, Ordering::AcqRel);
+    records.fetch_sub(amount.records, Ordering::AcqRel);
 }
 
 /// Report lines, `total PLUGIN.NAME: VALUE UNIT`: the sum of all sinks of a plugin, and where

@@ -3,6 +3,7 @@
 //! the feature `live` on; without it they are listed as ignored.
 
 mod activate;
+mod archive_gaps;
 mod check_sandbox;
 mod clickhouse;
 mod differential;

@@ -391,6 +391,10 @@ impl Capture for CrossCapture {
         self.netlink.as_ref().map_or(ring, |netlink| ring.min(netlink.queue_events()))
     }
 
+    fn holds(&self) -> Duration {
+        self.sources.settings.window
+    }
+
     fn check_due(&self) -> Option<Instant> {
         let (phase, drain) = match self.phase {
             Phase::Alone { until } => (Some(until), None),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use super::losses::Loss;
 use super::rescue::Amounts;
 use super::spool::Sink;
 use super::store::GivenUp;
-use crate::plugin::gaps::{Gap, GapKind};
 use crate::stats::{Amount, Measure};
 
 impl GivenUp {
@@ -68,8 +68,7 @@ impl GivenUp {
 fn lose(sink: &Sink, records: u64) -> u64 {
     if records > 0 {
         let until = jiff::Timestamp::now().as_nanosecond() as u64;
-        let (kind, detail) = (GapKind::Lost, "spool");
-        sink.loses(Measure::Lost, Gap { kind, detail, since: 0, until, records });
+        sink.loses(Loss { measure: Measure::Lost, since: 0, until, records });
     }
     records
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::Full;
+use super::losses::Loss;
 use super::spool::{Chunk, Job, Sink};
 use super::store::{Change, Failure, Gone, Store, Wrong};
-use crate::plugin::gaps::{Gap, GapKind};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Amount, Measure, Part};
 
@@ -43,6 +43,8 @@ struct Effects {
     appended: Vec<(usize, i64)>,
     acknowledged: Vec<(usize, Amount)>,
     dropped: Vec<Gone>,
+    /// Sinks whose losses in the spool are others now.
+    lost: Vec<String>,
     /// Chunks that found no room.
     refused: Vec<usize>,
 }
@@ -50,8 +52,8 @@ struct Effects {
 impl Keeper {
     pub(super) fn new(store: Store, max_bytes: u64, full: Full, receiver: Receiver<Job>) -> Self {
         let complaints = RateLimit::per_second();
-        let (pending, peak, failing, looked) = (Vec::new(), 0, false, Instant::now());
-        Self { store, max_bytes, full, receiver, pending, peak, failing, looked, complaints }
+        let (pending, peak, looked) = (Vec::new(), 0, Instant::now());
+        Self { store, max_bytes, full, receiver, pending, peak, failing: false, looked, complaints }
     }
 
     pub(super) fn run(mut self, sinks: &HashMap<String, Arc<Sink>>) {
@@ -132,9 +134,11 @@ impl Keeper {
     }
 
     fn turn(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
-        let mut done = self.transact(|_| true);
+        let noted: Vec<(&Arc<Sink>, Vec<Loss>)> =
+            sinks.values().map(|sink| (sink, sink.losses.take())).collect();
+        let mut done = self.transact(|_| true, &noted);
         if done.as_ref().is_err_and(Failure::is_damage) && self.replace(Wrong::Damaged, sinks) {
-            done = self.transact(|_| true);
+            done = self.transact(|_| true, &noted);
         }
         match done {
             Ok((effects, bytes)) => {
@@ -142,9 +146,12 @@ impl Keeper {
                 self.succeeded(bytes);
             }
             Err(failure) => {
+                for (sink, losses) in noted {
+                    losses.into_iter().for_each(|loss| sink.losses.note(loss));
+                }
                 self.failed(&failure);
                 // What has arrived makes room, perhaps the only room that there is.
-                if let Ok((effects, _)) = self.transact(Job::makes_room) {
+                if let Ok((effects, _)) = self.transact(Job::makes_room, &[]) {
                     self.count(&effects, sinks);
                     self.pending.retain(|job| !job.makes_room());
                 }
@@ -154,7 +161,11 @@ impl Keeper {
 
     /// Does the jobs that are `wanted`, all or none; returns what that did, and how
     /// many bytes are there then.
-    fn transact(&mut self, wanted: fn(&Job) -> bool) -> Result<(Effects, u64), Failure> {
+    fn transact(
+        &mut self,
+        wanted: fn(&Job) -> bool,
+        noted: &[(&Arc<Sink>, Vec<Loss>)],
+    ) -> Result<(Effects, u64), Failure> {
         let Self { store, max_bytes, full, pending, .. } = self;
         let room = Room { max_bytes: *max_bytes, full: *full };
         store.transact(|change| {
@@ -162,19 +173,24 @@ impl Keeper {
             for (place, job) in pending.iter().enumerate().filter(|(_, job)| wanted(job)) {
                 room.apply(place, job, change, &mut effects)?;
             }
+            for (sink, losses) in noted.iter().filter(|(_, losses)| !losses.is_empty()) {
+                losses.iter().try_for_each(|loss| change.lose(&sink.name, loss))?;
+                effects.lost.push(sink.name.clone());
+            }
             Ok((effects, change.bytes()))
         })
     }
 
     fn count(&self, effects: &Effects, sinks: &HashMap<String, Arc<Sink>>) {
-        let Effects { appended, acknowledged, dropped, refused } = effects;
+        let Effects { appended, acknowledged, dropped, refused, lost } = effects;
         for (place, number) in appended {
             let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
             sink.stats.add(Measure::Spooled, chunk.records);
             sink.stats.add_kept(chunk.amount());
-            sink.waits_no_more(chunk.amount());
             sink.undelivered.wait();
+            // Before it waits no more: who sees that nothing waits knows the newest row.
             sink.newest.send_replace(*number);
+            sink.waits_no_more(chunk.amount());
         }
         for (place, amount) in acknowledged {
             if let Some(Job::Acknowledge(sink, _)) = self.pending.get(*place) {
@@ -183,14 +199,17 @@ impl Keeper {
         }
         for place in refused {
             let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
-            sink.loses(Measure::Dropped, full(chunk.records, chunk.span));
+            sink.stats.add(Measure::Dropped, chunk.records);
             sink.waits_no_more(chunk.amount());
         }
-        for Gone { sink, amount, span } in dropped {
+        for Gone { sink, amount, span: _ } in dropped {
             if let Some(sink) = sinks.get(sink) {
-                sink.loses(Measure::Dropped, full(amount.records, *span));
+                sink.stats.add(Measure::Dropped, amount.records);
                 sink.stats.take_kept(*amount);
             }
+        }
+        for sink in lost.iter().filter_map(|name| sinks.get(name)) {
+            sink.losses.changed();
         }
     }
 
@@ -201,7 +220,7 @@ impl Keeper {
             match job {
                 Job::Append(sink, _) if !detached => sink.stats.set_trouble(Part::Spool, None),
                 Job::Append(..) => {}
-                Job::Acknowledge(..) => {}
+                Job::Acknowledge(..) | Job::Forget(..) => {}
                 Job::Stop(control, deadline) => control.stop(deadline),
                 // Whoever asked may have left.
                 Job::Answer(answer) => drop(answer.send(())),
@@ -226,7 +245,7 @@ impl Keeper {
                 sink.stats.set_trouble(Part::Spool, Some(failure.to_string()));
                 true
             }
-            Job::Acknowledge(..) => true,
+            Job::Acknowledge(..) | Job::Forget(..) => true,
             Job::Stop(control, deadline) => {
                 control.stop(*deadline);
                 false
@@ -249,11 +268,6 @@ impl Keeper {
     }
 }
 
-/// Records that left a full spool.
-fn full(records: u64, (since, until): (u64, u64)) -> Gap {
-    Gap { kind: GapKind::Dropped, detail: "spool_max_bytes", since, until, records }
-}
-
 /// How much room there is, and who makes it.
 struct Room {
     max_bytes: u64,
@@ -272,7 +286,7 @@ impl Room {
             Job::Append(sink, chunk) => {
                 if !self.make(chunk.payload.len() as u64, change, effects)? {
                     effects.refused.push(place);
-                    return Ok(());
+                    return lose(&sink.name, chunk.records, chunk.span, change, effects);
                 }
                 let Chunk { encoding, records, payload, span: _ } = chunk;
                 let number = change.append(&sink.name, encoding, *records, payload)?;
@@ -280,6 +294,10 @@ impl Room {
             }
             Job::Acknowledge(sink, last) => {
                 effects.acknowledged.push((place, change.acknowledge(&sink.name, *last)?));
+            }
+            Job::Forget(sink, said) => {
+                change.forget(said)?;
+                effects.lost.push(sink.name.clone());
             }
             Job::Stop(..) | Job::Answer(_) => {}
         }
@@ -300,11 +318,29 @@ impl Room {
             match self.full {
                 Full::DropNewest => return Ok(false),
                 Full::DropOldest => match change.drop_oldest()? {
-                    Some(gone) => effects.dropped.push(gone),
+                    Some(gone) => {
+                        lose(&gone.sink, gone.amount.records, gone.span, change, effects)?;
+                        effects.dropped.push(gone);
+                    }
                     None => break,
                 },
             }
         }
         Ok(true)
     }
+}
+
+/// Notes in the spool that records found no room there.
+fn lose(
+    sink: &str,
+    records: u64,
+    span: (u64, u64),
+    change: &mut Change<'_>,
+    effects: &mut Effects,
+) -> rusqlite::Result<()> {
+    // Of bytes that nobody can read nobody knows when they were: at any time.
+    let (since, until) = if span == (0, 0) { (0, i64::MAX as u64) } else { span };
+    change.lose(sink, &Loss { measure: Measure::Dropped, since, until, records })?;
+    effects.lost.push(sink.to_owned());
+    Ok(())
 }

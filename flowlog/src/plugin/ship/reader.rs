@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::batch::{self, Batch};
+use super::losses::{self, Loss};
 use super::store::{Failure, Health, PATIENCE, is_damage};
 
 /// The spool's file, open for one worker to read.
@@ -48,6 +49,12 @@ impl Reader {
             }
             Failure::Database(self.path.clone(), error)
         })
+    }
+
+    /// Losses of `sink`, each with its number.
+    pub(super) fn losses(&self, sink: &str) -> Result<Vec<(i64, Loss)>, Failure> {
+        let (_, connection) = &*self.connection.borrow();
+        losses::read(connection, sink).map_err(|error| Failure::Database(self.path.clone(), error))
     }
 
     fn read(&self, sink: &str, after: i64, bytes: usize) -> rusqlite::Result<Found> {

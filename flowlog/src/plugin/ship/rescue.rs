@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::losses;
 use crate::stats::Amount;
 
 /// Bytes that one transaction copies.
@@ -68,6 +69,7 @@ pub(super) fn copy(
         }
         transaction.commit()?;
     }
+    losses::copy(from, to)?;
     Ok(copied)
 }
 

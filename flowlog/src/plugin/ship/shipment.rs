@@ -11,10 +11,11 @@ use nix::unistd::{Gid, Uid, chown};
 use tracing::warn;
 
 use super::batch::Record;
+use super::losses::Loss;
 use super::spool::{Chunk, Job, Sink, Spool};
 use super::worker::{self, Control, Link};
 use super::{Client, Shipping};
-use crate::plugin::gaps::{Gap, GapKind, Gaps};
+use crate::capture::netlink::now_ns;
 use crate::plugin::output::CLOSE_TIMEOUT;
 use crate::plugin::threads;
 use crate::stack::Site;
@@ -25,6 +26,8 @@ const CHUNK: usize = 256 << 10;
 const GATHER: Duration = Duration::from_millis(100);
 /// How long a worker may take beyond its deadline before it is left alone.
 const GRACE: Duration = Duration::from_millis(500);
+/// How often the client hears that nothing happens, if it wants to.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// What a sink says of itself when it begins.
 #[derive(Debug)]
@@ -80,6 +83,8 @@ pub struct Shipment {
     directory: Option<PathBuf>,
     /// When to have ended, once the daemon ends.
     deadline: Option<Instant>,
+    /// When it was last said up to when everything was pushed.
+    heard: Instant,
 }
 
 impl Shipment {
@@ -89,6 +94,9 @@ impl Shipment {
         let sink = spool.claim(&format!("{}:{}", instance.sink, instance.plugin.plugin()));
         stats.register(instance.clone(), &sink.stats);
         let encoding: Arc<str> = encoding.into();
+        if C::COVERS {
+            sink.losses.want();
+        }
         Self {
             sink,
             spool: spool.clone(),
@@ -102,6 +110,7 @@ impl Shipment {
             worker: None,
             directory: None,
             deadline: None,
+            heard: Instant::now(),
         }
     }
 
@@ -183,21 +192,10 @@ impl Shipment {
         }
     }
 
+    /// Counts records that are lost, and notes of which time they are.
     #[cold]
     fn lose(&self, records: u64, (since, until): (u64, u64)) {
-        let (kind, detail) = (GapKind::Lost, "buffer_max_bytes");
-        self.sink.loses(Measure::Lost, Gap { kind, detail, since, until, records });
-    }
-
-    /// What was lost since the last call, for archives that state it.
-    pub fn take_gaps(&self) -> Gaps {
-        self.sink.take_gaps()
-    }
-
-    /// The time of the oldest record that was handed over and is not in the spool, nanoseconds
-    /// since the epoch.
-    pub fn waiting_since(&self) -> Option<u64> {
-        self.sink.waiting_since()
+        self.sink.loses(Loss { measure: Measure::Lost, since, until, records });
     }
 
     /// How long records have waited, in memory or in the spool, without any that went on.
@@ -205,16 +203,30 @@ impl Shipment {
         self.sink.stalled_for()
     }
 
+    /// Everything that happened before `complete` was pushed. What has gathered
+    /// counts when it was handed over.
+    pub fn caught_up(&mut self, complete: u64, hold: Duration) {
+        if self.chunk.records == 0 {
+            self.sink.losses.caught_up(complete, hold);
+            self.heard = Instant::now();
+        }
+    }
+
     /// Ends a batch: what has gathered long enough is handed over.
     pub fn flush(&mut self) {
-        if self.due_in() == Some(Duration::ZERO) {
+        if self.chunk.records > 0 && self.since.elapsed() >= GATHER {
             self.hand_over();
         }
     }
 
     /// When to flush again though nothing new has come.
     pub fn due_in(&self) -> Option<Duration> {
-        (self.chunk.records > 0).then(|| GATHER.saturating_sub(self.since.elapsed()))
+        if self.chunk.records > 0 {
+            return Some(GATHER.saturating_sub(self.since.elapsed()));
+        }
+        // That nothing happens is to be known too.
+        let wanted = self.sink.losses.are_wanted();
+        wanted.then(|| SILENCE.saturating_sub(self.heard.elapsed()))
     }
 
     /// Bytes that wait in memory, and how many may.
@@ -246,6 +258,9 @@ impl Shipment {
     pub fn close(&mut self) {
         let deadline = self.deadline.unwrap_or_else(|| Instant::now() + CLOSE_TIMEOUT);
         self.end(deadline);
+        // The capture has ended.
+        let hold = self.sink.losses.hold();
+        self.caught_up(now_ns(), hold);
         self.spool.settle(deadline);
         self.control.stop(deadline);
         if let Some(worker) = self.worker.take()

@@ -2,7 +2,7 @@
 //!
 //! [`keeper`]: super::keeper
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +15,10 @@ use tracing::warn;
 
 use super::Settings;
 use super::keeper::Keeper;
+use super::losses::{Loss, Losses};
 pub use super::store::Failure;
 use super::store::{FILES, Health, Store};
 use super::worker::Control;
-use crate::plugin::gaps::{Gap, Gaps};
 use crate::plugin::stall::Stall;
 use crate::plugin::threads;
 use crate::stats::{Amount, Measure, SinkStats};
@@ -37,16 +37,8 @@ pub(super) struct Sink {
     /// Since when records wait for the spool, and in it.
     pub(super) unspooled: Stall,
     pub(super) undelivered: Stall,
-    missing: Mutex<Missing>,
-}
-
-/// What the sink's destination does not get, or not yet.
-#[derive(Debug, Default)]
-struct Missing {
-    /// What was lost since somebody asked.
-    gaps: Gaps,
-    /// The time of the first record of each chunk that is on its way to the spool.
-    waiting: VecDeque<u64>,
+    /// Of which time records are lost.
+    pub(super) losses: Losses,
 }
 
 impl Sink {
@@ -58,21 +50,19 @@ impl Sink {
             newest,
             unspooled: Stall::default(),
             undelivered: Stall::default(),
-            missing: Mutex::default(),
+            losses: Losses::default(),
         })
     }
 
     /// A chunk is on its way to the spool.
     pub(super) fn waits(&self, chunk: &Chunk) {
         self.stats.add_waiting(chunk.amount());
-        lock(&self.missing).waiting.push_back(chunk.span.0);
         self.unspooled.wait();
     }
 
     /// The oldest chunk that was on its way is in the spool, or lost.
     pub(super) fn waits_no_more(&self, amount: Amount) {
         self.stats.take_waiting(amount);
-        lock(&self.missing).waiting.pop_front();
         if self.stats.waiting().records == 0 {
             self.unspooled.clear();
         } else {
@@ -80,21 +70,11 @@ impl Sink {
         }
     }
 
-    /// Notes that records were lost, and counts them.
-    pub(super) fn loses(&self, measure: Measure, gap: Gap) {
-        self.stats.add(measure, gap.records);
-        lock(&self.missing).gaps.add(gap);
-    }
-
-    /// What was lost since the last call, for archives that state it.
-    pub(super) fn take_gaps(&self) -> Gaps {
-        lock(&self.missing).gaps.take()
-    }
-
-    /// The time of the oldest record that waits in memory, nanoseconds since the epoch: what
-    /// was read from the spool is not all from then on.
-    pub(super) fn waiting_since(&self) -> Option<u64> {
-        lock(&self.missing).waiting.front().copied()
+    /// Counts records that are lost, and notes of which time they are.
+    #[cold]
+    pub(super) fn loses(&self, loss: Loss) {
+        self.stats.add(loss.measure, loss.records);
+        self.losses.note(loss);
     }
 
     /// How long records have waited without any that went on.
@@ -127,6 +107,8 @@ pub(super) enum Job {
     Acknowledge(Arc<Sink>, i64),
     /// The worker is to end when it has delivered what was asked for before, or then.
     Stop(Control, Instant),
+    /// The client has said these losses.
+    Forget(Arc<Sink>, Vec<(i64, Loss)>),
     /// An answer when all that was asked for before is done, or has failed once.
     Answer(Sender<()>),
 }

@@ -20,6 +20,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 use super::batch;
+use super::losses::{self, Loss};
 use super::rescue::{self, Amounts};
 use crate::plugin::beneath::{self, Anchor, Fate};
 use crate::stats::Amount;
@@ -401,7 +402,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     if version == VERSION && connection.query_row(without, [], |row| row.get(0))? {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {INDEX} COMMIT;"))?;
     }
-    Ok(())
+    connection.execute_batch(losses::TABLE)
 }
 
 fn set_aside(path: &Path, word: &str) -> Result<PathBuf, Failure> {
@@ -472,6 +473,16 @@ impl Change<'_> {
         }
         self.bytes = self.bytes.saturating_sub(gone.bytes);
         Ok(gone)
+    }
+
+    /// Adds a loss of a sink.
+    pub(super) fn lose(&mut self, sink: &str, loss: &Loss) -> rusqlite::Result<()> {
+        losses::insert(self.connection, sink, loss)
+    }
+
+    /// Removes losses.
+    pub(super) fn forget(&mut self, said: &[(i64, Loss)]) -> rusqlite::Result<()> {
+        losses::forget(self.connection, said)
     }
 
     /// Removes the oldest row of all; returns what it was.

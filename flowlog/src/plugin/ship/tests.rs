@@ -9,6 +9,7 @@ use crate::plugin::record_id::RecordId;
 use crate::stats::{Instance, Measure, SinkPlugin, Stats};
 
 mod beneath;
+mod coverage;
 mod faults;
 mod stalls;
 

@@ -13,10 +13,12 @@ use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
 use super::batch::Batch;
+use super::losses::Loss;
 use super::reader::{Found, Reader};
 use super::spool::{Job, Sink, Spool};
 use super::store::{Failure, Health};
-use super::{Appetite, Client, Delivered, Settled, Trouble};
+use super::{Appetite, Client, Delivered, Settled, Trouble, Upstream};
+use crate::capture::netlink::now_ns;
 use crate::plugin::threads;
 use crate::stats::{Amount, Measure, Part};
 
@@ -63,12 +65,16 @@ pub(super) struct Link {
     arrived: i64,
     /// The newest row that was ever handed to a client.
     handed: i64,
+    /// Losses that the client knows, and how often they had changed then.
+    losses: Option<(u64, Vec<(i64, Loss)>)>,
+    /// The latest time of a record that was handed to a client.
+    latest: u64,
 }
 
 impl Link {
     pub(super) fn new(sink: Arc<Sink>, jobs: Sender<Job>, spool: &Spool) -> Self {
         let (path, health) = (spool.path().to_owned(), spool.health().clone());
-        Self { sink, jobs, path, health, arrived: 0, handed: 0 }
+        Self { sink, jobs, path, health, arrived: 0, handed: 0, losses: None, latest: 0 }
     }
 
     fn count(&self, measure: Measure, n: u64) {
@@ -82,6 +88,39 @@ impl Link {
             // It fails when the daemon has ended: then it is delivered again.
             let _ = self.jobs.send(Job::Acknowledge(self.sink.clone(), last));
         }
+        if let Some((_, said)) = &mut self.losses
+            && !said.is_empty()
+        {
+            // The same: it is said once more then.
+            let _ = self.jobs.send(Job::Forget(self.sink.clone(), std::mem::take(said)));
+        }
+    }
+
+    /// All records up to then were delivered up to the row `after`, or were lost: none
+    /// waits before the spool, and none in it.
+    fn complete(&self, after: i64) -> Option<u64> {
+        let losses = &self.sink.losses;
+        // First: what is handed over later does not matter.
+        let complete = losses.complete()?;
+        let waits = self.sink.stats.waiting().records > 0 || losses.are_noted();
+        (!waits && *self.sink.newest.borrow() <= after).then_some(complete)
+    }
+
+    /// Has the client learn what comes to it, if it wants to.
+    fn teach<C: Client>(&mut self, client: &mut C, reader: &Reader, after: i64) -> Result<(), End> {
+        if !C::COVERS {
+            return Ok(());
+        }
+        let complete = self.complete(after);
+        let changes = self.sink.losses.changes();
+        let known = self.losses.as_ref().is_some_and(|(known, _)| *known == changes);
+        if !known {
+            let losses = reader.losses(&self.sink.name).map_err(End::Spool)?;
+            self.losses = Some((changes, losses));
+        }
+        let losses = self.losses.as_ref().filter(|_| !known).map(|(_, losses)| &losses[..]);
+        client.learn(Upstream { complete, hold: self.sink.losses.hold(), losses });
+        Ok(())
     }
 }
 
@@ -210,6 +249,8 @@ impl<C: Client> Worker<C> {
         if std::mem::replace(&mut self.connected_before, true) {
             self.link.count(Measure::Reconnects, 1);
         }
+        // It knows nothing yet.
+        self.link.losses = None;
         match self.deliver_all(client, &reader).await {
             Ok(end) | Err(end) => end,
         }
@@ -219,6 +260,7 @@ impl<C: Client> Worker<C> {
         // What was delivered on a former connection and not acknowledged comes again.
         let mut after = self.link.arrived;
         loop {
+            self.link.teach(&mut client, reader, after)?;
             if client.due().is_some_and(|due| due <= Instant::now()) {
                 let settled = self.answer(client.tick(), "to records").await?;
                 self.settle(settled, after);
@@ -229,6 +271,7 @@ impl<C: Client> Worker<C> {
                     after = batch.last;
                 }
                 None if self.stop.borrow().is_some() => {
+                    self.link.teach(&mut client, reader, after)?;
                     let settled = self.answer(client.close(), "to records").await?;
                     self.settle(settled, after);
                     return Ok(End::Stop);
@@ -236,6 +279,7 @@ impl<C: Client> Worker<C> {
                 None => {
                     if self.idle(client.due()).await {
                         // What is held would come again.
+                        self.link.teach(&mut client, reader, after)?;
                         let settled = self.answer(client.close(), "to records").await?;
                         self.settle(settled, after);
                         return Ok(End::Reconnect);
@@ -290,6 +334,9 @@ impl<C: Client> Worker<C> {
                         self.link.sink.name
                     );
                     self.link.count(Measure::Lost, records);
+                    // Nobody knows of which time it is: behind what came before.
+                    let (measure, since, until) = (Measure::Lost, self.link.latest, now_ns());
+                    self.link.sink.losses.note(Loss { measure, since, until, records });
                     after = row;
                 }
             }
@@ -301,6 +348,10 @@ impl<C: Client> Worker<C> {
             self.link.count(Measure::Repeated, batch.records);
         }
         self.link.handed = self.link.handed.max(batch.last);
+        if C::COVERS {
+            let latest = batch.records().map(|record| record.id.time).max();
+            self.link.latest = latest.unwrap_or_default().max(self.link.latest);
+        }
         let owed = self.link.sink.stats.unanswered().is_some();
         let delivered = self.answer(client.deliver(batch), "to records").await?;
         // It has taken a batch, but has not confirmed what it was asked for before.

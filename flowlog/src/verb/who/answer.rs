@@ -2,10 +2,11 @@
 //! are none.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use hashbrown::HashMap;
 
-use super::asked::{Answers, Loss};
+use super::asked::{Answers, Loss, Missing};
 use super::question::{Ends, Question};
 use super::record::Record;
 use super::times::{AHEAD, Span};
@@ -30,6 +31,11 @@ pub(super) struct Answer {
     pub(super) connections: Vec<Connection>,
     /// Losses in that time.
     pub(super) losses: Vec<Loss>,
+    /// What archives do not have of that time.
+    pub(super) missing: Vec<Missing>,
+    /// What archives that have ends only do not have of later times: a flow that was
+    /// alive may have ended then.
+    pub(super) missing_later: Vec<Missing>,
     /// Of these parts of the time the archives know nothing.
     pub(super) unknown: Vec<Span>,
     /// Of what time there are records at all.
@@ -38,6 +44,8 @@ pub(super) struct Answer {
     pub(super) problems: Vec<String>,
     /// There are more, for which there was no room.
     pub(super) more: bool,
+    /// Archives without checksums, of which a changed byte is not noticed.
+    pub(super) unverified: Vec<PathBuf>,
 }
 
 /// How sure an answer is.
@@ -47,15 +55,22 @@ pub(super) enum Verdict {
     Found,
     /// There was none.
     Nothing,
-    /// Nobody knows: archives know nothing of that time or of a part of it, or
-    /// could not be read.
+    /// Not known: archives know nothing of that time or of a part of it, records of
+    /// it were lost, or archives could not be read.
     Incomplete,
 }
 
 impl Answer {
     /// The answer to `question`.
     pub(super) fn new(question: &Question, answers: Answers<'_>, problems: Vec<String>) -> Self {
-        let Answers { records, mut losses, covered, .. } = answers;
+        let Answers { records, mut losses, covered, mut missing, mut unverified, .. } = answers;
+        missing.sort();
+        missing.dedup();
+        let span = question.span;
+        let later = |missing: &Missing| missing.ends_only && missing.gap.since > span.last;
+        let missing_later = missing.iter().filter(|missing| later(missing)).cloned().collect();
+        missing.retain(|Missing { gap, .. }| gap.since <= span.last && gap.until >= span.first);
+        unverified.sort();
         losses.sort();
         // Two archives may have it.
         losses.dedup();
@@ -63,15 +78,21 @@ impl Answer {
         Self {
             connections: connections(question, records),
             losses,
+            missing,
+            missing_later,
             unknown: gaps(question.span, &known),
             known,
             problems,
             more: false,
+            unverified,
         }
     }
 
     pub(super) fn verdict(&self) -> Verdict {
-        if !self.unknown.is_empty() || !self.problems.is_empty() || self.more {
+        let is_missing = !self.losses.is_empty() || !self.missing.is_empty();
+        let may_be_later = self.connections.is_empty() && !self.missing_later.is_empty();
+        let is_unread = !self.problems.is_empty() || self.more;
+        if !self.unknown.is_empty() || is_unread || is_missing || may_be_later {
             Verdict::Incomplete
         } else if self.connections.is_empty() {
             Verdict::Nothing

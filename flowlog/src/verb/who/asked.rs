@@ -1,10 +1,12 @@
 //! What archives answer: records, losses, of what time they know. Each thread
 //! gathers its own; what they have together is bounded.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::record::Record;
 use super::times::Span;
+use crate::archive::coverage::Gap;
 
 /// Events that nobody will ever see.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +15,16 @@ pub(super) struct Loss {
     pub(super) at: u64,
     pub(super) source: String,
     pub(super) events: u64,
+}
+
+/// Records that an archive does not have, though it is of their time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Missing {
+    pub(super) gap: Gap,
+    pub(super) archive: PathBuf,
+    /// All records there are of ends: one that is missing may be of a flow that was
+    /// alive long before.
+    pub(super) ends_only: bool,
 }
 
 /// Why an archive was not read to its end.
@@ -61,14 +73,25 @@ pub(super) struct Answers<'r> {
     pub(super) losses: Vec<Loss>,
     /// Of these times the archives know all that happened and was not lost.
     pub(super) covered: Vec<Span>,
+    /// What is missing of it.
+    pub(super) missing: Vec<Missing>,
     /// Rows that make no sense.
     pub(super) unreadable: u64,
+    /// Archives without checksums: a changed byte in them is not noticed.
+    pub(super) unverified: Vec<PathBuf>,
 }
 
 impl<'r> Answers<'r> {
     pub(super) fn new(room: &'r Room) -> Self {
-        let (records, losses, covered) = (Vec::new(), Vec::new(), Vec::new());
-        Self { room, records, losses, covered, unreadable: 0 }
+        Self {
+            room,
+            records: Vec::new(),
+            losses: Vec::new(),
+            covered: Vec::new(),
+            missing: Vec::new(),
+            unreadable: 0,
+            unverified: Vec::new(),
+        }
     }
 
     pub(super) fn record(&mut self, record: Record) -> Result<(), Trouble> {
@@ -85,8 +108,16 @@ impl<'r> Answers<'r> {
         self.covered.push(span);
     }
 
+    pub(super) fn missing(&mut self, gap: Gap, archive: &Path, ends_only: bool) {
+        self.missing.push(Missing { gap, archive: archive.to_owned(), ends_only });
+    }
+
     pub(super) fn unreadable(&mut self) {
         self.unreadable += 1;
+    }
+
+    pub(super) fn unverified(&mut self, path: &Path) {
+        self.unverified.push(path.to_owned());
     }
 
     /// Takes over what another thread has gathered.
@@ -94,6 +125,8 @@ impl<'r> Answers<'r> {
         self.records.append(&mut other.records);
         self.losses.append(&mut other.losses);
         self.covered.append(&mut other.covered);
+        self.missing.append(&mut other.missing);
         self.unreadable += other.unreadable;
+        self.unverified.append(&mut other.unverified);
     }
 }

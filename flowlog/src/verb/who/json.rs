@@ -6,26 +6,31 @@
 //! | `verdict` | `found`, `nothing`, `no_data`, `incomplete` |
 //! | `connections` | each with the members of a flow in docs/flow.schema.json, `end`, and `matched`: which of `orig_src`, `orig_dst`, `reply_src`, `reply_dst` |
 //! | `lost` | losses in that time: `time`, `source`, `events` |
+//! | `missing` | records that archives do not have of that time: `reason` (`lost`, `dropped`, `refused`, `unsure`), `from`, `to`, `records`, `source` of events that the kernel lost, `archive` |
+//! | `missing_later` | the same of later times, where archives have ends only: connections of that time may have ended then |
 //! | `unknown` | parts of that time of which the archives know nothing: `from`, `to` |
 //! | `known` | of which times the archives are: `from`, `to` |
 //! | `problems` | what could not be read, and why |
 //! | `more` | there are more connections than the limit |
+//! | `unverified` | archives of which a changed byte is not noticed |
 
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Connection, Verdict};
-use super::asked::Loss;
+use super::asked::{Loss, Missing};
 use super::question::{Ends, Question};
 use super::record::Record;
 use super::text::is_unknown;
 use super::times::Span;
+use crate::archive::coverage::Gap;
 use crate::event::{End, Process};
 use crate::verb::list::json as list;
 use crate::verb::watch::json::time;
 
 /// The object of an answer.
 pub(super) fn object(question: &Question, answer: &Answer) -> Value {
-    let Answer { connections, losses, unknown, known, problems, more } = answer;
+    let Answer { connections, losses, missing, missing_later, unknown, known, .. } = answer;
+    let Answer { problems, more, unverified, .. } = answer;
     let verdict = match answer.verdict() {
         Verdict::Found => "found",
         Verdict::Nothing => "nothing",
@@ -40,11 +45,26 @@ pub(super) fn object(question: &Question, answer: &Answer) -> Value {
         "verdict": verdict,
         "connections": connections.iter().map(connection).collect::<Vec<_>>(),
         "lost": lost.collect::<Vec<_>>(),
+        "missing": missing.iter().map(self::missing).collect::<Vec<_>>(),
+        "missing_later": missing_later.iter().map(self::missing).collect::<Vec<_>>(),
         "unknown": unknown.iter().map(span).collect::<Vec<_>>(),
         "known": known.iter().map(span).collect::<Vec<_>>(),
         "problems": problems,
         "more": more,
+        "unverified": unverified.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
     })
+}
+
+fn missing(Missing { gap, archive, ends_only: _ }: &Missing) -> Value {
+    let Gap { since, until, reason, records, source } = gap;
+    let mut object = json!({
+        "reason": reason.name(), "from": time(*since), "to": time(*until), "records": records,
+        "archive": archive.to_string_lossy(),
+    });
+    if !source.is_empty() {
+        object["source"] = json!(source);
+    }
+    object
 }
 
 fn asked(Question { wanted, protocol, span }: &Question) -> Map<String, Value> {

@@ -1,7 +1,8 @@
 //! Files that PARQUET writes. A file is opened once and cut down by what it says
 //! of itself to searches, each for one end of a flow in one row group.
 
-use std::fs;
+use std::fmt::Display;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub(super) use self::plan::{Search, Told};
 use super::asked::{Answers, Trouble};
 use super::question::Question;
 use super::times::Span;
+use crate::archive::checksums::Verified;
+use crate::archive::coverage::{Gap, Gaps};
 use crate::archive::schema;
 use crate::plugin::record_id::Identifier;
 
@@ -30,6 +33,7 @@ mod rows;
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) path: PathBuf,
+    file: Verified,
     metadata: ParquetMetaData,
     identifier: Identifier,
     plan: Plan,
@@ -39,15 +43,28 @@ pub(super) struct File {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) path: PathBuf,
+    file: Verified,
     metadata: ArrowReaderMetadata,
     identifier: Identifier,
 }
 
 impl From<ParquetError> for Trouble {
     fn from(error: ParquetError) -> Self {
-        Self::Archive(format!(
-            "it is damaged, or was not written to its end: {error}; restore it, or move it away"
-        ))
+        damaged(&error)
+    }
+}
+
+fn damaged(why: &dyn Display) -> Trouble {
+    Trouble::Archive(format!(
+        "it is damaged, or was not written to its end: {why}; restore it, or move it away"
+    ))
+}
+
+/// What keeps a file from being opened: the system, or what is in it.
+fn unreadable(error: io::Error) -> Trouble {
+    match error.kind() {
+        ErrorKind::InvalidData | ErrorKind::UnexpectedEof => damaged(&error),
+        _ => error.into(),
     }
 }
 
@@ -61,12 +78,21 @@ impl File {
         question: &Question,
         answers: &mut Answers<'_>,
     ) -> Result<Self, Trouble> {
-        let file = fs::File::open(path)?;
+        let file = Verified::open(path).map_err(unreadable)?;
         let metadata = guarded(|| Ok(ParquetMetaDataReader::new().parse_and_finish(&file)?))?;
-        let About { covered, identifier, lost } = About::read(&metadata)?;
+        let About { covered, identifier, lost, gaps, checksums } = About::read(&metadata)?;
+        match (checksums, file.has_checksums()) {
+            // What says where they are is damaged.
+            (true, false) => return Err(damaged(&"its checksums are missing")),
+            (_, true) => {}
+            (false, false) => answers.unverified(path),
+        }
         let plan = Plan::new(&metadata, question, lost);
         answers.covered.extend(covered);
-        Ok(Self { path: path.to_owned(), metadata, identifier, plan })
+        for gap in gaps {
+            answers.missing(gap, path, plan.ends_only);
+        }
+        Ok(Self { path: path.to_owned(), file, metadata, identifier, plan })
     }
 
     /// What is known of the flows that it may have.
@@ -84,13 +110,13 @@ impl File {
     /// # Errors
     /// What is wrong with the file.
     pub(super) fn prepare(self) -> Result<(Opened, Vec<Search>), Trouble> {
-        let Self { path, metadata, identifier, plan: Plan { searches, .. } } = self;
+        let Self { path, file, metadata, identifier, plan: Plan { searches, .. } } = self;
         let metadata = guarded(|| {
-            let metadata = Arc::new(with_page_index(metadata, &searches, &path)?);
+            let metadata = Arc::new(with_page_index(metadata, &searches, &file)?);
             Ok(ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())?)
         })?;
         has_columns(&metadata)?;
-        Ok((Opened { path, metadata, identifier }, searches))
+        Ok((Opened { path, file, metadata, identifier }, searches))
     }
 }
 
@@ -100,6 +126,9 @@ struct About {
     identifier: Identifier,
     /// It may have losses.
     lost: bool,
+    gaps: Vec<Gap>,
+    /// It was written with checksums.
+    checksums: bool,
 }
 
 impl About {
@@ -128,11 +157,17 @@ impl About {
             (Some(from), Some(to)) if from < to => Some(Span { first: from, last: to - 1 }),
             _ => None,
         };
+        let gaps = Gaps::parse(value(schema::GAPS).unwrap_or_default());
+        let gaps = gaps.ok_or_else(|| {
+            Trouble::Archive("what it does not have is in words of a newer flowlog".to_owned())
+        })?;
         let hash = value(schema::HOST_HASH).and_then(|hash| u64::from_str_radix(hash, 16).ok());
         Ok(Self {
             covered,
             identifier: Identifier::of_hash(hash.unwrap_or_default()),
             lost: number(schema::LOST_EVENTS) != Some(0),
+            gaps,
+            checksums: value(schema::CHECKSUMS).is_some(),
         })
     }
 }
@@ -142,7 +177,7 @@ impl About {
 fn with_page_index(
     metadata: ParquetMetaData,
     searches: &[Search],
-    path: &Path,
+    file: &Verified,
 ) -> Result<ParquetMetaData, Trouble> {
     if searches.is_empty() {
         return Ok(metadata);
@@ -159,7 +194,7 @@ fn with_page_index(
         .with_offset_index_policy(PageIndexPolicy::Optional)
         .with_column_index_mask(ColumnChunkMask::row_groups_and_columns(groups(), times))
         .with_offset_index_mask(ColumnChunkMask::row_groups(groups()));
-    reader.read_page_indexes(&fs::File::open(path)?)?;
+    reader.read_page_indexes(file)?;
     Ok(reader.finish()?)
 }
 

@@ -13,6 +13,9 @@ use super::times::Span;
 use crate::flow::Tuple;
 use crate::plugin::record_id::RecordId;
 
+mod coverage;
+mod verify;
+
 /// How long a writer's lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What is asked of each end, by an index each: for the address, and for the port
@@ -39,7 +42,22 @@ pub(super) fn ask(
     question: &Question,
     answers: &mut Answers<'_>,
 ) -> Result<(), Trouble> {
-    within(&open(path)?, question, answers)
+    let connection = open(path)?;
+    // What can be found is of use also if something is wrong.
+    let structure = verify::structure(&connection);
+    let damaged = within(&connection, path, question, answers)?;
+    if structure?.is_none() || !has_checksums(&connection)? {
+        answers.unverified(path);
+    }
+    match damaged {
+        0 => Ok(()),
+        rows => Err(verify::damaged(&format!("{rows} rows are not as they were written"))),
+    }
+}
+
+fn has_checksums(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM pragma_table_info('flow') WHERE name = ?";
+    connection.prepare(sql)?.exists([verify::CHECKSUM])
 }
 
 impl From<rusqlite::Error> for Trouble {
@@ -91,40 +109,23 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     }
 }
 
+/// Returns how many rows are not as they were written.
 fn within(
     connection: &Connection,
+    path: &Path,
     question: &Question,
     answers: &mut Answers<'_>,
-) -> Result<(), Trouble> {
+) -> Result<u64, Trouble> {
     // What is asked is of one moment.
     connection.execute_batch("BEGIN")?;
-    if let Some(covered) = covered(connection)? {
-        answers.covered(covered);
-    }
+    coverage::read(connection, path, question.span, answers)?;
     losses(connection, question.span, answers)?;
     let ping = question.wanted.port.map(|_| PING);
+    let mut damaged = 0;
     for end in ENDS.into_iter().chain(ping) {
-        end_of(connection, question, end, answers)?;
+        damaged += end_of(connection, question, end, answers)?;
     }
-    Ok(())
-}
-
-/// From the first record to the last: a database does not tell since when it is
-/// written, and until when.
-fn covered(connection: &Connection) -> rusqlite::Result<Option<Span>> {
-    let mut covered: Option<Span> = None;
-    for table in ["flow", "expectation", "lost"] {
-        for order in ["ASC", "DESC"] {
-            let sql = format!("SELECT time FROM {table} ORDER BY time {order} LIMIT 1");
-            let mut statement = connection.prepare(&sql)?;
-            let mut rows = statement.query([])?;
-            let Some(row) = rows.next()? else { continue };
-            let at = row.get::<_, i64>(0)? as u64;
-            let known = covered.get_or_insert(Span { first: at, last: at });
-            (known.first, known.last) = (known.first.min(at), known.last.max(at));
-        }
-    }
-    Ok(covered)
+    Ok(damaged)
 }
 
 fn losses(
@@ -166,45 +167,52 @@ fn end_of(
     question: &Question,
     end: (&str, &str),
     answers: &mut Answers<'_>,
-) -> Result<(), Trouble> {
+) -> Result<u64, Trouble> {
     let Span { first, last } = question.span;
     let sql = condition(question, end);
     let given = |moment: u64| {
         (question.wanted.text(), question.wanted.port, question.protocol, signed(moment))
     };
     let latest = question.span.latest_start();
-    read(connection, &later(&sql, latest), given(first), question, answers)?;
+    let mut damaged = read(connection, &later(&sql, latest), given(first), question, answers)?;
     // Where a start is not known there may be a record of the beginning, also of later, and one
     // of another flow's end between them.
     let unknown = format!("SELECT 1 {sql} AND time > ?4 AND start IS NULL LIMIT 1");
     if connection.prepare(&unknown)?.exists(given(last))? {
         let others = format!("SELECT * {sql} AND time > ?4");
-        read(connection, &others, given(last), question, answers)?;
+        damaged += read(connection, &others, given(last), question, answers)?;
     }
     // An end before that time is of interest only if it is that of another record.
     let open = format!("SELECT 1 {sql} AND time < ?4 AND kind NOT LIKE '%destroy%' LIMIT 1");
     if first > 0 && connection.prepare(&open)?.exists(given(first))? {
         let before = format!("SELECT * {sql} AND time < ?4");
-        read(connection, &before, given(first), question, answers)?;
+        damaged += read(connection, &before, given(first), question, answers)?;
     }
-    Ok(())
+    Ok(damaged)
 }
 
+/// Reads rows; returns how many are not as they were written.
 fn read(
     connection: &Connection,
     sql: &str,
     given: impl Params,
     question: &Question,
     answers: &mut Answers<'_>,
-) -> Result<(), Trouble> {
+) -> Result<u64, Trouble> {
     let mut statement = connection.prepare(sql)?;
     let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query(given)?;
+    let mut damaged = 0;
     while let Some(row) = rows.next()? {
         let values: rusqlite::Result<Vec<Value>> = (0..names.len())
             .map(|column| row.get_ref(column)?.try_into().map_err(Into::into))
             .collect();
-        let row = Values { names: &names, values: values? };
+        let values = values?;
+        if !verify::is_whole(&names, &values) {
+            damaged += 1;
+            continue;
+        }
+        let row = Values { names: &names, values };
         let Some(record) = Record::read(&row) else {
             answers.unreadable();
             continue;
@@ -213,7 +221,7 @@ fn read(
             answers.record(record)?;
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 struct Values<'n> {

@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::answer::{Answer, Connection, lost};
+use super::asked::Missing;
 use super::question::{Ends, Question};
 use super::record::Record;
 use super::times::Span;
+use crate::archive::coverage::{Gap, Reason};
 use crate::flow::names::protocol;
 use crate::flow::{Counters, Flow};
 use crate::verb::live::text::Text;
@@ -30,7 +32,9 @@ pub(super) fn answer(question: &Question, answer: &Answer, zone: &TimeZone) -> S
     }
     text += &verdict(question, answer);
     losses(answer, zone, &mut text);
+    missing(question, answer, zone, &mut text);
     unknown(answer, zone, &mut text);
+    unverified(answer, &mut text);
     text
 }
 
@@ -49,10 +53,27 @@ fn heading(question: &Question, zone: &TimeZone) -> String {
     text + ":\n"
 }
 
-/// `2026-11-20 14:05:00.000 to 2026-11-20 14:05:59.999 +01:00`
+/// `2026-11-20 14:05:00.000 to 2026-11-20 14:05:59.999 +01:00`, and on a day when
+/// clocks are set `2026-10-25 00:00:00.000 +02:00 to 2026-10-25 23:59:59.999 +01:00`.
 fn times(Span { first, last }: Span, zone: &TimeZone) -> String {
-    let offset = local(first, zone).strftime("%:z").to_string();
-    format!("{} to {} {offset}", moment(first, zone), moment(last, zone))
+    let [begin, end] = [first, last].map(|at| offset(at, zone));
+    let begin = if begin == end { String::new() } else { format!(" {begin}") };
+    format!("{}{begin} to {} {end}", moment(first, zone), moment(last, zone))
+}
+
+/// The same of a connection, whose start or end may not be known.
+fn life(start: Option<u64>, end: Option<u64>, zone: &TimeZone) -> String {
+    let one = |at: u64| format!("{} {}", moment(at, zone), offset(at, zone));
+    match (start, end) {
+        (Some(first), Some(last)) => times(Span { first, last }, zone),
+        (Some(start), None) => format!("{} to {UNKNOWN:<23}", one(start)),
+        (None, Some(end)) => format!("{UNKNOWN:<23} to {}", one(end)),
+        (None, None) => format!("{UNKNOWN:<23} to {UNKNOWN:<23}"),
+    }
+}
+
+fn offset(at: u64, zone: &TimeZone) -> String {
+    local(at, zone).strftime("%:z").to_string()
 }
 
 fn local(at: u64, zone: &TimeZone) -> jiff::Zoned {
@@ -66,8 +87,7 @@ fn moment(at: u64, zone: &TimeZone) -> String {
 fn connection(connection: &Connection, zone: &TimeZone, line: &mut Text) {
     let Connection { record, ends, records: _ } = connection;
     let Record { flow, end, how, .. } = record;
-    let told = |at: Option<u64>| at.map_or_else(|| format!("{UNKNOWN:<23}"), |at| moment(at, zone));
-    let _ = write!(line, "{} to {} ", told(flow.start), told(*end));
+    let _ = write!(line, "{} ", life(flow.start, *end, zone));
     line::connection(flow, line);
     if let Some([orig, reply]) = flow.counters {
         let Counters { packets, bytes } = orig;
@@ -138,11 +158,45 @@ fn losses(answer: &Answer, zone: &TimeZone, text: &mut String) {
         );
     }
     for loss in answer.losses.iter().take(MOST) {
-        let at = moment(loss.at, zone);
+        let at = format!("{} {}", moment(loss.at, zone), offset(loss.at, zone));
         let _ = writeln!(text, "  {at} {} events lost by {}", loss.events, loss.source);
     }
     if let Some(others @ 1..) = answer.losses.len().checked_sub(MOST) {
         let _ = writeln!(text, "  and {others} others");
+    }
+}
+
+/// What archives do not have.
+fn missing(question: &Question, answer: &Answer, zone: &TimeZone, text: &mut String) {
+    let Span { first, last } = question.span;
+    // Of those of the kernel that were noticed in that time there is a line already.
+    let is_told = |gap: &Gap| !gap.source.is_empty() && (first..=last).contains(&gap.until);
+    let missing: Vec<_> = answer.missing.iter().filter(|one| !is_told(&one.gap)).collect();
+    for Missing { gap, archive, .. } in missing.iter().take(MOST) {
+        let Gap { since, until, reason, records, .. } = gap;
+        let what = match reason {
+            Reason::Lost => "were lost before they came to",
+            Reason::Dropped => "found no room in the spool, and are not in",
+            Reason::Refused => "could not be written to",
+            Reason::Unsure => "may be missing in",
+        };
+        let span = times(Span { first: *since, last: *until }, zone);
+        let archive = archive.display();
+        let _ = writeln!(text, "Incomplete: {records} records of {span} {what} {archive}.");
+    }
+    if let Some(others @ 1..) = missing.len().checked_sub(MOST) {
+        let _ = writeln!(text, "  and {others} others");
+    }
+    let later = || answer.missing_later.iter().map(|missing| &missing.gap);
+    let ends = later().map(|gap| gap.since).min().zip(later().map(|gap| gap.until).max());
+    if let Some((first, last)) = ends {
+        let records = later().map(|gap| gap.records).fold(0, u64::saturating_add);
+        let span = times(Span { first, last }, zone);
+        let _ = writeln!(
+            text,
+            "Later {records} records were lost, of {span}: a connection that ended then is not in \
+             the answer."
+        );
     }
 }
 
@@ -161,6 +215,16 @@ fn unknown(answer: &Answer, zone: &TimeZone, text: &mut String) {
         }
         _ => text.push_str("No archive says of which time it is.\n"),
     }
+}
+
+/// Archives of which a changed byte is not noticed.
+fn unverified(answer: &Answer, text: &mut String) {
+    let Some((first, others)) = answer.unverified.split_first() else { return };
+    let _ = write!(text, "Not verified, as it has no checksums: {}", first.display());
+    text.push_str(&match others.len() {
+        0 => ".\n".to_owned(),
+        count => format!(", and {count} others.\n"),
+    });
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ fn a_connection_has_the_members_of_a_flow() {
     asked.protocol = Some(6);
     let made = [ended(natted(40001), at(50_600), at(50_710))];
     let mut answer = made_up(&asked, &made, &[DAY]);
+    assert_eq!(object(&asked, &answer)["verdict"], "found");
     answer.losses = vec![Loss { at: at(50_701), source: "ebpf".to_owned(), events: 5 }];
     assert_eq!(
         object(&asked, &answer),
@@ -20,7 +21,7 @@ fn a_connection_has_the_members_of_a_flow() {
                 "address": "203.0.113.7", "port": 40001, "protocol": 6,
                 "from": "2026-11-20T14:05:00.000000000Z", "to": "2026-11-20T14:05:59.999999999Z",
             },
-            "verdict": "found",
+            "verdict": "incomplete",
             "connections": [{
                 "family": "ipv4",
                 "protocol": { "name": "tcp", "number": 6 },
@@ -37,10 +38,13 @@ fn a_connection_has_the_members_of_a_flow() {
                 "records": 1,
             }],
             "lost": [{ "time": "2026-11-20T14:05:01.000000000Z", "source": "ebpf", "events": 5 }],
+            "missing": [],
+            "missing_later": [],
             "unknown": [],
             "known": [{ "from": "2026-11-20T00:00:00.000000000Z", "to": "2026-11-20T23:59:59.999999999Z" }],
             "problems": [],
             "more": false,
+            "unverified": [],
         })
     );
 }

@@ -1,8 +1,6 @@
 //! A search in a row group: bloom filters, then pages, then rows, of which the
 //! columns that are looked at are read first, and the others for what is left.
 
-use std::fs::File;
-
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{
     Int32Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
@@ -24,6 +22,7 @@ use super::filter::{Condition, predicate};
 use super::guard::guarded;
 use super::pages;
 use super::plan::{END, Search};
+use crate::archive::checksums::Verified;
 use crate::archive::schema;
 use crate::flow::Tuple;
 use crate::plugin::record_id::{Identifier, RecordId};
@@ -31,7 +30,7 @@ use crate::plugin::record_id::{Identifier, RecordId};
 /// Rows that are looked at together.
 const BATCH: usize = 32 << 10;
 
-type Builder = ParquetRecordBatchReaderBuilder<File>;
+type Builder = ParquetRecordBatchReaderBuilder<Verified>;
 
 impl Opened {
     /// Searches, and adds what is found to the answers.
@@ -45,9 +44,7 @@ impl Opened {
         answers: &mut Answers<'_>,
     ) -> Result<(), Trouble> {
         guarded(|| {
-            // One of its own: the place in a file is that of all who have it open.
-            let file = File::open(&self.path)?;
-            let builder = Builder::new_with_metadata(file, self.metadata.clone())
+            let builder = Builder::new_with_metadata(self.file.clone(), self.metadata.clone())
                 .with_batch_size(BATCH)
                 .with_row_groups(vec![search.group()]);
             match search {

@@ -176,6 +176,7 @@ proptest! {
     ) {
         let place = Place::new();
         let file = place.parquet("a.parquet", &made, SMALL);
+        let whole = ask_at(std::slice::from_ref(&file), question);
         let mut bytes = fs::read(&file).unwrap();
         for (place, byte) in damage {
             let place = place.index(bytes.len());
@@ -187,5 +188,9 @@ proptest! {
         fs::write(&file, bytes).unwrap();
         let answer = ask_at(&[file], question);
         prop_assert!(!is_cut || answer.problems.len() == 1);
+        if answer.problems.is_empty() {
+            prop_assert_eq!(answer.connections, whole.connections);
+            prop_assert_eq!(answer.losses, whole.losses);
+        }
     }
 }

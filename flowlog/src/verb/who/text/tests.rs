@@ -38,10 +38,10 @@ fn a_connection_is_a_line() {
     assert_eq!(
         text(&question, &made_up(&question, &made, &[DAY])),
         "203.0.113.7:40001, 2026-11-20 14:05:00.000 to 2026-11-20 14:05:59.999 +00:00:\n\
-         2026-11-20 14:03:20.123 to 2026-11-20 14:05:10.000 tcp  10.0.0.5:40001 → \
+         2026-11-20 14:03:20.123 to 2026-11-20 14:05:10.000 +00:00 tcp  10.0.0.5:40001 → \
          198.51.100.9:443 CLOSE snat=203.0.113.7:40001 packets=6/4 bytes=420/416 \
          duration=109.876s cause=expired_gc netns=4026531840 matched=snat\n\
-         2026-11-20 14:05:20.000 to ?                       tcp  10.0.0.5:40001 → \
+         2026-11-20 14:05:20.000 +00:00 to ?                       tcp  10.0.0.5:40001 → \
          198.51.100.9:443 REPLIED snat=203.0.113.7:40001 netns=4026531840 matched=snat\n\
          2 connections.\n"
     );
@@ -111,10 +111,106 @@ fn losses_stand_beside_the_answer() {
     assert!(told.ends_with(
         "Nothing found.\n\
          Lost in that time: 5 events by ebpf; what they told is not in the answer.\n  \
-         2026-11-20 14:05:01.000 5 events lost by ebpf\n"
+         2026-11-20 14:05:01.000 +00:00 5 events lost by ebpf\n"
     ));
     answer.losses = (0..12).map(loss).collect();
     let told = text(&question, &answer);
     assert!(told.contains(": 60 events by ebpf") && told.ends_with("  and 2 others\n"), "{told}");
     assert_eq!(told.matches("events lost by").count(), 10);
+}
+
+#[test]
+fn where_clocks_are_set_each_time_has_its_offset() {
+    // 2026-10-25 has 25 hours in Berlin, 2026-03-08 has 23 in New York; midnights in UTC.
+    let hour = 3600 * 1_000_000_000;
+    for (name, posix, midnight, hours, from, to) in [
+        (
+            "Berlin",
+            "CET-1CEST,M3.5.0,M10.5.0/3",
+            1_792_879_200,
+            25,
+            "2026-10-25 00:00:00.000 +02:00",
+            "2026-10-25 23:59:59.999 +01:00",
+        ),
+        (
+            "New York",
+            "EST5EDT,M3.2.0,M11.1.0",
+            1_772_946_000,
+            23,
+            "2026-03-08 00:00:00.000 -05:00",
+            "2026-03-08 23:59:59.999 -04:00",
+        ),
+    ] {
+        let zone = TimeZone::posix(posix).unwrap();
+        let first = midnight * 1_000_000_000;
+        let day = Span { first, last: first + hours * hour - 1 };
+        let question = Question { span: day, ..minute("203.0.113.7:40001") };
+        let (before, after) = (first + hour, first + hours * hour - 2 * hour);
+        let made = [
+            ended(natted(40001), before, after),
+            ended(natted(40001), after + 1, after + hour),
+            begun(natted(40001), after + hour + 1),
+        ];
+        let mut answer = made_up(&question, &made, &[]);
+        answer.losses = vec![Loss { at: before, source: "ebpf".to_owned(), events: 5 }];
+        let text = super::answer(&question, &answer, &zone);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], format!("203.0.113.7:40001, {from} to {to}:"), "{name}");
+        let (old, new) = (&from[24..], &to[24..]);
+        let day = &from[..10];
+        assert!(
+            lines[1]
+                .starts_with(&format!("{day} 01:00:00.000 {old} to {day} 22:00:00.000 {new} tcp")),
+            "{text}"
+        );
+        assert!(
+            lines[2].starts_with(&format!("{day} 22:00:00.000 to {day} 23:00:00.000 {new} tcp")),
+            "{text}"
+        );
+        assert!(lines[3].starts_with(&format!("{day} 23:00:00.000 {new} to ? ")), "{text}");
+        assert!(text.contains(&format!("\n  {day} 01:00:00.000 {old} 5 events")), "{text}");
+        assert!(
+            text.contains(&format!("No archive knows what happened {from} to {to}.")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_missing_is_said_with_numbers_and_spans() {
+    let question = minute("203.0.113.7:40001");
+    let missing = |reason, records, [first, last]: [u64; 2], source: &str| Missing {
+        gap: Gap { since: at(first), until: at(last), reason, records, source: source.to_owned() },
+        archive: "/a.parquet".into(),
+        ends_only: true,
+    };
+    let mut answer = made_up(&question, &[], &[DAY]);
+    answer.missing = vec![
+        missing(Reason::Dropped, 22_065, [50_000, 50_710], ""),
+        missing(Reason::Unsure, 3, [50_705, 50_706], ""),
+        // Its row stands with the losses.
+        missing(Reason::Lost, 7, [50_000, 50_720], "ebpf"),
+        missing(Reason::Lost, 8, [50_000, 51_720], "ebpf"),
+    ];
+    answer.missing_later = vec![
+        missing(Reason::Lost, 4, [60_000, 60_001], ""),
+        missing(Reason::Dropped, 5, [61_000, 61_001], ""),
+    ];
+    assert_eq!(answer.verdict(), super::super::answer::Verdict::Incomplete);
+    assert_eq!(
+        text(&question, &answer).split_once(":\n").unwrap().1,
+        "Nothing found.\n\
+         Incomplete: 22065 records of 2026-11-20 13:53:20.000 to 2026-11-20 14:05:10.000 +00:00 \
+         found no room in the spool, and are not in /a.parquet.\n\
+         Incomplete: 3 records of 2026-11-20 14:05:05.000 to 2026-11-20 14:05:06.000 +00:00 may be \
+         missing in /a.parquet.\n\
+         Incomplete: 8 records of 2026-11-20 13:53:20.000 to 2026-11-20 14:22:00.000 +00:00 were \
+         lost before they came to /a.parquet.\n\
+         Later 9 records were lost, of 2026-11-20 16:40:00.000 to 2026-11-20 16:56:41.000 +00:00: a \
+         connection that ended then is not in the answer.\n"
+    );
+    answer.missing.clear();
+    assert_eq!(answer.verdict(), super::super::answer::Verdict::Incomplete);
+    answer.missing_later.clear();
+    assert_eq!(answer.verdict(), super::super::answer::Verdict::Nothing);
 }

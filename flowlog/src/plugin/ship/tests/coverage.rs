@@ -1,0 +1,186 @@
+//! A client that says what it does not have learns what was lost on the way, and
+//! when nothing is.
+
+use super::*;
+
+/// What the client has learned.
+#[derive(Clone, Default)]
+struct Learned(Arc<Mutex<Lesson>>);
+
+#[derive(Default)]
+struct Lesson {
+    complete: Vec<Option<u64>>,
+    losses: Vec<(i64, Loss)>,
+    records: u64,
+    away: bool,
+}
+
+impl Learned {
+    fn with<T>(&self, f: impl FnOnce(&mut Lesson) -> T) -> T {
+        f(&mut self.0.lock().unwrap())
+    }
+
+    /// Waits until the client hears that.
+    fn wait_for(&self, what: &str, is_so: impl Fn(&Lesson) -> bool) {
+        let begin = Instant::now();
+        while !self.with(|lesson| is_so(lesson)) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+struct Covering(Learned);
+
+impl Client for Covering {
+    type Settings = Learned;
+
+    const COVERS: bool = true;
+
+    async fn connect(learned: &Learned) -> Result<Self, Trouble> {
+        if learned.with(|lesson| lesson.away) {
+            return Err(Trouble::passing("the disk is full; make room"));
+        }
+        Ok(Self(learned.clone()))
+    }
+
+    fn learn(&mut self, Upstream { complete, losses, .. }: Upstream<'_>) {
+        self.0.with(|lesson| {
+            lesson.complete.push(complete);
+            if let Some(losses) = losses {
+                lesson.losses = losses.to_vec();
+            }
+        });
+    }
+
+    async fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Trouble> {
+        self.0.with(|lesson| lesson.records += batch.len());
+        Ok(Delivered { records: batch.len(), held: true, ..Delivered::default() })
+    }
+
+    fn due(&self) -> Option<Instant> {
+        Some(Instant::now() + Duration::from_millis(5))
+    }
+
+    async fn close(&mut self) -> Result<Settled, Trouble> {
+        Ok(Settled::All)
+    }
+}
+
+struct Ship {
+    shipment: Shipment,
+    spool: Spool,
+}
+
+fn start(settings: &Settings, learned: &Learned, buffer_max: usize) -> Ship {
+    let spool = Spool::open(settings).unwrap();
+    let stats = Stats::default();
+    let start = Start {
+        instance: instance("arc1", SinkPlugin::Parquet),
+        encoding: "text 1",
+        buffer_max,
+        spool: &spool,
+        stats: &stats,
+    };
+    let shipment = Shipment::open::<Covering>(&start, learned.clone());
+    Ship { shipment, spool }
+}
+
+impl Ship {
+    fn push(&mut self, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            self.shipment.push(&Record { id: id(number), flow: number, body: &body(number) });
+        }
+    }
+}
+
+#[test]
+fn what_found_no_room_is_learned_with_its_time_until_it_is_settled() {
+    for full in [Full::DropOldest, Full::DropNewest] {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = Settings { max_bytes: 1 << 20, full, ..settings(&directory) };
+        let learned = Learned::default();
+        learned.with(|lesson| lesson.away = true);
+        let mut ship = start(&settings, &learned, 64 << 20);
+        ship.shipment.begin();
+        ship.push(1..100_001);
+        ship.shipment.close();
+        let dropped = ship.shipment.stats().get(Measure::Dropped);
+        // Killed: the next run learns it, and how much of it there was.
+        drop(ship);
+        learned.with(|lesson| lesson.away = false);
+        let mut ship = start(&settings, &learned, 64 << 20);
+        ship.shipment.begin();
+        learned.wait_for("losses", |lesson| !lesson.losses.is_empty());
+        let losses = learned.with(|lesson| lesson.losses.clone());
+        assert!(losses.iter().all(|(_, loss)| loss.measure == Measure::Dropped), "{losses:?}");
+        assert_eq!(losses.iter().map(|(_, loss)| loss.records).sum::<u64>(), dropped);
+        let since = losses.iter().map(|(_, loss)| loss.since).min().unwrap();
+        let until = losses.iter().map(|(_, loss)| loss.until).max().unwrap();
+        match full {
+            Full::DropOldest => assert_eq!((since, until), (1, dropped)),
+            Full::DropNewest => assert!(since > 1 && until <= 100_000, "{losses:?}"),
+        }
+        ship.shipment.close();
+        assert_eq!(learned.with(|lesson| lesson.records) + dropped, 100_000);
+        drop(ship);
+        // It was said: nobody learns it again.
+        learned.with(|lesson| (lesson.losses.clear(), lesson.complete.clear()));
+        let mut ship = start(&settings, &learned, 64 << 20);
+        ship.shipment.begin();
+        learned.wait_for("a lesson", |lesson| !lesson.complete.is_empty());
+        assert!(learned.with(|lesson| lesson.losses.is_empty()));
+        ship.shipment.close();
+    }
+}
+
+#[test]
+fn nothing_is_complete_while_records_wait_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let learned = Learned::default();
+    let mut ship = start(&settings(&directory), &learned, 600_000);
+    ship.spool.limit_pages(Some(1));
+    ship.shipment.begin();
+    ship.shipment.caught_up(7, Duration::ZERO);
+    learned.wait_for("that all is complete", |lesson| lesson.complete.contains(&Some(7)));
+    // More than fits into what the file has already.
+    ship.push(1..8000);
+    std::thread::sleep(ship.shipment.due_in().unwrap());
+    ship.shipment.flush();
+    ship.shipment.caught_up(9000, Duration::ZERO);
+    learned.with(|lesson| lesson.complete.clear());
+    learned.wait_for("lessons", |lesson| lesson.complete.len() > 20);
+    ship.push(8000..100_000);
+    ship.shipment.flush();
+    assert!(ship.shipment.stats().get(Measure::Lost) > 0);
+    ship.shipment.caught_up(300_000, Duration::ZERO);
+    learned.wait_for("lessons", |lesson| lesson.complete.len() > 40);
+    ship.shipment.close();
+    // A lesson of before may have been under way.
+    let early = |complete: &Option<u64>| complete.is_none_or(|complete| complete == 7);
+    let complete = learned.with(|lesson| lesson.complete.clone());
+    assert!(complete.iter().all(early), "{complete:?}");
+}
+
+#[test]
+fn what_gathers_is_not_complete_and_silence_is_heard() {
+    let directory = tempfile::tempdir().unwrap();
+    let learned = Learned::default();
+    let mut ship = start(&settings(&directory), &learned, 64 << 20);
+    ship.shipment.begin();
+    ship.push(1..10);
+    ship.shipment.caught_up(10, Duration::ZERO);
+    assert!(ship.shipment.due_in().unwrap() <= Duration::from_millis(100));
+    std::thread::sleep(ship.shipment.due_in().unwrap());
+    ship.shipment.flush();
+    assert!(learned.with(|lesson| lesson.complete.iter().all(Option::is_none)));
+    ship.shipment.caught_up(10, Duration::ZERO);
+    learned.wait_for("that all is complete", |lesson| lesson.complete.last() == Some(&Some(10)));
+    assert_eq!(learned.with(|lesson| lesson.records), 9);
+    // The engine is woken up though nothing comes.
+    let due = ship.shipment.due_in().unwrap();
+    assert!(due > Duration::from_millis(100) && due <= Duration::from_secs(1), "{due:?}");
+    ship.shipment.close();
+    // Everything, as the capture has ended.
+    assert!(learned.with(|lesson| lesson.complete.last().unwrap().unwrap()) > 1 << 60);
+}

@@ -1,0 +1,147 @@
+//! Whether a database is as it was written: its structure and its indexes, for which
+//! SQLite has a check of its own, and the checksums of the rows that are read.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode};
+use twox_hash::XxHash64;
+
+use super::super::asked::Trouble;
+
+/// How long the check of a database may take. It reads all of it, a gigabyte in some
+/// seconds; what takes longer is named as not verified.
+const LIMIT: Duration = Duration::from_secs(2);
+/// The checksum of a row, and a column that is made of others.
+pub(super) const CHECKSUM: &str = "checksum";
+const RECORD_ID: &str = "record_id";
+
+/// Whether the tables, and the indexes that rows are found by, are as they were
+/// written; not known where that takes too long.
+///
+/// # Errors
+/// They are not.
+pub(super) fn structure(connection: &Connection) -> Result<Option<()>, Trouble> {
+    within(connection, LIMIT)
+}
+
+fn within(connection: &Connection, limit: Duration) -> Result<Option<()>, Trouble> {
+    let handle = connection.get_interrupt_handle();
+    let (end, ended) = mpsc::channel::<()>();
+    let found = thread::scope(|scope| {
+        scope.spawn(move || {
+            if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                handle.interrupt();
+            }
+        });
+        let found = check(connection);
+        drop(end);
+        found
+    });
+    match found {
+        Ok(found) if found == "ok" => Ok(Some(())),
+        Ok(found) => Err(damaged(&found)),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The first thing that is wrong, or `ok`.
+fn check(connection: &Connection) -> rusqlite::Result<String> {
+    connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+}
+
+/// The trouble of a database that is damaged.
+pub(super) fn damaged(what: &str) -> Trouble {
+    let what = what.replace(char::is_control, " ");
+    Trouble::Archive(format!(
+        "it is damaged: {what}; `sqlite3 FILE .recover` saves what can be read"
+    ))
+}
+
+/// Whether a row is as it was written, if it says so: XXH64 over its values in the
+/// order of the table, as docs/sqlite.md describes it.
+pub(super) fn is_whole(names: &[String], values: &[Value]) -> bool {
+    let columns = || names.iter().zip(values);
+    let sum = columns().find(|(name, _)| *name == CHECKSUM).map(|(_, value)| value);
+    let sum = match sum {
+        None | Some(Value::Null) => return true,
+        Some(Value::Integer(sum)) => *sum,
+        Some(_) => return false,
+    };
+    let mut bytes = Vec::with_capacity(512);
+    for (_, value) in columns().filter(|(name, _)| *name != CHECKSUM && *name != RECORD_ID) {
+        encode(value, &mut bytes);
+    }
+    XxHash64::oneshot(0, &bytes) as i64 == sum
+}
+
+fn encode(value: &Value, out: &mut Vec<u8>) {
+    let mut text = |tag: u8, bytes: &[u8]| {
+        out.push(tag);
+        out.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+        out.extend_from_slice(bytes);
+    };
+    match value {
+        Value::Text(value) => text(2, value.as_bytes()),
+        Value::Blob(value) => text(3, value),
+        Value::Null => out.push(0),
+        Value::Integer(number) => {
+            out.push(1);
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        // No column has them.
+        Value::Real(number) => {
+            out.push(1);
+            out.extend_from_slice(&number.to_bits().to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_takes_too_long_is_given_up() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT); CREATE INDEX i ON t (b);
+                 WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 200000)
+                 INSERT INTO t SELECT x, 'value ' || x FROM n;",
+            )
+            .unwrap();
+        assert_eq!(within(&connection, Duration::from_secs(60)).unwrap(), Some(()));
+        assert_eq!(within(&connection, Duration::ZERO).unwrap(), None);
+        // It can be asked afterwards.
+        let count: i64 =
+            connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 200_000);
+    }
+
+    #[test]
+    fn a_row_has_the_checksum_of_its_values() {
+        let names = ["time", "kind", "labels", "stop", RECORD_ID, CHECKSUM].map(str::to_owned);
+        let encoded = b"\x01\x07\0\0\0\0\0\0\0\x02\x03\0new\x03\x02\0\xff\0\0";
+        let sum = XxHash64::oneshot(0, encoded) as i64;
+        let mut values = [
+            Value::Integer(7),
+            Value::Text("new".to_owned()),
+            Value::Blob(vec![0xff, 0]),
+            Value::Null,
+            Value::Text("0000".to_owned()),
+            Value::Integer(sum),
+        ];
+        assert!(is_whole(&names, &values));
+        values[3] = Value::Integer(0);
+        assert!(!is_whole(&names, &values));
+        // Rows of earlier versions have none.
+        values[5] = Value::Null;
+        assert!(is_whole(&names, &values) && is_whole(&names[..5], &values[..5]));
+    }
+}

@@ -1,0 +1,293 @@
+//! An archive says what it does not have, and `flowlog who` denies no flow that it does not know
+//! of: where the spool overflows or cannot be written, and while the clock is set.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tests::burst::{destination, udp_burst};
+use tests::daemon::{Daemon, Launch, Program, ROOMY};
+use tests::lab::SingleNs;
+use tests::lines::totals;
+use tests::poll;
+
+use super::disk_full::SmallDisk;
+
+/// Without beginnings of their own: netlink, new flows only.
+fn config(global: &str, keys: &str) -> String {
+    format!(
+        "[global]\nlogfile=\"@DIR@/daemon.log\"\nloglevel=3\n{global}\n\
+         stack=ct1:NFCT,arc1:PARQUET\n\
+         stack=ct1:NFCT,ip1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n\
+         [ct1]\nevent_mask=1\nhash_enable=0\n{ROOMY}[emu1]\nfile=\"@DIR@/flows.log\"\n\
+         [arc1]\n{keys}\n"
+    )
+}
+
+/// This moment, as `--from` and `--to` take it.
+fn now() -> Result<String> {
+    let date = Command::new("date").args(["-u", "+%FT%T.%NZ"]).output()?;
+    Ok(String::from_utf8(date.stdout)?.trim().to_owned())
+}
+
+/// An answer: the exit code and the object.
+fn who(flow: u32, [from, to]: [&str; 2], archive: &Path) -> Result<(Option<i32>, Value)> {
+    let mut command = Command::new(Program::Flowlog.path()?);
+    command.arg("who").arg(destination(flow).to_string());
+    command.args(["--from", from, "--to", to, "--json"]).arg(archive);
+    let output = command.output().context("flowlog who")?;
+    let object = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    Ok((output.status.code(), object))
+}
+
+/// The same as a person reads it.
+fn who_says(flow: u32, [from, to]: [&str; 2], archive: &Path) -> Result<String> {
+    let mut command = Command::new(Program::Flowlog.path()?);
+    command.arg("who").arg(destination(flow).to_string()).args(["--from", from, "--to", to]);
+    Ok(String::from_utf8(command.arg(archive).output()?.stdout)?)
+}
+
+/// The archive is full, and the spool overflows; then there is room.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn what_found_no_room_is_not_denied() -> Result<()> {
+    const FLOWS: u32 = 20_000;
+    let single = SingleNs::new()?;
+    let disk = SmallDisk::new(1 << 20)?;
+    let archive = disk.path("archive");
+    let keys = format!("directory=\"{}\"\nrotate_interval=1s", archive.display());
+    let text = config("spool_dir=\"@DIR@/spool\"\nspool_max_bytes=1048576", &keys);
+    let daemon = Launch::new(Program::Flowlog, single.namespace(), &text)?.start()?;
+    let filler = disk.fill(4 << 10)?;
+    let begin = now()?;
+    udp_burst(&single, 4000, 0, FLOWS)?;
+    daemon.wait_lines("the other stack", |lines| lines.len() == FLOWS as usize)?;
+    let end = now()?;
+    daemon.wait_log("No space left on device (os error 28); make room")?;
+    fs::remove_file(filler)?;
+    daemon.process.signal(Signal::SIGHUP)?;
+    daemon.wait_log("arc1:PARQUET works again")?;
+    let finished = daemon.stop()?;
+    let dropped = totals(&finished.log).get("parquet.dropped_records").copied();
+    let dropped = dropped.filter(|dropped| *dropped > 0).context("nothing was dropped")?;
+    // The oldest are not there; of the newest the answer is as incomplete.
+    for (flow, found) in [(0, 0), (FLOWS - 1, 1)] {
+        let (code, answer) = who(flow, [&begin, &end], &archive)?;
+        let connections = answer["connections"].as_array().map_or(0, Vec::len);
+        ensure!(code == Some(3) && connections == found, "flow {flow}: {code:?} {answer}");
+        ensure!(answer["unknown"] == Value::Array(Vec::new()), "all is covered: {answer}");
+        let missing = answer["missing"].as_array().context("nothing is missing")?;
+        let records = missing.iter().filter_map(|gap| gap["records"].as_u64()).sum::<u64>();
+        ensure!(records == dropped, "{records} of {dropped} are missing: {answer}");
+        ensure!(missing.iter().all(|gap| gap["reason"] == "dropped"), "{answer}");
+    }
+    let text = who_says(0, [&begin, &end], &archive)?;
+    ensure!(text.contains("Nothing found.\nIncomplete: "), "{text}");
+    ensure!(text.contains(" found no room in the spool, and are not in "), "{text}");
+    // Afterwards all is known again.
+    let after = now()?;
+    let (code, answer) = who(0, [&end, &after], &archive)?;
+    let unknown = answer["unknown"].as_array().map_or(0, Vec::len);
+    ensure!(code == Some(3) && unknown == 1, "the daemon has ended: {code:?} {answer}");
+    Ok(())
+}
+
+/// The spool's disk is full, so that records wait in memory, while files are closed.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn what_waits_in_memory_is_not_denied() -> Result<()> {
+    const FLOWS: u32 = 2000;
+    for room_again in [true, false] {
+        let single = SingleNs::new()?;
+        let disk = SmallDisk::new(1 << 20)?;
+        let global = format!("spool_dir=\"{}\"", disk.path("spool").display());
+        let keys = "directory=\"@DIR@/archive\"\nrotate_interval=1s";
+        let daemon =
+            Launch::new(Program::Flowlog, single.namespace(), &config(&global, keys))?.start()?;
+        let archive = daemon.path("archive");
+        let before = now()?;
+        wait_covered(&archive, &before)?;
+        let filler = fill_up(&disk)?;
+        let begin = now()?;
+        udp_burst(&single, 4000, 0, FLOWS)?;
+        daemon.wait_lines("the other stack", |lines| lines.len() == FLOWS as usize)?;
+        let end = now()?;
+        daemon.wait_log("records wait in memory")?;
+        daemon.process.signal(Signal::SIGHUP)?;
+        daemon.wait_log("files are opened anew")?;
+        // Longer than a file is open.
+        let later = wait_until_after(&end, 3)?;
+        ensure_not_known(&archive, [&begin, &end])?;
+        ensure_not_known(&archive, [&begin, &later])?;
+        if room_again {
+            fs::remove_file(&filler)?;
+            wait_covered(&archive, &end)?;
+            let (code, answer) = who(7, [&begin, &end], &archive)?;
+            ensure!(code == Some(0), "{code:?} {answer}");
+            daemon.stop()?;
+            continue;
+        }
+        let finished = daemon.stop()?;
+        let lost = totals(&finished.log).get("parquet.lost_records").copied();
+        ensure!(lost.is_some_and(|lost| lost > 0), "{}", finished.log);
+        ensure_not_known(&finished.path("archive"), [&begin, &end])?;
+    }
+    Ok(())
+}
+
+/// Waits until files cover that moment.
+fn wait_covered(archive: &Path, moment: &str) -> Result<()> {
+    poll::until("files that cover it", || {
+        let covered = archive.exists() && fs::read_dir(archive)?.flatten().any(is_closed);
+        let answer = if covered { Some(who(7, [moment, moment], archive)?) } else { None };
+        let known = answer
+            .is_some_and(|(_, answer)| answer["unknown"].as_array().is_some_and(Vec::is_empty));
+        Ok(known.then_some(()))
+    })
+}
+
+fn is_closed(entry: fs::DirEntry) -> bool {
+    entry.path().extension().is_some_and(|end| end == "parquet")
+}
+
+/// The last flow of the burst is neither found nor denied.
+fn ensure_not_known(archive: &Path, span: [&str; 2]) -> Result<()> {
+    let (code, answer) = who(1999, span, archive)?;
+    let unknown = answer["unknown"].as_array().map_or(0, Vec::len);
+    ensure!(code == Some(3) && unknown > 0, "{code:?} {answer}");
+    Ok(())
+}
+
+/// Nothing can be written there any more.
+fn fill_up(disk: &SmallDisk) -> Result<PathBuf> {
+    let path = disk.path("filler");
+    let mut file = File::create(&path)?;
+    for size in [4096, 512, 1] {
+        while file.write(&vec![0; size]).is_ok() {}
+    }
+    Ok(path)
+}
+
+/// Waits until so many seconds after that moment; returns the new one.
+fn wait_until_after(moment: &str, seconds: u32) -> Result<String> {
+    let script = format!("test $(date +%s) -gt $(($(date -d '{moment}' +%s) + {seconds}))");
+    poll::until("some seconds to pass", || {
+        Ok(Command::new("sh").args(["-c", &script]).status()?.success().then_some(()))
+    })?;
+    now()
+}
+
+/// A daemon whose clock is set by what stands in a file.
+struct Set {
+    daemon: Daemon,
+    clock: PathBuf,
+}
+
+impl Set {
+    fn start(single: &SingleNs, keys: &str) -> Result<Self> {
+        let shim = fs::read_dir("/usr/lib")?
+            .flatten()
+            .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
+            .find(|path| path.exists())
+            .context("libfaketime is missing: apt-get install faketime")?;
+        let keys = format!("directory=\"@DIR@/archive\"\n{keys}");
+        let text = config("spool_dir=\"@DIR@/spool\"", &keys);
+        let launch = Launch::new(Program::Flowlog, single.namespace(), &text)?;
+        let clock = launch.dir().join("clock");
+        fs::write(&clock, "+0")?;
+        let daemon = launch
+            .environment("LD_PRELOAD", &shim.to_string_lossy())
+            .environment("FAKETIME_TIMESTAMP_FILE", &clock.to_string_lossy())
+            .environment("FAKETIME_NO_CACHE", "1")
+            .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .start()?;
+        Ok(Self { daemon, clock })
+    }
+
+    fn set(&self, by: &str) -> Result<()> {
+        fs::write(&self.clock, by)?;
+        self.daemon.wait_log("the clock was set: ")
+    }
+
+    fn closed(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.daemon.path("archive"))?;
+        let mut files: Vec<_> =
+            entries.flatten().filter(|entry| is_closed_name(&entry.path())).collect();
+        files.sort_by_key(fs::DirEntry::path);
+        Ok(files.iter().map(fs::DirEntry::path).collect())
+    }
+
+    fn wait_closed(&self, count: usize) -> Result<Vec<PathBuf>> {
+        poll::until("closed files", || {
+            let files = self.closed()?;
+            Ok((files.len() >= count).then_some(files))
+        })
+    }
+}
+
+fn is_closed_name(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "parquet")
+}
+
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_clock_that_is_set_forward_removes_no_files() -> Result<()> {
+    let single = SingleNs::new()?;
+    let set = Set::start(&single, "rotate_interval=1s\nkeep_for=1d")?;
+    udp_burst(&single, 4000, 0, 10)?;
+    let before = set.wait_closed(5)?;
+    set.set("+2d")?;
+    set.daemon.process.signal(Signal::SIGHUP)?;
+    let after = set.wait_closed(before.len() + 5)?;
+    ensure!(before.iter().all(|file| after.contains(file)), "{before:?} {after:?}");
+    let finished = set.daemon.stop()?;
+    ensure!(!finished.log.contains("were removed from"), "{}", finished.log);
+    Ok(())
+}
+
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_clock_that_is_set_back_stops_no_rotation() -> Result<()> {
+    let single = SingleNs::new()?;
+    let set = Set::start(&single, "rotate_interval=1s")?;
+    udp_burst(&single, 4000, 0, 10)?;
+    let before = set.wait_closed(3)?;
+    set.set("-1h")?;
+    udp_burst(&single, 4000, 10, 10)?;
+    let after = set.wait_closed(before.len() + 4)?;
+    // Names go on behind those of before.
+    ensure!(after[..before.len()] == before[..], "{before:?} {after:?}");
+    set.daemon.stop()?;
+    Ok(())
+}
+
+/// The directory goes, with the file that is being written.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_directory_that_is_removed_is_made_again() -> Result<()> {
+    let single = SingleNs::new()?;
+    let text = config("spool_dir=\"@DIR@/spool\"", "directory=\"@DIR@/archive\"");
+    let daemon = Launch::new(Program::Flowlog, single.namespace(), &text)?.start()?;
+    let archive = daemon.path("archive");
+    let begin = now()?;
+    udp_burst(&single, 4000, 0, 100)?;
+    poll::until("an open file", || {
+        Ok(archive.join(".flowlog.parquet.tmp").exists().then_some(()))
+    })?;
+    let end = now()?;
+    fs::remove_dir_all(&archive)?;
+    daemon.wait_log("it was removed or replaced while flowlog wrote there")?;
+    poll::until("the directory", || Ok(archive.exists().then_some(())))?;
+    let finished = daemon.stop()?;
+    let (code, answer) = who(99, [&begin, &end], &finished.path("archive"))?;
+    ensure!(code == Some(0), "{code:?} {answer}");
+    let totals = totals(&finished.log);
+    ensure!(totals.get("parquet.errors") == Some(&1), "{totals:?}");
+    ensure!(totals.get("parquet.lost_records") == Some(&0), "{totals:?}");
+    Ok(())
+}
