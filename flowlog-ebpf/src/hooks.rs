@@ -77,8 +77,8 @@ fn confirming(packet: u64) {
         fault();
     }
     let call = match nfct {
-        Ok(nfct) if nfct & CTINFO < REPLY => Some(Call { packet, entry: nfct & !CTINFO }),
-        _ => None,
+        Ok(nfct) if nfct & CTINFO < REPLY => Call { packet, entry: nfct & !CTINFO },
+        _ => Call::default(),
     };
     // In any case: its end is seen too.
     pending::begin(call);
@@ -238,13 +238,13 @@ fn fentry_confirm_begins(context: FEntryContext) -> i32 {
 
 #[kprobe]
 fn kprobe_check_begins(context: ProbeContext) -> u32 {
-    pending::begin(Some(Call { packet: 0, entry: arg(&context, 0) }));
+    pending::begin(Call { packet: 0, entry: arg(&context, 0) });
     0
 }
 
 #[fentry]
 fn fentry_check_begins(context: FEntryContext) -> i32 {
-    pending::begin(Some(Call { packet: 0, entry: context.arg::<u64>(0) }));
+    pending::begin(Call { packet: 0, entry: context.arg::<u64>(0) });
     0
 }
 

@@ -43,7 +43,8 @@ static LEDGER: PerCpuHashMap<u32, RawLedger> = PerCpuHashMap::with_max_entries(N
 /// `ctnetlink_conntrack_event(events, item)` begins.
 #[inline(always)]
 pub(crate) fn due(events: u32, item: u64) {
-    begin_in(&MESSAGES, counted(events, item));
+    let message = counted(events, item).unwrap_or_default();
+    begin_in(&MESSAGES, message, message.entry != 0);
 }
 
 /// As [`due`], where the id cannot be had.

@@ -38,10 +38,10 @@ const INNER: u64 = 1 << 62;
 #[map]
 static CALLS_UNDER_WAY: Calls<Call> = Calls::with_max_entries(CALLS, 0);
 
-/// Remembers a call that begins; none: nothing is to be told of it.
+/// Remembers a call that begins; the default: nothing is to be told of it.
 #[inline(always)]
-pub(crate) fn begin(call: Option<Call>) {
-    begin_in(&CALLS_UNDER_WAY, call);
+pub(crate) fn begin(call: Call) {
+    begin_in(&CALLS_UNDER_WAY, call, call.entry != 0);
 }
 
 /// The call that ends now, if something is to be told of it.
@@ -51,17 +51,19 @@ pub(crate) fn end() -> Option<Call> {
 }
 
 /// As [`begin`], of another function, whose calls have a map of their own.
+/// `told`: something is to be told of the call.
+///
+/// No `Option`: of one that is empty the compiler copies what it does not hold,
+/// which the verifier refuses.
 #[inline(always)]
-pub(crate) fn begin_in<T: Copy + Default>(calls: &Calls<T>, call: Option<T>) {
+pub(crate) fn begin_in<T>(calls: &Calls<T>, call: T, told: bool) {
     let (outer, now) = (task(), now());
     // SAFETY: only its age is asked.
     let inner = unsafe { calls.get(outer) }.is_some_and(|outer| outer.is_live(now));
-    let call = match call {
-        Some(call) => call,
-        // Its end must not be taken for that of the outer one.
-        None if inner => T::default(),
-        None => return,
-    };
+    // The end of an inner call must not be taken for that of the outer one.
+    if !told && !inner {
+        return;
+    }
     let key = if inner {
         outer | INNER
     } else {

@@ -30,7 +30,7 @@ use crate::pending::{Calls, begin_in, current_in, end_in};
 const MAX_ERRNO: i64 = 4095;
 
 /// An allocation that is under way: what `__nf_conntrack_alloc` was given.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Allocation {
     pub(crate) net: u64,
@@ -108,7 +108,7 @@ pub(crate) fn expectation(context: &impl EbpfContext, event: u32, address: u64) 
 /// `__nf_conntrack_alloc` begins.
 #[inline(always)]
 pub(crate) fn allocation_begins(allocation: Allocation) {
-    begin_in(&ALLOCATIONS, Some(allocation));
+    begin_in(&ALLOCATIONS, allocation, true);
 }
 
 /// `early_drop` ends. The table is full, and if nothing was dropped the

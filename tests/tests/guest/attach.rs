@@ -9,7 +9,7 @@ use tests::burst::{burst_lines, udp_burst};
 use tests::daemon::{Daemon, config};
 use tests::lab::SingleNs;
 use tests::lines::{ensure_equal, uncounted};
-use tests::poll;
+use tests::{poll, sources};
 
 use super::kernel::{hooked, programs};
 use super::{by_ebpf, launch, stop};
@@ -38,6 +38,33 @@ fn by_kprobes_until_killed() -> Result<()> {
 #[cfg_attr(not(feature = "guest"), ignore = "runs in a guest: cargo xtask test")]
 fn by_fentry_until_killed() -> Result<()> {
     by_ebpf(|| leaves_nothing("fentry", Signal::SIGKILL))
+}
+
+/// A program that this kernel's verifier refuses has another in its place, and nobody would notice:
+/// each first choice is tried, and what stands in where functions are missing.
+#[test]
+#[cfg_attr(not(feature = "guest"), ignore = "runs in a guest: cargo xtask test")]
+fn no_program_is_refused_by_the_verifier() -> Result<()> {
+    by_ebpf(|| {
+        let single = SingleNs::new()?;
+        for hidden in ["", "__nf_conntrack_hash_insert,__nf_ct_delete_from_lists", "nf_ct_get_id"] {
+            for attach in ["kprobe", "fentry"] {
+                let keys = format!("capture=both\nattach={attach}\nhash_enable=0\nevent_mask=0xff");
+                let config = sources::config(&[keys], "").replace("loglevel=3", "loglevel=1");
+                let launch = launch(single.namespace(), &config)?;
+                let daemon = launch.environment("FLOWLOG_HIDE_FUNCTIONS", hidden).start()?;
+                daemon.wait_log(&format!("runs by eBPF ({attach}) and netlink: ct1"))?;
+                let log = daemon.log();
+                // What it says of each hook that it attaches.
+                let said = log.contains("messages that netlink should deliver: ");
+                ensure!(said, "no hooks in\n{log}");
+                let refused = log.lines().find(|line| line.contains(" insns (limit "));
+                ensure!(refused.is_none(), "{attach}, without {hidden:?}: {refused:?}");
+                end(daemon, Signal::SIGTERM)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Every kind of event is wanted, so that every hook is attached.
