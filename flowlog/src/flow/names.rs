@@ -85,7 +85,7 @@ pub fn state_number(protocol: u8, name: &str) -> Option<u8> {
 }
 
 /// Names of status bits, in the order of the bits; others have none.
-pub const STATUS: [(Status, &str); 10] = [
+pub const STATUS: [(Status, &str); 11] = [
     (Status::EXPECTED, "expected"),
     (Status::SEEN_REPLY, "seen_reply"),
     (Status::ASSURED, "assured"),
@@ -94,6 +94,7 @@ pub const STATUS: [(Status, &str); 10] = [
     (Status::DST_NAT, "dst_nat"),
     (Status::DYING, "dying"),
     (Status::FIXED_TIMEOUT, "fixed_timeout"),
+    (Status::NAT_CLASH, "nat_clash"),
     (Status::OFFLOAD, "offload"),
     (Status::HW_OFFLOAD, "hw_offload"),
 ];
