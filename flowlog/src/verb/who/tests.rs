@@ -183,7 +183,7 @@ impl Place {
         sink.output_mut().close();
         // The records are of another time than the run that wrote them, so what it says of the
         // time that it covers is of no use here: a database of before that table.
-        let connection = rusqlite::Connection::open(&db).unwrap();
+        let connection = Connection::open(&db).unwrap();
         connection.execute_batch("DROP TABLE coverage").unwrap();
         db
     }
