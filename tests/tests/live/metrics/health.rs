@@ -18,6 +18,7 @@ use tests::poll;
 use tests::shipping::Site;
 
 use super::served;
+use crate::disk_full::SmallDisk;
 use crate::nats::place;
 
 /// How long an answer may take.
@@ -128,7 +129,39 @@ fn two_sinks_of_one_plugin_are_told_apart() -> Result<()> {
     Ok(())
 }
 
-/// Servers that take connections and say nothing, and a reader that reads nothing.
+/// A disk was full for a while: the log itself says how many of its lines are missing, once it can,
+/// and the sum of events that capture lost does not have them.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn lost_lines_stand_in_the_file_that_lost_them() -> Result<()> {
+    const FLOWS: usize = 3000;
+    let single = SingleNs::new()?;
+    let namespace = single.namespace();
+    let disk = SmallDisk::new(64 << 10)?;
+    let (log, filler) = (disk.path("flows.log"), disk.fill(8192)?);
+    let text = served("event_mask=1\nhash_enable=0", "buffer_max_bytes=4096");
+    let text = text.replace("@DIR@/flows.log", &log.to_string_lossy());
+    let daemon = Launch::new(Program::Flowlog, namespace, &text)?.start()?;
+    udp_burst(&single, 4000, 0, FLOWS as u32)?;
+    daemon.wait_log("lines lost because they could not be kept")?;
+    std::fs::remove_file(filler)?;
+    let (lost, written) = poll::until("a line about the loss", || {
+        let text = std::fs::read_to_string(&log)?;
+        let Some((before, behind)) = text.split_once("[LOST] EVENTS=") else { return Ok(None) };
+        let Some((lost, _)) = behind.split_once(" SOURCE=output \n") else { return Ok(None) };
+        Ok(Some((lost.parse::<usize>()?, before.matches("[NEW]").count())))
+    })?;
+    ensure!(lost > 0 && lost + written == FLOWS, "{lost} lost and {written} written");
+    let page = scrape(namespace)?;
+    ensure!(sum(&page, "flowlog_lost_events_total", "")? == 0.0, "{page}");
+    ensure!(sum(&page, "flowlog_sink_loss_reports_total", "")? == 1.0, "{page}");
+    ensure!(sum(&page, "flowlog_sink_lost_records_total", "")? == lost as f64, "{page}");
+    daemon.stop()?;
+    Ok(())
+}
+
+/// Servers that take connections and say nothing, and a reader that reads nothing. What an archive
+/// holds until its file is closed does not stand still.
 #[test]
 #[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
 fn sinks_that_stand_still_are_named() -> Result<()> {
@@ -151,6 +184,7 @@ fn sinks_that_stand_still_are_named() -> Result<()> {
          spool_dir=\"@DIR@/spool\"\n\
          stack=ct1:NFCT,nats1:NATS\nstack=ct1:NFCT,click1:CLICKHOUSE\n\
          stack=ct1:NFCT,kafka1:KAFKA\nstack=ct1:NFCT,pgsql1:PGSQL\nstack=ct1:NFCT,json1:JSON\n\
+         stack=ct1:NFCT,arch1:PARQUET\n\
          stack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n\
          [ct1]\nevent_mask=1\nhash_enable=0\naccept_proto_filter=udp\n\
          [nats1]\nserver=nats://127.0.0.1:4222\nstream=FLOWS\n\
@@ -158,6 +192,7 @@ fn sinks_that_stand_still_are_named() -> Result<()> {
          [kafka1]\nbrokers=127.0.0.1:9092\ntopic=flows\n\
          [pgsql1]\nhost=127.0.0.1\nport=5432\n\
          [json1]\nmode=unix\nfile=\"@DIR@/socket\"\nschema=full\n\
+         [arch1]\ndirectory=\"@DIR@/archive\"\n\
          [emu1]\nfile=\"@DIR@/flows.log\"\n"
     );
     let launch = Launch::new(Program::Flowlog, namespace, &text)?;
@@ -185,7 +220,12 @@ fn sinks_that_stand_still_are_named() -> Result<()> {
         let failing = sum(&page, "flowlog_sink_failing", &label)?;
         ensure!(stalled >= 10.0 || failing == 1.0, "{sink}: {stalled} s, failing {failing}");
     }
-    ensure!(sum(&page, "flowlog_sink_stalled_seconds", "sink=\"emu1\"")? == 0.0, "{page}");
+    ensure!(sum(&page, "flowlog_sink_spool_records", "sink=\"arch1\"")? == 3000.0, "{page}");
+    for sink in ["arch1", "emu1"] {
+        let label = format!("sink=\"{sink}\"");
+        ensure!(sum(&page, "flowlog_sink_stalled_seconds", &label)? == 0.0, "{page}");
+        ensure!(!said.contains(sink), "{said}");
+    }
     daemon.stop()?;
     Ok(())
 }
@@ -225,6 +265,10 @@ fn a_blocked_engine_is_no_silent_one() -> Result<()> {
     let (status, said) = in_time(namespace, "/healthz")?;
     ensure!(status.contains(" 200 "), "{status} {said}");
     let stopped = Stopped::of(&daemon)?;
+    // An answer is good for some milliseconds.
+    poll::until("bad health", || {
+        Ok(in_time(namespace, "/healthz")?.0.contains(" 503 ").then_some(()))
+    })?;
     for _ in 0..3 {
         let (status, said) = in_time(namespace, "/healthz")?;
         ensure!(status.contains(" 503 "), "{status} {said}");
