@@ -1,0 +1,269 @@
+//! The promises, whether each was kept, and which faults were on when one was not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::faults::Happened;
+use super::ledger::Account;
+use super::load::{Timeline, time_of};
+use super::probe::{PROMPT, Sample};
+use super::schedule::Kind;
+
+/// A promise, and what speaks against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// What is promised.
+    pub name: &'static str,
+    /// How it was broken; nothing: it was kept.
+    pub broken: Vec<String>,
+}
+
+impl Promise {
+    /// Whether it was kept.
+    pub fn kept(&self) -> bool {
+        self.broken.is_empty()
+    }
+}
+
+/// How memory may grow: by a tenth.
+const GROWTH: f64 = 1.1;
+/// Looks that a third must have before its median says something.
+const LOOKS: usize = 5;
+/// Of what is missing, so many times are named.
+const SPANS: usize = 4;
+
+/// The faults that were on in this span.
+pub fn during(happened: &[Happened], from: Duration, to: Duration) -> String {
+    named(happened.iter().filter(|one| one.was_on(from, to)))
+}
+
+fn named<'h>(happened: impl Iterator<Item = &'h Happened>) -> String {
+    let name = |one: &Happened| {
+        let to = one.ended.map_or("…".to_owned(), |ended| format!("{:.1}", ended.as_secs_f64()));
+        let from = one.began.as_secs_f64();
+        format!("{} {} ({from:.1}–{to} s)", one.fault.kind, one.fault.target)
+    };
+    let names: Vec<_> = happened.map(name).collect();
+    if names.is_empty() { "no fault".to_owned() } else { names.join(", ") }
+}
+
+/// Every record is logged or counted as lost, and none is there twice.
+pub fn books(
+    accounts: &[Account],
+    missing: &BTreeMap<String, Vec<u32>>,
+    timeline: &Timeline,
+    happened: &[Happened],
+) -> Promise {
+    let mut broken = Vec::new();
+    for account in accounts {
+        let faults = account.faults();
+        if faults.is_empty() {
+            continue;
+        }
+        broken.push(format!("{}: {}", account.name, faults.join("; ")));
+        let flows = missing.get(&account.name).map(Vec::as_slice).unwrap_or_default();
+        for (from, to, count) in spans(flows, timeline) {
+            // What suffers by a fault of its own comes first.
+            let sink = account.name.trim_end_matches('1');
+            let is_own = |one: &&Happened| {
+                let victims = one.fault.kind.victims(one.fault.target);
+                one.was_on(from, to) && (victims.is_empty() || victims.contains(&sink))
+            };
+            broken.push(format!(
+                "  {count} flows of {:.1}–{:.1} s lack a record; then: {}",
+                from.as_secs_f64(),
+                to.as_secs_f64(),
+                named(happened.iter().filter(is_own))
+            ));
+        }
+    }
+    Promise { name: "made = logged + counted as lost, and nothing twice", broken }
+}
+
+/// The times in which flows were made, the largest ones first.
+fn spans(flows: &[u32], timeline: &Timeline) -> Vec<(Duration, Duration, usize)> {
+    /// Flows that are missing so close together have one cause.
+    const CLOSE: Duration = Duration::from_secs(1);
+    let mut spans: Vec<(Duration, Duration, usize)> = Vec::new();
+    for flow in flows {
+        let at = time_of(timeline, *flow);
+        match spans.last_mut() {
+            Some((_, to, count)) if at <= *to + CLOSE => {
+                *to = at;
+                *count += 1;
+            }
+            _ => spans.push((at, at, 1)),
+        }
+    }
+    spans.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
+    spans.truncate(SPANS);
+    spans
+}
+
+/// Whether a look fell into a time in which no answer can be had: the daemon was stopped by the
+/// harness, or is not there.
+fn is_excused(sample: &Sample, happened: &[Happened]) -> bool {
+    let stops = happened.iter().filter(|one| {
+        matches!(
+            one.fault.kind,
+            Kind::StopSelf
+                | Kind::Restart
+                | Kind::KillReader
+                | Kind::DropReader
+                | Kind::RemoveFile
+                | Kind::RemoveDirectory
+        )
+    });
+    let took = sample.metrics.unwrap_or_default() + sample.health.unwrap_or_default();
+    let (from, to) = (sample.at, sample.at + took);
+    let brief = |one: &Happened| {
+        // Readers and files: the daemon stands still at the beginning only.
+        let is_long = matches!(one.fault.kind, Kind::StopSelf | Kind::Restart);
+        let end = if is_long { one.ended.unwrap_or(Duration::MAX) } else { one.began };
+        (one.began, end.saturating_add(Duration::from_millis(500)))
+    };
+    stops.map(brief).any(|(began, ended)| began <= to && ended >= from)
+}
+
+/// /metrics and /healthz answer within a second.
+pub fn answers(samples: &[Sample], happened: &[Happened]) -> Promise {
+    let mut late: Vec<(Duration, Duration, String)> = Vec::new();
+    for sample in samples.iter().filter(|sample| !is_excused(sample, happened)) {
+        let is_late = |took: Option<Duration>| took.is_none_or(|took| took > PROMPT);
+        let words = |took: Option<Duration>| {
+            took.map_or("nothing".to_owned(), |took| format!("{:.2} s", took.as_secs_f64()))
+        };
+        if !is_late(sample.metrics) && !is_late(sample.health) {
+            continue;
+        }
+        match late.last_mut() {
+            Some((_, to, _)) if sample.at <= *to + Duration::from_secs(6) => *to = sample.at,
+            _ => {
+                let text = format!(
+                    "/metrics {}, /healthz {}",
+                    words(sample.metrics),
+                    words(sample.health)
+                );
+                late.push((sample.at, sample.at, text));
+            }
+        }
+    }
+    let tell = |(from, to, words): &(Duration, Duration, String)| {
+        format!(
+            "{:.1}–{:.1} s: at first {words}; then: {}",
+            from.as_secs_f64(),
+            to.as_secs_f64(),
+            during(happened, *from, *to)
+        )
+    };
+    let broken = late.iter().map(tell).collect();
+    Promise { name: "/metrics and /healthz answer within 1 s", broken }
+}
+
+/// Memory does not grow: the median of the last third against that of the first, after `warm`.
+pub fn memory(samples: &[Sample], warm: Duration) -> Promise {
+    let warm: Vec<_> = samples
+        .iter()
+        .filter(|one| one.at >= warm && one.memory > 0)
+        .map(|one| one.memory)
+        .collect();
+    let third = warm.len() / 3;
+    let mut broken = Vec::new();
+    if third < LOOKS {
+        broken.push(format!("{} looks are too few to say", warm.len()));
+    } else {
+        let (first, last) = (median(&warm[..third]), median(&warm[warm.len() - third..]));
+        if last as f64 > first as f64 * GROWTH {
+            broken.push(format!("{first} KiB in the first third, {last} KiB in the last"));
+        }
+    }
+    Promise { name: "resident memory is flat within 10 %", broken }
+}
+
+/// The middle one.
+pub fn median(numbers: &[u64]) -> u64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chaos::counters::{Counters, Sink};
+    use crate::chaos::schedule::Planned;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn fault(kind: Kind, target: &'static str, began: u32, ended: u32) -> Happened {
+        let (began, ended) = (SECOND * began, SECOND * ended);
+        let fault = Planned { at: began, length: ended - began, kind, target, detail: 0 };
+        Happened { fault, began, ended: Some(ended), failed: None }
+    }
+
+    fn look(at: u32, metrics: Option<Duration>, memory: u64) -> Sample {
+        Sample {
+            at: SECOND * at,
+            metrics,
+            health: Some(SECOND / 100),
+            words: "ok".to_owned(),
+            memory,
+            counters: Counters::default(),
+        }
+    }
+
+    #[test]
+    fn a_forged_missing_record_breaks_the_promise_and_names_the_fault() {
+        let whole =
+            Account { name: "pipe1".to_owned(), expected: 20, logged: 20, ..Account::default() };
+        let timeline = vec![(SECOND * 3, 4), (SECOND * 9, 10)];
+        let happened = [
+            fault(Kind::StallReader, "pipe", 2, 4),
+            fault(Kind::StallReader, "junix", 2, 4),
+            fault(Kind::KillReader, "pipe", 8, 9),
+        ];
+        let judge = |account: &Account, flows: &[u32]| {
+            let missing = BTreeMap::from([("pipe1".to_owned(), flows.to_vec())]);
+            books(std::slice::from_ref(account), &missing, &timeline, &happened)
+        };
+        assert!(judge(&whole, &[]).kept());
+        let forged = Account { logged: 19, ..whole.clone() };
+        let promise = judge(&forged, &[2]);
+        assert!(!promise.kept());
+        assert_eq!(promise.broken[0], "pipe1: 1 records are missing and not counted");
+        assert!(promise.broken[1].contains("stall-reader pipe (2.0–4.0 s)"), "{promise:?}");
+        assert!(!promise.broken[1].contains("junix") && !promise.broken[1].contains("kill-reader"));
+        let counted = Account { counted: Sink { lost: 1, ..Sink::default() }, ..forged };
+        assert!(judge(&counted, &[2]).kept());
+    }
+
+    #[test]
+    fn a_late_answer_breaks_the_promise_unless_the_harness_stopped_the_daemon() {
+        let quick = Some(SECOND / 50);
+        let samples = [look(1, quick, 1), look(2, Some(SECOND * 2), 1), look(20, None, 1)];
+        let stop = |began| [fault(Kind::StopSelf, "flowlog", began, began + 1)];
+        assert!(answers(&samples[..1], &[]).kept());
+        assert_eq!(answers(&samples, &[]).broken.len(), 2);
+        assert_eq!(answers(&samples, &stop(2)).broken.len(), 1);
+        let other = [fault(Kind::StallReader, "pipe", 15, 25)];
+        assert!(answers(&samples, &other).broken[1].contains("stall-reader pipe"));
+    }
+
+    #[test]
+    fn memory_that_grows_is_told() {
+        let looks = |growth: u64| -> Vec<_> {
+            (0..60).map(|at| look(at, None, 10_000 + growth * u64::from(at))).collect()
+        };
+        assert!(memory(&looks(0), SECOND * 10).kept());
+        assert!(!memory(&looks(60), SECOND * 10).kept());
+        assert!(!memory(&looks(0), SECOND * 55).kept());
+    }
+
+    #[test]
+    fn what_is_missing_is_told_by_its_time() {
+        let timeline: Timeline = (1..=20).map(|second| (SECOND * second, second * 10)).collect();
+        let flows = [5, 6, 15, 150, 151, 152, 153];
+        let spans = spans(&flows, &timeline);
+        assert_eq!(spans, [(SECOND * 16, SECOND * 16, 4), (SECOND, SECOND * 2, 3)]);
+    }
+}

@@ -1,0 +1,291 @@
+//! Closes the books of a run: lets everything settle, ends the daemon, reads what every sink has,
+//! asks `flowlog who`, and judges.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::counters::account;
+use super::faults::Happened;
+use super::lab::{Lab, TERM, UDP_PORT};
+use super::ledger::{Account, Made, Tally, tally};
+use super::load::{Timeline, time_of};
+use super::random::Random;
+use super::received::Received;
+use super::report::Report;
+use super::schedule::Kind;
+use super::stacks::{Source, Stack};
+use super::verdict::{Promise, answers, books, during, median, memory};
+use super::who::{Answers, Question, ask, now};
+use super::{DELIVERED, Options};
+
+/// Flows that `who` is asked for, of each kind: any, and those that an archive lacks.
+const SAMPLE: usize = 20;
+
+/// What is read of one stack.
+struct Book {
+    stack: Stack,
+    tally: Tally,
+    received: Received,
+}
+
+/// Ends everything, and judges.
+///
+/// # Errors
+/// A sink cannot be read.
+pub(super) fn close(
+    mut lab: Lab<'_>,
+    options: &Options,
+    happened: Vec<Happened>,
+    warm: Duration,
+    say: &mut dyn FnMut(String),
+) -> Result<Report> {
+    let samples = lab.probe.samples()?;
+    say("all faults are over; waiting until everything is delivered".to_owned());
+    lab.load.pause();
+    if lab.has_daemon() {
+        lab.wait_idle(DELIVERED)?;
+        lab.stop()?;
+    }
+    let accepted = lab.accepted()?;
+    let drops = udp_drops(&lab)?;
+    let main = Made { flows: lab.load.made(), optional: Default::default() };
+    let inner = lab.inner.as_ref().map(|inner| inner.made.clone()).unwrap_or_default();
+    let timeline = lab.load.finish()?;
+    let began = now().saturating_sub(lab.now());
+    say("reading what every sink has".to_owned());
+    let mut all = Vec::new();
+    for stack in &options.stacks {
+        let mut received =
+            received(&mut lab, stack).with_context(|| format!("reading {}", stack.name))?;
+        let made = if stack.source == Source::Inner { &inner } else { &main };
+        let records = received.read()?;
+        let tally = tally(stack.source, made, records, &received.abandoned);
+        all.push(Book { stack: *stack, tally, received });
+    }
+    let accounts: Vec<_> = all.iter().map(|book| closed(book, &lab)).collect();
+    let missing: BTreeMap<_, _> =
+        all.iter().map(|book| (account(&book.stack), book.tally.missing.clone())).collect();
+    say("asking flowlog who".to_owned());
+    let mut questions = Questions::new(options.seed, main.flows, &timeline, began, &happened);
+    let (asked, denied) = questions.ask(&all, &lab)?;
+    let mut promises = vec![
+        books(&accounts, &missing, &timeline, &happened),
+        denied,
+        memory(&samples, warm),
+        terms(&lab),
+        answers(&samples, &happened),
+        others(&lab, &happened),
+        harness(&happened, u64::from(main.flows), accepted, drops),
+    ];
+    promises.push(strange(&all));
+    let (dumps, syncs) = lab.shim.failed()?;
+    let mut notes = vec![
+        format!(
+            "{dumps} dumps and {syncs} syncs were made to fail; {} look-ups of names",
+            lab.names.asked()
+        ),
+        asked,
+        memory_note(&samples),
+    ];
+    notes.extend(lab.ended.terms.iter().map(|(at, took)| {
+        format!("TERM at {:.1} s ended it in {:.1} s", at.as_secs_f64(), took.as_secs_f64())
+    }));
+    let rate = f64::from(main.flows) / options.time.as_secs_f64();
+    let Options { seed, time, .. } = *options;
+    Ok(Report { seed, time, flows: main.flows, rate, accounts, happened, promises, notes })
+}
+
+/// What a stack has.
+fn received(lab: &mut Lab<'_>, stack: &Stack) -> Result<Received> {
+    let directory = lab.directory.clone();
+    match stack.name {
+        "sqlite" => lab.database.databases(&directory),
+        "parquet" => lab.archive.archives(&directory),
+        name => {
+            if let Some(file) = lab.files.remove(name) {
+                let (received, broken) = file.finish()?;
+                broken.into_iter().for_each(|what| lab.breaks(what));
+                return Ok(received);
+            }
+            match lab.peers.remove(name) {
+                Some(peer) => peer.finish(),
+                None => lab.servers.received(name, &directory),
+            }
+        }
+    }
+}
+
+/// The account of a stack.
+fn closed(book: &Book, lab: &Lab<'_>) -> Account {
+    let Book { stack, tally, received } = book;
+    let counters = &lab.ended.counters;
+    let name = account(stack);
+    let lost = counters.lost_by(stack.source);
+    let reports = counters.reports_of(stack.source);
+    // IPFIX tells of losses in options, which are no records.
+    let told = if stack.plugin == "IPFIX" { reports } else { received.reports.min(reports) };
+    Account {
+        expected: tally.expected + reports,
+        logged: tally.logged + told,
+        counted: counters.sinks.get(&name).copied().unwrap_or_default(),
+        // Of a connection whose beginning or end was lost the rest is logged, if a dump finds it.
+        kernel: if stack.source == Source::Connections { (0, lost) } else { (lost, lost) },
+        abandoned: tally.abandoned,
+        allowed: lab.allowed.get(stack.name).copied().unwrap_or_default(),
+        again: if stack.has_id { 0 } else { tally.again },
+        twice: tally.twice,
+        strange: tally.strangers + received.strange,
+        name,
+    }
+}
+
+/// What must not be there.
+fn strange(all: &[Book]) -> Promise {
+    let mut broken = Vec::new();
+    for Book { stack, received, .. } in all {
+        for sample in &received.samples {
+            broken.push(format!("{}: {sample}", stack.name));
+        }
+        let is_file = ["emu", "jfile", "inner", "hash"].contains(&stack.name);
+        if is_file && received.torn > 0 {
+            broken.push(format!("{}: {} files end with half a record", stack.name, received.torn));
+        }
+    }
+    Promise { name: "no sink has what nobody wrote", broken }
+}
+
+fn terms(lab: &Lab<'_>) -> Promise {
+    let late = lab.ended.terms.iter().filter(|(_, took)| *took > TERM);
+    let tell = |(at, took): &(Duration, Duration)| {
+        format!("at {:.1} s it took {:.1} s", at.as_secs_f64(), took.as_secs_f64())
+    };
+    Promise { name: "TERM ends the daemon within 8 s", broken: late.map(tell).collect() }
+}
+
+fn others(lab: &Lab<'_>, happened: &[Happened]) -> Promise {
+    let tell = |one: &super::lab::Broken| {
+        let at = one.at.as_secs_f64();
+        format!("{at:.1} s: {}; then: {}", one.what, during(happened, one.at, one.at))
+    };
+    let mut broken: Vec<_> = lab.broken.iter().map(tell).collect();
+    for at in &lab.ended.without_totals {
+        let at = at.as_secs_f64();
+        broken.push(format!(
+            "{at:.1} s: the daemon ended without totals, so the books are not whole"
+        ));
+    }
+    Promise { name: "the daemon runs, reads all events, and leaves what was removed", broken }
+}
+
+/// Datagrams that found no room at their reader.
+fn udp_drops(lab: &Lab<'_>) -> Result<u64> {
+    let has_reader = lab.peers.contains_key("sudp");
+    if has_reader { super::peer::udp_drops(lab.namespace, UDP_PORT) } else { Ok(0) }
+}
+
+/// What the run rests on.
+fn harness(happened: &[Happened], made: u64, accepted: u64, drops: u64) -> Promise {
+    let mut broken = Vec::new();
+    if made != accepted {
+        broken.push(format!("{made} flows were sent, conntrack has accepted {accepted}"));
+    }
+    if drops > 0 {
+        broken.push(format!("{drops} datagrams found no room at their reader"));
+    }
+    for one in happened {
+        if let Some(why) = &one.failed {
+            broken.push(format!("{} {}: {why}", one.fault.kind, one.fault.target));
+        }
+    }
+    Promise { name: "the harness did what it meant to", broken }
+}
+
+fn memory_note(samples: &[super::probe::Sample]) -> String {
+    let sizes: Vec<_> = samples.iter().map(|one| one.memory).filter(|size| *size > 0).collect();
+    let third = sizes.len() / 3;
+    let middles: Vec<_> = sizes.chunks(third.max(1)).take(3).map(median).collect();
+    format!("resident memory, medians of thirds of the time: {middles:?} KiB")
+}
+
+/// The questions to `who`.
+struct Questions<'q> {
+    random: Random,
+    flows: u32,
+    timeline: &'q Timeline,
+    /// When the traffic began, since the epoch.
+    began: Duration,
+    happened: &'q [Happened],
+}
+
+impl<'q> Questions<'q> {
+    fn new(
+        seed: u64,
+        flows: u32,
+        timeline: &'q Timeline,
+        began: Duration,
+        happened: &'q [Happened],
+    ) -> Self {
+        Self { random: Random::new(seed ^ 0x77_686f), flows, timeline, began, happened }
+    }
+
+    /// Of any flows, and of those that this archive lacks: once for all times, and where the clock
+    /// was right for the second in which they were made.
+    fn of(&mut self, missing: &[u32]) -> Vec<Question> {
+        let mut flows = Vec::new();
+        for _ in 0..SAMPLE {
+            flows.push(self.random.below(u64::from(self.flows)) as u32);
+            flows.extend(self.random.pick(missing));
+        }
+        let right = |flow: u32| {
+            let at = time_of(self.timeline, flow);
+            let second = Duration::from_secs(1);
+            let steps = self.happened.iter().filter(|one| one.fault.kind == Kind::ClockStep);
+            let wrong =
+                steps.into_iter().any(|one| one.was_on(at.saturating_sub(second), at + second));
+            (!wrong).then_some(self.began + at)
+        };
+        let both = |flow: &u32| {
+            let flow = *flow;
+            let at = right(flow).map(|at| Question { flow, at: Some(at) });
+            std::iter::once(Question { flow, at: None }).chain(at)
+        };
+        flows.iter().flat_map(both).collect()
+    }
+
+    /// Asks each archive, and says how it went.
+    fn ask(&mut self, all: &[Book], lab: &Lab<'_>) -> Result<(String, Promise)> {
+        let mut broken = Vec::new();
+        let mut sum = Answers::default();
+        for book in all {
+            let archives: [&Path; 2] = match book.stack.name {
+                "sqlite" => lab.database.directories(),
+                "parquet" => lab.archive.directories(),
+                _ => continue,
+            };
+            let questions = self.of(&book.tally.missing);
+            let answers = ask(&questions, &archives)?;
+            sum.found += answers.found;
+            sum.incomplete += answers.incomplete;
+            let tell = |(flow, wrong): &(u32, String)| {
+                let at = time_of(self.timeline, *flow);
+                let then = during(self.happened, at, at);
+                format!(
+                    "{}: {wrong}; made at {:.1} s, then: {then}",
+                    book.stack.name,
+                    at.as_secs_f64()
+                )
+            };
+            broken.extend(answers.wrong.iter().map(tell));
+        }
+        let note = format!(
+            "flowlog who: {} found, {} not known, {} wrong",
+            sum.found,
+            sum.incomplete,
+            broken.len()
+        );
+        Ok((note, Promise { name: "flowlog who never denies a flow that was made", broken }))
+    }
+}
