@@ -34,9 +34,16 @@ impl Store {
         Ok(Self { live, kept, number: 0 })
     }
 
-    /// The directories with all that was logged.
-    pub(super) fn directories(&self) -> [&Path; 2] {
-        [&self.live, &self.kept]
+    /// The directories with all that was logged; one without a file would say nothing.
+    pub(super) fn directories(&self) -> Vec<&Path> {
+        let has_files = |path: &&Path| {
+            let is_archive = |entry: fs::DirEntry| {
+                let extension = entry.path().extension().map(|name| name.to_owned());
+                extension.is_some_and(|name| name == "db" || name == "parquet")
+            };
+            fs::read_dir(path).is_ok_and(|mut all| all.any(|one| one.is_ok_and(is_archive)))
+        };
+        [&*self.live, &*self.kept].into_iter().filter(has_files).collect()
     }
 
     /// Renames the database; HUP follows.

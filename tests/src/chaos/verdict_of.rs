@@ -249,8 +249,9 @@ impl<'q> Questions<'q> {
         };
         let both = |flow: &u32| {
             let flow = *flow;
-            let at = right(flow).map(|at| Question { flow, at: Some(at) });
-            std::iter::once(Question { flow, at: None }).chain(at)
+            let logged = missing.binary_search(&flow).is_err();
+            let at = right(flow).map(|at| Question { flow, at: Some(at), logged });
+            std::iter::once(Question { flow, at: None, logged }).chain(at)
         };
         flows.iter().flat_map(both).collect()
     }
@@ -260,7 +261,7 @@ impl<'q> Questions<'q> {
         let mut broken = Vec::new();
         let mut sum = Answers::default();
         for book in all {
-            let archives: [&Path; 2] = match book.stack.name {
+            let archives: Vec<&Path> = match book.stack.name {
                 "sqlite" => lab.database.directories(),
                 "parquet" => lab.archive.directories(),
                 _ => continue,
@@ -269,6 +270,7 @@ impl<'q> Questions<'q> {
             let answers = ask(&questions, &archives)?;
             sum.found += answers.found;
             sum.incomplete += answers.incomplete;
+            sum.reasons.extend(answers.reasons);
             let tell = |(flow, wrong): &(u32, String)| {
                 let at = time_of(self.timeline, *flow);
                 let then = during(self.happened, at, at);
@@ -281,10 +283,11 @@ impl<'q> Questions<'q> {
             broken.extend(answers.wrong.iter().map(tell));
         }
         let note = format!(
-            "flowlog who: {} found, {} not known, {} wrong",
+            "flowlog who: {} found, {} incomplete, {} wrong; it says: {}",
             sum.found,
             sum.incomplete,
-            broken.len()
+            broken.len(),
+            Vec::from_iter(sum.reasons).join(" / ")
         );
         Ok((note, Promise { name: "flowlog who never denies a flow that was made", broken }))
     }

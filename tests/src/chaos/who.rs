@@ -1,6 +1,7 @@
 //! Asks `flowlog who` for flows that were made. It may find one, or say that it does not know; it
 //! must never say that there was none.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -17,6 +18,8 @@ pub struct Question {
     pub flow: u32,
     /// When it was made, since the epoch.
     pub at: Option<Duration>,
+    /// The archive has records of it.
+    pub logged: bool,
 }
 
 /// The answers.
@@ -24,11 +27,16 @@ pub struct Question {
 pub struct Answers {
     /// How often it was found, for sure.
     pub found: u32,
-    /// How often `who` said that it does not know.
+    /// How often `who` said that it does not know all.
     pub incomplete: u32,
+    /// What it says of that, once each.
+    pub reasons: BTreeSet<String>,
     /// The flows that were denied or where something went wrong, and what was said.
     pub wrong: Vec<(u32, String)>,
 }
+
+/// So many reasons are told.
+const REASONS: usize = 4;
 
 /// Asks for each of these flows in these directories.
 ///
@@ -45,15 +53,24 @@ pub fn ask(questions: &[Question], archives: &[&Path]) -> Result<Answers> {
             command.args(["--at", &second(at)?]);
         }
         let output = command.args(archives).output().context("flowlog who")?;
-        match output.status.code() {
-            Some(0) => answers.found += 1,
-            Some(3) => answers.incomplete += 1,
-            code => {
-                let said = String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stdout);
+        let code = output.status.code();
+        // A reply goes the other way, so this is the destination.
+        let is_shown = said.contains(&format!("→ {to} "));
+        match code {
+            Some(0) if is_shown => answers.found += 1,
+            Some(3) if is_shown || !question.logged => {
+                answers.incomplete += 1;
+                if answers.reasons.len() < REASONS {
+                    answers.reasons.extend(said.lines().last().map(str::to_owned));
+                }
+            }
+            _ => {
                 let also = String::from_utf8_lossy(&output.stderr);
                 let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+                let logged = if question.logged { "which has it" } else { "which lacks it" };
                 let words = format!(
-                    "exit {code:?} of flowlog {}: {} {}",
+                    "exit {code:?} of flowlog {}, {logged}: {} {}",
                     words.join(" "),
                     said.lines().last().unwrap_or_default(),
                     also.lines().last().unwrap_or_default()
