@@ -54,7 +54,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use self::faults::Happened;
 use self::lab::Lab;
@@ -79,6 +79,8 @@ pub struct Options {
     pub mock: PathBuf,
     /// Where the logs of the daemon and the configuration are kept; nothing: nowhere.
     pub keep: Option<PathBuf>,
+    /// Whether somebody wants it to end at once.
+    pub asked: fn() -> bool,
 }
 
 /// How long the main thread rests.
@@ -110,7 +112,8 @@ pub fn run(options: &Options, say: &mut dyn FnMut(String)) -> Result<Report> {
     say(format!("seed {}: {} faults in {} s", options.seed, plan.len(), options.time.as_secs()));
     lab.start()?;
     let mut stage = Stage { lab, happened: Vec::new(), say };
-    let finished = stage.perform(&plan, warm, options.time);
+    let finished = stage.perform(&plan, warm, options);
+    ensure!(!(options.asked)(), "interrupted");
     if let Err(error) = &finished {
         (stage.say)(format!("the run ends early: {error:#}"));
     }
@@ -150,10 +153,10 @@ struct Stage<'n, 's> {
 
 impl Stage<'_, '_> {
     /// Lets all faults happen. An error ends the run.
-    fn perform(&mut self, plan: &[Planned], warm: Duration, time: Duration) -> Result<()> {
+    fn perform(&mut self, plan: &[Planned], warm: Duration, options: &Options) -> Result<()> {
         let stalled = self.stall_all(warm)?;
         let mut plan = stalled.iter().chain(plan).peekable();
-        while self.lab.now() < time {
+        while self.lab.now() < options.time && !(options.asked)() {
             let now = self.lab.now();
             let due = |one: &Happened| one.ended.is_none() && one.began + one.fault.length <= now;
             if let Some(at) = self.happened.iter().position(due) {

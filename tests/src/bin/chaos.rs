@@ -3,15 +3,35 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use tests::chaos::schedule::Kind;
 use tests::chaos::stacks;
 use tests::chaos::{Options, disk, run};
 
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn remember(_signal: i32) {
+    ASKED.store(true, Ordering::Relaxed);
+}
+
+/// INT, TERM and HUP end the run in order, so that servers and namespaces go with it.
+fn watch() -> Result<()> {
+    let action =
+        SigAction::new(SigHandler::Handler(remember), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
+        unsafe { sigaction(signal, &action) }.with_context(|| format!("handler of {signal}"))?;
+    }
+    Ok(())
+}
+
 fn main() -> Result<ExitCode> {
     let options = options(std::env::args().skip(1))?;
+    watch()?;
     // Before there is a second thread.
     disk::own_mounts()?;
     let mut say = |line: String| {
@@ -32,6 +52,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options> {
         rate: 5000,
         mock: std::env::current_exe()?.with_file_name("kafka-mock"),
         keep: None,
+        asked: || ASKED.load(Ordering::Relaxed),
     };
     while let Some(word) = words.next() {
         let value = words.next().with_context(|| format!("{word} has no value"))?;

@@ -1,12 +1,11 @@
-//! Small disks that fill up: a tmpfs each, with a balloon in it that takes all the room there is.
+//! Disks that fill up: a tmpfs each, which shrinks to what is in it, and grows again. A balloon of
+//! bytes would do the same, but memory that a virtual machine has never touched may be slow.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::statvfs;
@@ -35,6 +34,7 @@ pub(super) fn cover(place: &Path, file: &Path) -> Result<()> {
 #[derive(Debug)]
 pub(super) struct Disk {
     root: PathBuf,
+    bytes: u64,
 }
 
 impl Disk {
@@ -42,12 +42,17 @@ impl Disk {
     ///
     /// # Errors
     /// The caller is not root.
-    pub(super) fn new(root: PathBuf, mebibytes: u32) -> Result<Self> {
+    pub(super) fn new(root: PathBuf, mebibytes: u64) -> Result<Self> {
         fs::DirBuilder::new().mode(0o755).create(&root)?;
-        let option = format!("size={mebibytes}m");
-        mount(Some("flowlog-chaos"), &root, Some("tmpfs"), MsFlags::empty(), Some(&*option))
-            .context("mounting a tmpfs")?;
-        Ok(Self { root })
+        let disk = Self { root, bytes: mebibytes << 20 };
+        disk.mount(disk.bytes, MsFlags::empty())?;
+        Ok(disk)
+    }
+
+    fn mount(&self, bytes: u64, flags: MsFlags) -> Result<()> {
+        let option = format!("size={bytes}");
+        mount(Some("flowlog-chaos"), &self.root, Some("tmpfs"), flags, Some(&*option))
+            .with_context(|| format!("a tmpfs of {bytes} bytes at {}", self.root.display()))
     }
 
     /// Where it is.
@@ -55,33 +60,23 @@ impl Disk {
         &self.root
     }
 
-    /// Takes all its room.
+    /// Takes all its room. Nobody writes meanwhile.
     ///
     /// # Errors
-    /// The balloon cannot be made.
+    /// Somebody does.
     pub(super) fn fill(&self) -> Result<()> {
-        let mut balloon = File::create(self.root.join("balloon"))?;
-        let mut length = 0;
-        // Others write meanwhile: what is left in the end is less than a page.
-        for _ in 0..8 {
-            let free = statvfs(&self.root)?;
-            let free = free.blocks_available() * free.fragment_size();
-            let more = i64::try_from(free)?;
-            if more > 0 && fallocate(&balloon, FallocateFlags::empty(), length, more).is_ok() {
-                length += more;
-            }
-        }
-        // It may not even have this room.
-        let _ = balloon.write_all(&[0; 4096]);
-        Ok(())
+        let now = statvfs(&self.root)?;
+        let used = (now.blocks() - now.blocks_free()) * now.fragment_size();
+        // 0 would be no limit.
+        self.mount(used.max(now.fragment_size()), MsFlags::MS_REMOUNT)
     }
 
     /// Gives it back.
     ///
     /// # Errors
-    /// There was no balloon.
+    /// The caller is not root.
     pub(super) fn free(&self) -> Result<()> {
-        fs::remove_file(self.root.join("balloon")).context("removing the balloon")
+        self.mount(self.bytes, MsFlags::MS_REMOUNT)
     }
 }
 

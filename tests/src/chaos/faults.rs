@@ -50,7 +50,7 @@ impl Lab<'_> {
             Kind::StopServer => self.servers.freeze(target, true),
             Kind::KillServer => self.servers.kill(target),
             Kind::Garbage => self.servers.impersonate(target, detail),
-            Kind::FullDisk => self.disks.get(target).context("no such disk")?.fill(),
+            Kind::FullDisk => self.while_frozen(|lab| lab.disk(target)?.fill()),
             Kind::RemoveFile if target == "sqlite" => {
                 // What is written until the removal is noticed.
                 self.allow("sqlite", 3);
@@ -77,10 +77,7 @@ impl Lab<'_> {
             Kind::FailDumps => self.shim.fail_dumps(1 + (detail % 3) as u32),
             Kind::FailSync => self.shim.fail_syncs(1),
             Kind::RemakeNamespace => self.remove_namespace(),
-            Kind::Restart => {
-                self.stop()?;
-                self.start()
-            }
+            Kind::Restart => self.restart(),
         }
     }
 
@@ -99,7 +96,7 @@ impl Lab<'_> {
             Kind::StopServer => self.servers.freeze(target, false),
             Kind::KillServer => self.servers.revive(target),
             Kind::Garbage => self.servers.unmask(target),
-            Kind::FullDisk => self.disks.get(target).context("no such disk")?.free(),
+            Kind::FullDisk => self.disk(target)?.free(),
             Kind::RemoveDirectory => match target {
                 "archive" => self.archive.make_directory(),
                 "spool" => Ok(std::fs::create_dir_all(self.spool())?),
@@ -131,6 +128,10 @@ impl Lab<'_> {
         self.files.get_mut(target).with_context(|| format!("{target} is no file"))
     }
 
+    fn disk(&self, target: &str) -> Result<&super::disk::Disk> {
+        self.disks.get(target).with_context(|| format!("{target} is no disk"))
+    }
+
     fn spool(&self) -> std::path::PathBuf {
         self.directory.join("spool").join("live")
     }
@@ -149,22 +150,44 @@ impl Lab<'_> {
         self.signal(Signal::SIGHUP)
     }
 
-    /// Events of the inner namespace that flowlog knows of.
+    /// Events of the inner namespace that flowlog knows of, when there are no further ones.
     fn known_inner(&self) -> Result<u64> {
-        let samples = self.probe.samples()?;
-        let known = samples.last().map(|last| last.counters.known_to(Source::Inner));
+        const STILL: Duration = Duration::from_millis(300);
+        const PATIENCE: Duration = Duration::from_secs(3);
+        let begun = self.now();
+        let mut known = None;
+        while self.now() < begun + PATIENCE {
+            let now = self.scrape().ok().map(|counters| counters.known_to(Source::Inner));
+            if now.is_some() && now == known {
+                break;
+            }
+            known = now;
+            sleep(STILL);
+        }
         Ok(known.unwrap_or_default())
     }
 
     /// Removes the inner namespace, when flowlog has told of all flows in it.
     fn remove_namespace(&mut self) -> Result<()> {
-        /// Longer than the probe takes to look again.
-        const READ: Duration = Duration::from_millis(2500);
+        self.inner.as_mut().context("no inner namespace")?.pause(true);
+        self.known_inner()?;
         let Some(inner) = &mut self.inner else { bail!("no inner namespace") };
-        inner.pause(true);
-        sleep(READ);
         inner.remove();
         inner.pause(false);
         Ok(())
+    }
+
+    /// Ends the daemon, whatever else is wrong, and starts another one.
+    fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        // Without the directory of an output it refuses to start, and says so.
+        for file in self.files.values() {
+            file.make_directory()?;
+        }
+        let started = self.start();
+        if let Err(error) = &started {
+            self.breaks(format!("the daemon does not start again: {error:#}"));
+        }
+        started
     }
 }

@@ -13,8 +13,8 @@ use super::received::Received;
 
 /// When flowlog must have left a file that was renamed, removed or replaced.
 const LEFT: Duration = Duration::from_millis(3500);
-/// When it is read.
-const SETTLED: Duration = Duration::from_secs(8);
+/// When it is read, so that what comes too late is still counted.
+const SETTLED: Duration = Duration::from_secs(30);
 
 /// A file that flowlog has to leave.
 #[derive(Debug)]

@@ -162,7 +162,8 @@ fn flow_of(elements: &[(u16, usize)], record: &[u8]) -> Option<Seen> {
         2 => true,
         _ => return None,
     };
-    Some(Seen { flow: flow_number(address?, port?)?, end, id: 0 })
+    // A record that comes twice is the same, byte for byte (docs/ipfix.md).
+    Some(Seen { flow: flow_number(address?, port?)?, end, id: super::record::id(record) })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
@@ -216,7 +217,8 @@ mod tests {
         let mut frames = Frames::new(Framing::Ipfix);
         let (first, rest) = bytes.split_at(30);
         assert!(frames.feed(first).is_empty());
-        let seen = Seen { flow: 0x1_0005, end: true, id: 0 };
+        let id = super::super::record::id(&data[4..]);
+        let seen = Seen { flow: 0x1_0005, end: true, id };
         assert_eq!(frames.feed(rest), [Piece::Seen(seen)]);
         assert!(matches!(frames.feed(&[0, 9, 0, 9])[..], [Piece::Strange(_)]));
     }

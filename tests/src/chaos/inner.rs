@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::ledger::Made;
-use super::load::PORT;
+use super::load::{PORT, Timeline};
 use crate::burst::{send_each, source};
 use crate::lab::SingleNs;
 use crate::namespace::Namespace;
@@ -23,6 +23,8 @@ pub(super) struct Inner {
     single: Option<SingleNs>,
     /// The flows so far. Those that were made before flowlog had entered are optional.
     pub(super) made: Made,
+    pub(super) timeline: Timeline,
+    begin: Instant,
     paused: bool,
     last: Instant,
     /// Since when the namespace is a new one, and what flowlog knew of before.
@@ -41,6 +43,8 @@ impl Inner {
             name,
             single: None,
             made: Made::default(),
+            timeline: Timeline::new(),
+            begin: Instant::now(),
             paused: true,
             last: Instant::now(),
             new: None,
@@ -48,6 +52,11 @@ impl Inner {
         };
         inner.make()?;
         Ok(inner)
+    }
+
+    /// Times are counted from then on.
+    pub(super) fn begin(&mut self, begin: Instant) {
+        self.begin = begin;
     }
 
     /// Its name, for `netns=`.
@@ -111,6 +120,7 @@ impl Inner {
         let namespace = self.single.as_ref().context("no namespace")?.namespace();
         namespace.enter(|| send_each(&source(PORT)?, first, first + count))?;
         self.made.flows += count;
+        self.timeline.push((self.begin.elapsed(), self.made.flows));
         if self.new.is_some() {
             self.made.optional.extend(first..first + count);
         }

@@ -35,7 +35,7 @@ pub(super) const TERM: Duration = Duration::from_secs(8);
 /// How long it is waited for beyond that, before it is killed.
 const MERCY: Duration = Duration::from_secs(20);
 /// The disks and their sizes, MiB.
-const DISKS: [(&str, u32); 4] = [("logs", 768), ("db", 3072), ("spool", 384), ("archive", 1024)];
+const DISKS: [(&str, u64); 4] = [("logs", 768), ("db", 3072), ("spool", 384), ("archive", 1024)];
 /// Where the reader of datagrams is.
 pub(super) const UDP_PORT: u16 = 6514;
 /// Rules that count the flows that were made.
@@ -134,8 +134,9 @@ impl<'n> Lab<'n> {
         fs::write(path("resolv.conf"), RESOLV_CONF)?;
         cover(Path::new("/etc/resolv.conf"), &path("resolv.conf"))?;
         let servers = Servers::start(namespace, &sinks, mock, directory)?;
-        let inner = sinks.contains(&"inner").then(Inner::new).transpose()?;
+        let mut inner = sinks.contains(&"inner").then(Inner::new).transpose()?;
         let begin = Instant::now();
+        inner.iter_mut().for_each(|inner| inner.begin(begin));
         let mut places: Vec<_> =
             disks.iter().map(|(name, disk)| (*name, disk.root().display().to_string())).collect();
         places.push(("run", path("run").display().to_string()));
@@ -312,7 +313,7 @@ impl<'n> Lab<'n> {
     }
 
     /// What the daemon says of its counters.
-    fn scrape(&self) -> Result<Counters> {
+    pub(super) fn scrape(&self) -> Result<Counters> {
         Counters::of_page(&self.page()?)
     }
 
@@ -405,7 +406,10 @@ impl<'n> Lab<'n> {
         if self.load.has_failed() {
             bail!("the traffic generator has ended");
         }
-        if self.daemon.is_some() && self.probe.silence()? > SILENT {
+        if self.daemon.is_none() {
+            bail!("there is no daemon any more");
+        }
+        if self.probe.silence()? > SILENT {
             let what = format!("/metrics has not answered for {} s", SILENT.as_secs());
             self.breaks(what.clone());
             bail!(what);

@@ -23,6 +23,7 @@ use nix::unistd::mkfifo;
 use super::framing::{Frames, Framing, Piece};
 use super::received::Received;
 use crate::namespace::Namespace;
+use crate::poll;
 
 /// Where a peer reads.
 #[derive(Clone, Debug)]
@@ -203,7 +204,9 @@ fn listen(namespace: &Namespace, place: &Place) -> Result<Ear> {
                 Ear::Unix(listener)
             }
             Place::Tcp(port) => {
-                let listener = TcpListener::bind((any, *port))?;
+                // What the old reader has of a connection may not be gone at once.
+                let listener =
+                    poll::until("a free port", || Ok(TcpListener::bind((any, *port)).ok()))?;
                 listener.set_nonblocking(true)?;
                 Ear::Tcp(listener)
             }

@@ -31,7 +31,9 @@ pub struct Sample {
     pub health: Option<Duration>,
     /// What /healthz said.
     pub words: String,
-    /// Resident memory, KiB.
+    /// The process.
+    pub pid: i32,
+    /// Its resident memory, KiB.
     pub memory: u64,
     /// What it counts.
     pub counters: Counters,
@@ -123,6 +125,7 @@ fn look(namespace: &std::path::Path, process: i32, begin: Instant) -> Sample {
         metrics: page.is_some().then_some(metrics),
         health: health.is_some().then_some(took),
         words: health.map(|(_, words)| words).unwrap_or_default(),
+        pid: process,
         memory: memory(process).unwrap_or_default(),
         counters: counters.unwrap_or_default(),
     }

@@ -120,7 +120,12 @@ fn json(text: &str) -> Option<Parsed> {
     let (_, orig) = text.split_once("\"orig\":{")?;
     let port = between(orig, "\"dport\":", '}')?;
     let port = port.split(',').next()?;
-    flow(between(orig, "\"dst\":\"", '"')?, port, end, id(between(text, "\"record\":\"", '"')?))
+    flow(
+        between(orig, "\"dst\":\"", '"')?,
+        port,
+        end,
+        id(between(text, "\"record\":\"", '"')?.as_bytes()),
+    )
 }
 
 fn columns(text: &str) -> Option<Parsed> {
@@ -134,13 +139,13 @@ fn columns(text: &str) -> Option<Parsed> {
         "destroy" => true,
         _ => return None,
     };
-    flow(address, port, end, columns.next().map_or(0, id))
+    flow(address, port, end, columns.next().map_or(0, |column| id(column.as_bytes())))
 }
 
 /// 32 bits of a record id: FNV-1a, and 1 in place of 0.
-pub fn id(text: &str) -> u32 {
+pub fn id(bytes: &[u8]) -> u32 {
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    let hash = bytes.iter().copied().fold(0xcbf2_9ce4_8422_2325, mix);
     ((hash >> 32) as u32 ^ hash as u32).max(1)
 }
 
@@ -169,9 +174,9 @@ mod tests {
         assert_eq!(Form::Line.parse(sent.as_bytes()), seen(flow, true, 0));
         let local = format!("<29>Nov 29 17:34:32 flowlog[861]: {}", &LINE[19..]);
         assert_eq!(Form::Line.parse(local.as_bytes()), seen(flow, true, 0));
-        assert_eq!(Form::Json.parse(JSON.as_bytes()), seen(flow, false, id("18ec")));
+        assert_eq!(Form::Json.parse(JSON.as_bytes()), seen(flow, false, id(b"18ec")));
         let columns = b"destroy,198.19.0.5,1025,\"18ec\"";
-        assert_eq!(Form::Columns.parse(columns), seen(flow, true, id("18ec")));
+        assert_eq!(Form::Columns.parse(columns), seen(flow, true, id(b"18ec")));
         assert_eq!(Form::Columns.parse(b"new,198.19.0.5,1025"), seen(flow, false, 0));
     }
 

@@ -181,6 +181,8 @@ pub struct Planned {
 const GAP: Range<u64> = 200..2200;
 /// A target has so long to recover before the next fault happens to it.
 const REST: Duration = Duration::from_millis(1500);
+/// Between two restarts, which take some seconds each.
+const RESTART: Duration = Duration::from_secs(12);
 /// Files are rotated at least so often, in any case: what they hold is counted then.
 const ROTATION: Duration = Duration::from_secs(15);
 
@@ -190,6 +192,8 @@ pub fn plan(seed: u64, span: &Range<Duration>, kinds: &[Kind], sinks: &[&str]) -
     let mut plan: Vec<Planned> = Vec::new();
     let mut at = span.start;
     let mut rotated = span.start;
+    // Before it one daemon runs all along, whose memory can be looked at.
+    let mut may_restart = span.start + (span.end.saturating_sub(span.start)) * 2 / 3;
     loop {
         at += Duration::from_millis(GAP.start + random.below(GAP.end - GAP.start));
         if at >= span.end {
@@ -215,7 +219,11 @@ pub fn plan(seed: u64, span: &Range<Duration>, kinds: &[Kind], sinks: &[&str]) -
             let same = other.target == target && other.kind != Kind::Rotate;
             same && other.at + other.length + REST > at
         });
-        if !is_busy && at + length < span.end {
+        let is_early = kind == Kind::Restart && at < may_restart;
+        if !is_busy && !is_early && at + length < span.end {
+            if kind == Kind::Restart {
+                may_restart = at + RESTART;
+            }
             plan.push(Planned { at, length, kind, target, detail });
         }
     }
@@ -265,6 +273,15 @@ mod tests {
         assert!(plan.iter().all(|fault| !["nats", "junix", "db"].contains(&fault.target)));
         let only = super::plan(1, &SPAN, &[Kind::Garbage], SINKS);
         assert!(only.iter().all(|fault| [Kind::Garbage, Kind::Rotate].contains(&fault.kind)));
+    }
+
+    #[test]
+    fn restarts_are_rare_and_late() {
+        let plan = plan(5, &SPAN, &[Kind::Restart, Kind::Hangup], SINKS);
+        let restarts = plan.iter().filter(|fault| fault.kind == Kind::Restart);
+        let restarts: Vec<_> = restarts.map(|fault| fault.at).collect();
+        assert!(restarts.len() > 5 && restarts[0] >= Duration::from_secs(410), "{restarts:?}");
+        assert!(restarts.windows(2).all(|pair| pair[1] - pair[0] >= RESTART), "{restarts:?}");
     }
 
     #[test]

@@ -81,7 +81,8 @@ pub const ALL: [Stack; 17] = [
     with_id(Form::Columns, stack("pg", "PGSQL", "host=127.0.0.1\ndb=flowlog\nuser=flowlog")),
     with_id(Form::Json, stack("nats", "NATS", "stream=FLOWS")),
     with_id(Form::Columns, stack("ch", "CLICKHOUSE", "user=flowlog\npassword=secret")),
-    stack("ipfix", "IPFIX", "host=127.0.0.1"),
+    // Its records are the same, byte for byte, when they come twice.
+    with_id(Form::Line, stack("ipfix", "IPFIX", "host=127.0.0.1")),
     with_id(Form::Json, stack("kafka", "KAFKA", "brokers=\"@kafka@\"\ntopic=flows")),
     Stack { source: Source::Inner, ..stack("inner", "LOGEMU", "file=\"@run@/inner.log\"") },
     Stack { source: Source::Connections, ..stack("hash", "LOGEMU", "file=\"@run@/hash.log\"") },

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::faults::Happened;
 use super::ledger::Account;
-use super::load::{Timeline, time_of};
 use super::probe::{PROMPT, Sample};
 use super::schedule::Kind;
 
@@ -47,11 +46,11 @@ fn named<'h>(happened: impl Iterator<Item = &'h Happened>) -> String {
     if names.is_empty() { "no fault".to_owned() } else { names.join(", ") }
 }
 
-/// Every record is logged or counted as lost, and none is there twice.
+/// Every record is logged or counted as lost, and none is there twice. `missing`: when the flows
+/// were made that lack one.
 pub fn books(
     accounts: &[Account],
-    missing: &BTreeMap<String, Vec<u32>>,
-    timeline: &Timeline,
+    missing: &BTreeMap<String, Vec<Duration>>,
     happened: &[Happened],
 ) -> Promise {
     let mut broken = Vec::new();
@@ -62,7 +61,7 @@ pub fn books(
         }
         broken.push(format!("{}: {}", account.name, faults.join("; ")));
         let flows = missing.get(&account.name).map(Vec::as_slice).unwrap_or_default();
-        for (from, to, count) in spans(flows, timeline) {
+        for (from, to, count) in spans(flows) {
             // What suffers by a fault of its own comes first.
             let sink = account.name.trim_end_matches('1');
             let is_own = |one: &&Happened| {
@@ -80,13 +79,12 @@ pub fn books(
     Promise { name: "made = logged + counted as lost, and nothing twice", broken }
 }
 
-/// The times in which flows were made, the largest ones first.
-fn spans(flows: &[u32], timeline: &Timeline) -> Vec<(Duration, Duration, usize)> {
+/// The times in which so many flows were made, the largest ones first.
+fn spans(flows: &[Duration]) -> Vec<(Duration, Duration, usize)> {
     /// Flows that are missing so close together have one cause.
     const CLOSE: Duration = Duration::from_secs(1);
     let mut spans: Vec<(Duration, Duration, usize)> = Vec::new();
-    for flow in flows {
-        let at = time_of(timeline, *flow);
+    for &at in flows {
         match spans.last_mut() {
             Some((_, to, count)) if at <= *to + CLOSE => {
                 *to = at;
@@ -160,13 +158,13 @@ pub fn answers(samples: &[Sample], happened: &[Happened]) -> Promise {
     Promise { name: "/metrics and /healthz answer within 1 s", broken }
 }
 
-/// Memory does not grow: the median of the last third against that of the first, after `warm`.
+/// Memory does not grow: the median of the last third against that of the first, after `warm`, of
+/// the first daemon.
 pub fn memory(samples: &[Sample], warm: Duration) -> Promise {
-    let warm: Vec<_> = samples
-        .iter()
-        .filter(|one| one.at >= warm && one.memory > 0)
-        .map(|one| one.memory)
-        .collect();
+    let first = samples.first().map(|one| one.pid);
+    let samples = samples.iter().filter(|one| Some(one.pid) == first);
+    let warm = samples.filter(|one| one.at >= warm && one.memory > 0);
+    let warm: Vec<_> = warm.map(|one| one.memory).collect();
     let third = warm.len() / 3;
     let mut broken = Vec::new();
     if third < LOOKS {
@@ -207,6 +205,7 @@ mod tests {
             metrics,
             health: Some(SECOND / 100),
             words: "ok".to_owned(),
+            pid: 1,
             memory,
             counters: Counters::default(),
         }
@@ -216,25 +215,24 @@ mod tests {
     fn a_forged_missing_record_breaks_the_promise_and_names_the_fault() {
         let whole =
             Account { name: "pipe1".to_owned(), expected: 20, logged: 20, ..Account::default() };
-        let timeline = vec![(SECOND * 3, 4), (SECOND * 9, 10)];
         let happened = [
             fault(Kind::StallReader, "pipe", 2, 4),
             fault(Kind::StallReader, "junix", 2, 4),
             fault(Kind::KillReader, "pipe", 8, 9),
         ];
-        let judge = |account: &Account, flows: &[u32]| {
+        let judge = |account: &Account, flows: &[Duration]| {
             let missing = BTreeMap::from([("pipe1".to_owned(), flows.to_vec())]);
-            books(std::slice::from_ref(account), &missing, &timeline, &happened)
+            books(std::slice::from_ref(account), &missing, &happened)
         };
         assert!(judge(&whole, &[]).kept());
         let forged = Account { logged: 19, ..whole.clone() };
-        let promise = judge(&forged, &[2]);
+        let promise = judge(&forged, &[SECOND * 3]);
         assert!(!promise.kept());
         assert_eq!(promise.broken[0], "pipe1: 1 records are missing and not counted");
         assert!(promise.broken[1].contains("stall-reader pipe (2.0–4.0 s)"), "{promise:?}");
         assert!(!promise.broken[1].contains("junix") && !promise.broken[1].contains("kill-reader"));
         let counted = Account { counted: Sink { lost: 1, ..Sink::default() }, ..forged };
-        assert!(judge(&counted, &[2]).kept());
+        assert!(judge(&counted, &[SECOND * 3]).kept());
     }
 
     #[test]
@@ -261,9 +259,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_by_its_time() {
-        let timeline: Timeline = (1..=20).map(|second| (SECOND * second, second * 10)).collect();
-        let flows = [5, 6, 15, 150, 151, 152, 153];
-        let spans = spans(&flows, &timeline);
+        let flows = [1, 1, 2, 16, 16, 16, 16].map(|second| SECOND * second);
+        let spans = spans(&flows);
         assert_eq!(spans, [(SECOND * 16, SECOND * 16, 4), (SECOND, SECOND * 2, 3)]);
     }
 }

@@ -66,13 +66,19 @@ pub(super) fn close(
         all.push(Book { stack: *stack, tally, received });
     }
     let accounts: Vec<_> = all.iter().map(|book| closed(book, &lab)).collect();
-    let missing: BTreeMap<_, _> =
-        all.iter().map(|book| (account(&book.stack), book.tally.missing.clone())).collect();
+    let inner_timeline = lab.inner.as_ref().map(|inner| inner.timeline.clone()).unwrap_or_default();
+    let times = |book: &Book| {
+        let is_inner = book.stack.source == Source::Inner;
+        let timeline = if is_inner { &inner_timeline } else { &timeline };
+        let flows = book.tally.missing.iter().map(|flow| time_of(timeline, *flow));
+        (account(&book.stack), flows.collect())
+    };
+    let missing: BTreeMap<_, Vec<_>> = all.iter().map(times).collect();
     say("asking flowlog who".to_owned());
     let mut questions = Questions::new(options.seed, main.flows, &timeline, began, &happened);
     let (asked, denied) = questions.ask(&all, &lab)?;
     let mut promises = vec![
-        books(&accounts, &missing, &timeline, &happened),
+        books(&accounts, &missing, &happened),
         denied,
         memory(&samples, warm),
         terms(&lab),
@@ -90,6 +96,7 @@ pub(super) fn close(
         asked,
         memory_note(&samples),
     ];
+    notes.extend(kernel_losses(&samples, &happened));
     notes.extend(lab.ended.terms.iter().map(|(at, took)| {
         format!("TERM at {:.1} s ended it in {:.1} s", at.as_secs_f64(), took.as_secs_f64())
     }));
@@ -131,8 +138,12 @@ fn closed(book: &Book, lab: &Lab<'_>) -> Account {
         expected: tally.expected + reports,
         logged: tally.logged + told,
         counted: counters.sinks.get(&name).copied().unwrap_or_default(),
-        // Of a connection whose beginning or end was lost the rest is logged, if a dump finds it.
-        kernel: if stack.source == Source::Connections { (0, lost) } else { (lost, lost) },
+        kernel: match stack.source {
+            Source::Events => (lost, lost),
+            // Of a connection whose beginning or end was lost the rest is logged, if a dump finds it;
+            // what is lost while a namespace is new may be of a flow that need not be logged.
+            Source::Connections | Source::Inner => (0, lost),
+        },
         abandoned: tally.abandoned,
         allowed: lab.allowed.get(stack.name).copied().unwrap_or_default(),
         again: if stack.has_id { 0 } else { tally.again },
@@ -205,9 +216,32 @@ fn harness(happened: &[Happened], made: u64, accepted: u64, drops: u64) -> Promi
 
 fn memory_note(samples: &[super::probe::Sample]) -> String {
     let sizes: Vec<_> = samples.iter().map(|one| one.memory).filter(|size| *size > 0).collect();
-    let third = sizes.len() / 3;
-    let middles: Vec<_> = sizes.chunks(third.max(1)).take(3).map(median).collect();
-    format!("resident memory, medians of thirds of the time: {middles:?} KiB")
+    let part = sizes.len().div_ceil(12);
+    let middles: Vec<_> =
+        sizes.chunks(part.max(1)).map(|part| median(part).div_ceil(1024).to_string()).collect();
+    format!("resident memory, medians of twelfths of the time: {} MiB", middles.join(", "))
+}
+
+/// When the kernel lost events, since nobody read them: that is counted, and yet a sign of a daemon
+/// that stood still.
+fn kernel_losses(samples: &[super::probe::Sample], happened: &[Happened]) -> Vec<String> {
+    let lost = |one: &super::probe::Sample| one.counters.lost.values().sum::<u64>();
+    let pairs = samples.windows(2).filter_map(|pair| {
+        let more = lost(&pair[1]).checked_sub(lost(&pair[0]))?;
+        (more > 0).then(|| (pair[0].at, pair[1].at, more))
+    });
+    let mut notes: Vec<_> = pairs.collect();
+    notes.sort_by_key(|(.., more)| std::cmp::Reverse(*more));
+    notes.truncate(6);
+    let tell = |(from, to, more): (Duration, Duration, u64)| {
+        format!(
+            "the kernel lost {more} events from {:.1} to {:.1} s; then: {}",
+            from.as_secs_f64(),
+            to.as_secs_f64(),
+            during(happened, from, to)
+        )
+    };
+    notes.into_iter().map(tell).collect()
 }
 
 /// The questions to `who`.
