@@ -101,6 +101,9 @@ const TOTALS: [(&str, Field); 6] = [
 ];
 /// What records are called in totals.
 const UNITS: [&str; 3] = ["lines", "records", "messages"];
+/// How /healthz begins when the thread that reads events has not answered; the numbers then have
+/// nothing of the sources.
+pub const STANDS_STILL: &str = "the engine has not answered for ";
 /// The label with the account.
 const LABEL: &str = "sink";
 
@@ -163,6 +166,11 @@ impl Counters {
             }
         }
         counters
+    }
+
+    /// Whether they have everything: the thread that reads events has answered.
+    pub fn is_whole(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Events that a source lost.

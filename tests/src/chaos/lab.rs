@@ -276,8 +276,8 @@ impl<'n> Lab<'n> {
             self.freeze(false)?;
         }
         self.wait_read()?;
-        let last = self.probe.samples()?.last().map(|sample| sample.counters.clone());
-        let scraped = self.scrape().ok().or(last).unwrap_or_default();
+        let last = self.last_counters()?;
+        let scraped = self.scrape().ok().filter(Counters::is_whole).or(last).unwrap_or_default();
         let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
         self.probe.watch(0);
         let (at, asked) = (self.now(), Instant::now());
@@ -312,6 +312,12 @@ impl<'n> Lab<'n> {
         Ok(fs::write(path, format!("{}{}", daemon.log(), daemon.text("stderr")))?)
     }
 
+    /// What the daemon has said last of all its counters.
+    fn last_counters(&self) -> Result<Option<Counters>> {
+        let Some(daemon) = &self.daemon else { return Ok(None) };
+        self.probe.last_counters(daemon.process.pid())
+    }
+
     /// What the daemon says of its counters.
     pub(super) fn scrape(&self) -> Result<Counters> {
         Counters::of_page(&self.page()?)
@@ -333,7 +339,9 @@ impl<'n> Lab<'n> {
         let optional = self.inner.as_ref().is_some_and(|inner| !inner.made.optional.is_empty());
         let mut known = (0, 0);
         let read = poll::within(Duration::from_secs(15), "events to be read", || {
-            let Ok(counters) = self.scrape() else { return Ok(None) };
+            let Some(counters) = self.scrape().ok().filter(Counters::is_whole) else {
+                return Ok(None);
+            };
             known = (counters.known_to(Source::Events), counters.known_to(Source::Inner));
             // How many of the optional ones there are is not known.
             let enough = known.0 >= flows * 2 && (optional || known.1 >= u64::from(inner));
@@ -382,7 +390,7 @@ impl<'n> Lab<'n> {
         for file in self.files.values_mut() {
             file.tick()?;
         }
-        let known = self.probe.samples()?.last().map(|last| last.counters.known_to(Source::Inner));
+        let known = self.last_counters()?.map(|last| last.known_to(Source::Inner));
         if let Some(inner) = &mut self.inner
             && let Some(what) = inner.tick(known.unwrap_or_default())?
         {
@@ -394,7 +402,7 @@ impl<'n> Lab<'n> {
             let said = daemon.log() + &daemon.text("stderr");
             let last: Vec<_> = said.lines().rev().take(3).collect();
             let what = format!("the daemon ended by itself with {code:?}: {}", last.join(" / "));
-            let last = self.probe.samples()?.last().map(|last| last.counters.clone());
+            let last = self.probe.last_counters(daemon.process.pid())?;
             self.ended.counters += &last.unwrap_or_default();
             self.ended.without_totals.push(self.now());
             if let Some(daemon) = self.daemon.take() {

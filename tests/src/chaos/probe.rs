@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-use super::counters::Counters;
+use super::counters::{Counters, STANDS_STILL};
 use crate::metrics::{ADDRESS, get_within};
 use crate::namespace::Namespace;
 
@@ -33,6 +33,8 @@ pub struct Sample {
     pub words: String,
     /// The process.
     pub pid: i32,
+    /// Where its main thread was in the kernel, if it stood still.
+    pub place: Option<String>,
     /// Its resident memory, KiB.
     pub memory: u64,
     /// What it counts.
@@ -88,6 +90,17 @@ impl Probe {
         Ok(self.samples.lock().map_err(|_poison| anyhow!("the probe panicked"))?.clone())
     }
 
+    /// The last numbers that are whole, of this process.
+    ///
+    /// # Errors
+    /// The thread panicked.
+    pub fn last_counters(&self, pid: i32) -> Result<Option<Counters>> {
+        let samples = self.samples.lock().map_err(|_poison| anyhow!("the probe panicked"))?;
+        let mut whole =
+            samples.iter().rev().filter(|one| one.pid == pid && one.counters.is_whole());
+        Ok(whole.next().map(|one| one.counters.clone()))
+    }
+
     /// For how long nothing has answered.
     ///
     /// # Errors
@@ -119,16 +132,33 @@ fn look(namespace: &std::path::Path, process: i32, begin: Instant) -> Sample {
     };
     let (page, metrics) = ask("/metrics");
     let (health, took) = ask("/healthz");
+    let words = health.map(|(_, words)| words);
+    let stands = words.as_ref().is_none_or(|words| words.starts_with(STANDS_STILL));
     let counters = page.as_ref().and_then(|(_, page)| Counters::of_page(page).ok());
     Sample {
         at,
         metrics: page.is_some().then_some(metrics),
-        health: health.is_some().then_some(took),
-        words: health.map(|(_, words)| words).unwrap_or_default(),
+        health: words.is_some().then_some(took),
+        words: words.unwrap_or_default(),
         pid: process,
+        place: stands.then(|| place(process)),
         memory: memory(process).unwrap_or_default(),
         counters: counters.unwrap_or_default(),
     }
+}
+
+/// The functions of the kernel that the main thread is in, the innermost first; or its state.
+fn place(process: i32) -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{process}/task/{process}/{name}"));
+    let stack = read("stack").unwrap_or_default();
+    let name = |line: &str| line.split(' ').nth(1)?.split('+').next().map(str::to_owned);
+    let names: Vec<_> = stack.lines().filter_map(name).take(6).collect();
+    if names.is_empty() {
+        let status = read("status").unwrap_or_default();
+        let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+        return state.unwrap_or("no state").trim().to_owned();
+    }
+    names.join(" < ")
 }
 
 /// Resident memory, KiB.

@@ -35,6 +35,8 @@ impl Report {
     }
 }
 
+/// Lines that a broken promise gets.
+const LINES: usize = 24;
 /// The columns of the table.
 const HEAD: [&str; 11] = [
     "sink", "expected", "logged", "kernel", "lost", "dropped", "refused", "unsure", "repeated",
@@ -71,8 +73,11 @@ impl fmt::Display for Report {
         writeln!(f)?;
         for promise in &self.promises {
             writeln!(f, "{}  {}", if promise.kept() { "kept  " } else { "BROKEN" }, promise.name)?;
-            for line in &promise.broken {
-                writeln!(f, "          {line}")?;
+            for line in promise.broken.iter().take(LINES) {
+                writeln!(f, "          {}", line.trim_end().replace('\n', "\n            "))?;
+            }
+            if let Some(more @ 1..) = promise.broken.len().checked_sub(LINES) {
+                writeln!(f, "          and {more} more")?;
             }
         }
         let verdict = if self.passed() { "PASS" } else { "FAIL" };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::counters::STANDS_STILL;
 use super::faults::Happened;
 use super::ledger::Account;
 use super::probe::{PROMPT, Sample};
@@ -28,6 +29,8 @@ impl Promise {
 const GROWTH: f64 = 1.1;
 /// Looks that a third must have before its median says something.
 const LOOKS: usize = 5;
+/// Of the faults that were on, so many are named: the last ones.
+const NAMED: usize = 8;
 /// Of what is missing, so many times are named.
 const SPANS: usize = 4;
 
@@ -43,7 +46,13 @@ fn named<'h>(happened: impl Iterator<Item = &'h Happened>) -> String {
         format!("{} {} ({from:.1}–{to} s)", one.fault.kind, one.fault.target)
     };
     let names: Vec<_> = happened.map(name).collect();
-    if names.is_empty() { "no fault".to_owned() } else { names.join(", ") }
+    match names.len() {
+        0 => "no fault".to_owned(),
+        all if all > NAMED => {
+            format!("{} and {} others", names[all - NAMED..].join(", "), all - NAMED)
+        }
+        _ => names.join(", "),
+    }
 }
 
 /// Every record is logged or counted as lost, and none is there twice. `missing`: when the flows
@@ -125,37 +134,48 @@ fn is_excused(sample: &Sample, happened: &[Happened]) -> bool {
 
 /// /metrics and /healthz answer within a second.
 pub fn answers(samples: &[Sample], happened: &[Happened]) -> Promise {
-    let mut late: Vec<(Duration, Duration, String)> = Vec::new();
+    let words = |took: Option<Duration>| {
+        took.map_or("nothing".to_owned(), |took| format!("{:.2} s", took.as_secs_f64()))
+    };
+    let is_late = |took: Option<Duration>| took.is_none_or(|took| took > PROMPT);
+    let broken = looks(samples, happened, |one| {
+        let late = is_late(one.metrics) || is_late(one.health);
+        late.then(|| format!("/metrics {}, /healthz {}", words(one.metrics), words(one.health)))
+    });
+    Promise { name: "/metrics and /healthz answer within 1 s", broken }
+}
+
+/// The thread that reads events waits for nobody: it has answered.
+pub fn stands(samples: &[Sample], happened: &[Happened]) -> Promise {
+    let broken = looks(samples, happened, |one| {
+        let words = one.words.lines().next().filter(|words| words.starts_with(STANDS_STILL))?;
+        let place = one.place.as_deref().unwrap_or("an unknown place");
+        Some(format!("{words}; it is in {place}"))
+    });
+    Promise { name: "the thread that reads events stands still for nobody", broken }
+}
+
+/// The times in which looks found something, with what the last of each found.
+fn looks(
+    samples: &[Sample],
+    happened: &[Happened],
+    find: impl Fn(&Sample) -> Option<String>,
+) -> Vec<String> {
+    /// Looks so close together have one cause.
+    const CLOSE: Duration = Duration::from_secs(6);
+    let mut found: Vec<(Duration, Duration, String)> = Vec::new();
     for sample in samples.iter().filter(|sample| !is_excused(sample, happened)) {
-        let is_late = |took: Option<Duration>| took.is_none_or(|took| took > PROMPT);
-        let words = |took: Option<Duration>| {
-            took.map_or("nothing".to_owned(), |took| format!("{:.2} s", took.as_secs_f64()))
-        };
-        if !is_late(sample.metrics) && !is_late(sample.health) {
-            continue;
-        }
-        match late.last_mut() {
-            Some((_, to, _)) if sample.at <= *to + Duration::from_secs(6) => *to = sample.at,
-            _ => {
-                let text = format!(
-                    "/metrics {}, /healthz {}",
-                    words(sample.metrics),
-                    words(sample.health)
-                );
-                late.push((sample.at, sample.at, text));
-            }
+        let Some(words) = find(sample) else { continue };
+        match found.last_mut() {
+            Some((_, to, last)) if sample.at <= *to + CLOSE => (*to, *last) = (sample.at, words),
+            _ => found.push((sample.at, sample.at, words)),
         }
     }
     let tell = |(from, to, words): &(Duration, Duration, String)| {
-        format!(
-            "{:.1}–{:.1} s: at first {words}; then: {}",
-            from.as_secs_f64(),
-            to.as_secs_f64(),
-            during(happened, *from, *to)
-        )
+        let then = during(happened, *from, *to);
+        format!("{:.1}–{:.1} s: {words}; then: {then}", from.as_secs_f64(), to.as_secs_f64())
     };
-    let broken = late.iter().map(tell).collect();
-    Promise { name: "/metrics and /healthz answer within 1 s", broken }
+    found.iter().map(tell).collect()
 }
 
 /// Memory does not grow: the median of the last third against that of the first, after `warm`, of
@@ -206,6 +226,7 @@ mod tests {
             health: Some(SECOND / 100),
             words: "ok".to_owned(),
             pid: 1,
+            place: Some("pipe_write".to_owned()),
             memory,
             counters: Counters::default(),
         }
@@ -245,6 +266,21 @@ mod tests {
         assert_eq!(answers(&samples, &stop(2)).broken.len(), 1);
         let other = [fault(Kind::StallReader, "pipe", 15, 25)];
         assert!(answers(&samples, &other).broken[1].contains("stall-reader pipe"));
+    }
+
+    #[test]
+    fn a_thread_that_stands_still_is_told_with_the_fault() {
+        let still =
+            Sample { words: format!("{STANDS_STILL}700 ms\n"), ..look(12, Some(SECOND / 50), 1) };
+        let silent = [fault(Kind::SilentNames, "names", 10, 14)];
+        let promise = stands(&[look(5, None, 1), still.clone()], &silent);
+        assert_eq!(promise.broken.len(), 1);
+        assert!(
+            promise.broken[0].contains("700 ms; it is in pipe_write; then: silent-names names"),
+            "{promise:?}"
+        );
+        let stopped = [fault(Kind::StopSelf, "flowlog", 11, 12)];
+        assert!(stands(&[still], &stopped).kept());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::received::Received;
 use super::report::Report;
 use super::schedule::Kind;
 use super::stacks::{Source, Stack};
-use super::verdict::{Promise, answers, books, during, median, memory};
+use super::verdict::{Promise, answers, books, during, median, memory, stands};
 use super::who::{Answers, Question, ask, now};
 use super::{DELIVERED, Options};
 
@@ -65,7 +65,7 @@ pub(super) fn close(
         let tally = tally(stack.source, made, records, &received.abandoned);
         all.push(Book { stack: *stack, tally, received });
     }
-    let accounts: Vec<_> = all.iter().map(|book| closed(book, &lab)).collect();
+    let accounts: Vec<_> = all.iter().map(|book| closed(book, &all, &lab)).collect();
     let inner_timeline = lab.inner.as_ref().map(|inner| inner.timeline.clone()).unwrap_or_default();
     let times = |book: &Book| {
         let is_inner = book.stack.source == Source::Inner;
@@ -83,6 +83,7 @@ pub(super) fn close(
         memory(&samples, warm),
         terms(&lab),
         answers(&samples, &happened),
+        stands(&samples, &happened),
         others(&lab, &happened),
         harness(&happened, u64::from(main.flows), accepted, drops),
     ];
@@ -125,13 +126,20 @@ fn received(lab: &mut Lab<'_>, stack: &Stack) -> Result<Received> {
     }
 }
 
-/// The account of a stack.
-fn closed(book: &Book, lab: &Lab<'_>) -> Account {
+/// The account of a stack. What the kernel lost is what the metrics say, or where the daemon could
+/// not be asked at last, what the [LOST] lines of LOGEMU say, which never come twice.
+fn closed(book: &Book, all: &[Book], lab: &Lab<'_>) -> Account {
     let Book { stack, tally, received } = book;
     let counters = &lab.ended.counters;
     let name = account(stack);
-    let lost = counters.lost_by(stack.source);
-    let reports = counters.reports_of(stack.source);
+    let is_alike = |other: &&Book| {
+        other.stack.source == stack.source && other.stack.plugin == "LOGEMU"
+    };
+    let alike = || all.iter().filter(is_alike);
+    let most = |of: fn(&Received) -> u64| alike().map(|one| of(&one.received)).max();
+    let lost = most(|received| received.lost).max(Some(counters.lost_by(stack.source)));
+    let reports = most(|received| received.reports).max(Some(counters.reports_of(stack.source)));
+    let (lost, reports) = (lost.unwrap_or_default(), reports.unwrap_or_default());
     // IPFIX tells of losses in options, which are no records.
     let told = if stack.plugin == "IPFIX" { reports } else { received.reports.min(reports) };
     Account {
@@ -226,8 +234,9 @@ fn memory_note(samples: &[super::probe::Sample]) -> String {
 /// that stood still.
 fn kernel_losses(samples: &[super::probe::Sample], happened: &[Happened]) -> Vec<String> {
     let lost = |one: &super::probe::Sample| one.counters.lost.values().sum::<u64>();
+    let samples: Vec<_> = samples.iter().filter(|one| one.counters.is_whole()).collect();
     let pairs = samples.windows(2).filter_map(|pair| {
-        let more = lost(&pair[1]).checked_sub(lost(&pair[0]))?;
+        let more = lost(pair[1]).checked_sub(lost(pair[0]))?;
         (more > 0).then(|| (pair[0].at, pair[1].at, more))
     });
     let mut notes: Vec<_> = pairs.collect();
