@@ -34,6 +34,13 @@ pub fn destination(index: u32) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(198, 19, third, fourth), port)
 }
 
+/// The number of the flow with that destination; nothing if no burst has it.
+pub fn flow_number(address: Ipv4Addr, port: u16) -> Option<u32> {
+    let [198, 19, third, fourth] = address.octets() else { return None };
+    let [high, low] = port.checked_sub(1024)?.to_be_bytes();
+    Some(u32::from_be_bytes([high, low, third, fourth]))
+}
+
 /// The lines of a burst from `port`, counters aside, if each of these flows has one with this tag.
 pub fn burst_lines(tag: &str, port: u16, numbers: Range<u32>) -> Multiset {
     multiset(numbers.map(|number| {
@@ -73,15 +80,22 @@ pub fn uncounted_burst(
     flows: u32,
 ) -> Result<Duration> {
     single.namespace().enter(|| {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-        // A process that another thread just forks may still hold the socket of the last burst.
-        socket.set_reuse_address(true)?;
-        socket.bind(&SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), source_port).into())?;
+        let socket = source(source_port)?;
         send_each(&socket, first, first + flows)
     })
 }
 
-fn send_each(socket: &Socket, first: u32, end: u32) -> Result<Duration> {
+/// The socket that bursts come from, in the namespace of this thread.
+pub(crate) fn source(port: u16) -> Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    // A process that another thread just forks may still hold the socket of the last burst.
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), port).into())?;
+    Ok(socket)
+}
+
+/// Sends a datagram for each flow from `first` up to `end`.
+pub(crate) fn send_each(socket: &Socket, first: u32, end: u32) -> Result<Duration> {
     let payload = [IoSlice::new(b"x")];
     let payloads = [&payload; BATCH as usize];
     let mut headers = MultiHeaders::preallocate(BATCH as usize, None);
@@ -103,4 +117,19 @@ fn send_each(socket: &Socket, first: u32, end: u32) -> Result<Duration> {
         next += u32::try_from(sent)?;
     }
     Ok(begin.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_by_their_destination() {
+        for number in [0, 1, 65_535, 65_536, 18_000_000, (1 << 31) - 1] {
+            let to = destination(number);
+            assert_eq!(flow_number(*to.ip(), to.port()), Some(number));
+        }
+        assert_eq!(flow_number(Ipv4Addr::new(198, 18, 0, 1), 2000), None);
+        assert_eq!(flow_number(Ipv4Addr::new(198, 19, 0, 1), 53), None);
+    }
 }

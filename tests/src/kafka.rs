@@ -16,7 +16,8 @@ use crate::shipping::FarSide;
 
 /// The topic of the tests. The mock keeps the last 5 MB of each partition.
 pub const TOPIC: &str = "flows";
-const PARTITIONS: u32 = 8;
+/// Its partitions.
+pub const PARTITIONS: u32 = 8;
 
 /// The brokers. Dropped, they are killed.
 #[derive(Debug)]
@@ -60,6 +61,12 @@ impl<'n> Mock<'n> {
         };
         mock.say(&format!("topic {TOPIC} {PARTITIONS}"))?;
         Ok(mock)
+    }
+
+    /// The process of the brokers.
+    pub fn pid(&self) -> i32 {
+        // The kernel has no greater one.
+        i32::try_from(self.child.id()).unwrap_or(i32::MAX)
     }
 
     /// Has it obey a command.

@@ -272,9 +272,16 @@ impl SingleNs {
     /// # Errors
     /// As [`Lab::new`].
     pub fn new() -> Result<Self> {
-        let single = Self::untracked()?;
-        single.namespace.nft(SINGLE_RULES)?;
-        Ok(single)
+        Self::untracked()?.track()
+    }
+
+    /// Tracks what is sent from now on.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn track(self) -> Result<Self> {
+        self.namespace.nft(SINGLE_RULES)?;
+        Ok(self)
     }
 
     /// The same without any rule, so that nothing is tracked: a laptop without a firewall.
@@ -282,7 +289,14 @@ impl SingleNs {
     /// # Errors
     /// As [`Lab::new`].
     pub fn untracked() -> Result<Self> {
-        let namespace = Namespace::new("single")?;
+        Self::within(Namespace::new("single")?)
+    }
+
+    /// The same in a namespace that is there already and has nothing yet.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn within(namespace: Namespace) -> Result<Self> {
         namespace.ip("addr add 198.18.0.1/32 dev lo\n\
              route add local 198.19.0.0/16 dev lo")?;
         conntrack_defaults(&namespace)?;

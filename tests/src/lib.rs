@@ -35,6 +35,7 @@
 //! | [`collector`] | collectors of IPFIX, and what they have got |
 //! | [`python`] | DuckDB and pyarrow, which read archives |
 //! | [`shipping`] | faults of the far side, for every sink that ships |
+//! | [`chaos`] | flowlog with all its sinks under random faults, and whether it kept its promises |
 //! | [`clickhouse`] | a ClickHouse server in a namespace |
 //! | [`sqlite`] | what Debian's `sqlite3` answers, and ulogd2's table |
 //! | [`rates`] | flowlog and ulogd2 into the same kind of sink: rates, and what a row costs |
@@ -43,6 +44,7 @@
 
 pub mod booted;
 pub mod burst;
+pub mod chaos;
 pub mod clickhouse;
 pub mod collector;
 pub mod daemon;

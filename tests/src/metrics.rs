@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, within};
 
 /// In a namespace of the test, so nobody else has it.
 pub const ADDRESS: &str = "127.0.0.1:9470";
@@ -17,10 +18,23 @@ pub const ADDRESS: &str = "127.0.0.1:9470";
 /// # Errors
 /// Nobody answers, or something else.
 pub fn get(namespace: &Namespace, address: &str, path: &str) -> Result<(String, String)> {
+    get_within(&namespace.path(), address, path, Duration::from_secs(30))
+}
+
+/// The same in the namespace of this file, if nothing takes longer than `patience`.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_within(
+    namespace: &Path,
+    address: &str,
+    path: &str,
+    patience: Duration,
+) -> Result<(String, String)> {
     let address: SocketAddr = address.parse()?;
-    let answer = namespace.enter(|| {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let answer = within(namespace, || {
+        let mut stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

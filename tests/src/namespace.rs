@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -104,14 +104,7 @@ impl Namespace {
     /// # Errors
     /// The namespace cannot be entered, or `work` failed.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let enter_and_work = || {
-            let file = File::open(self.path())?;
-            setns(file, CloneFlags::CLONE_NEWNET)
-                .with_context(|| format!("setns {}", self.name))?;
-            work()
-        };
-        thread::scope(|scope| scope.spawn(enter_and_work).join())
-            .map_err(|_panic| anyhow!("a thread in {} panicked, see above", self.name))?
+        within(&self.path(), work)
     }
 
     /// Reads a sysctl of this namespace, such as `net/netfilter/nf_conntrack_acct`.
@@ -174,6 +167,22 @@ impl Namespace {
             Ok((self.conntrack_count()? == 0).then_some(()))
         })
     }
+}
+
+/// Runs `work` on a thread of its own that has entered the namespace of this file, see
+/// [`Namespace::enter`].
+///
+/// # Errors
+/// As there.
+pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let enter_and_work = || {
+        let file = File::open(path)?;
+        setns(file, CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("setns {}", path.display()))?;
+        work()
+    };
+    thread::scope(|scope| scope.spawn(enter_and_work).join())
+        .map_err(|_panic| anyhow!("a thread in {} panicked, see above", path.display()))?
 }
 
 impl Drop for Namespace {

@@ -104,6 +104,11 @@ impl<'n> Server<'n> {
         Ok(())
     }
 
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<i32> {
+        self.process.borrow().as_ref().map(Guarded::pid)
+    }
+
     /// Processor time that it has taken.
     ///
     /// # Errors
@@ -162,24 +167,40 @@ impl<'n> Server<'n> {
     /// # Errors
     /// There is no such stream.
     pub fn messages(&self, stream: &str) -> Result<Vec<Message>> {
+        let mut list = Vec::new();
+        self.each_message(stream, |message| {
+            list.push(message);
+            Ok(())
+        })?;
+        Ok(list)
+    }
+
+    /// The same, one by one.
+    ///
+    /// # Errors
+    /// There is no such stream, or `take` fails.
+    pub fn each_message(
+        &self,
+        stream: &str,
+        mut take: impl FnMut(Message) -> Result<()> + Send,
+    ) -> Result<()> {
         self.with(async |jetstream| {
             let mut stream = jetstream.get_stream(stream).await?;
-            let total = usize::try_from(stream.info().await?.state.messages)?;
+            let total = stream.info().await?.state.messages;
             let config = consumer::pull::OrderedConfig::default();
             let mut messages = stream.create_consumer(config).await?.messages().await?;
-            let mut list = Vec::with_capacity(total);
-            while list.len() < total {
+            for _ in 0..total {
                 let next = tokio::time::timeout(Duration::from_secs(10), messages.next());
                 let message = next.await?.context("no further message")??;
                 let headers = message.headers.as_ref().context("no headers")?;
                 let id = headers.get("Nats-Msg-Id").context("no id")?.to_string();
-                list.push(Message {
+                take(Message {
                     id,
                     subject: message.subject.to_string(),
                     body: message.payload.to_vec(),
-                });
+                })?;
             }
-            Ok(list)
+            Ok(())
         })
     }
 }

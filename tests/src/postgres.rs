@@ -59,6 +59,11 @@ impl<'n> Postgres<'n> {
         Ok(server)
     }
 
+    /// Its first process, while it runs.
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(Guarded::pid)
+    }
+
     /// Its directory, which has the socket.
     pub fn dir(&self) -> &Path {
         self.dir.path()

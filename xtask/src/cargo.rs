@@ -14,6 +14,8 @@ pub(crate) const REPLAY: &str = "FLOWLOG_REPLAY_BENCH";
 pub(crate) const HOST: &str = "FLOWLOG_HOST_EXAMPLE";
 /// Names the mock of Kafka's brokers that is already built, likewise.
 pub(crate) const KAFKA: &str = "FLOWLOG_KAFKA_MOCK";
+/// Names the harness of `cargo xtask chaos` that is already built, likewise.
+pub(crate) const CHAOS: &str = "FLOWLOG_CHAOS";
 /// Names the archive's benchmark that is already built, likewise.
 pub(crate) const ARCHIVE: &str = "FLOWLOG_ARCHIVE_BENCH";
 
@@ -97,6 +99,15 @@ pub(crate) fn host() -> Result<PathBuf> {
 pub(crate) fn kafka_mock() -> Result<PathBuf> {
     let words = ["build", "--release", "--package", "tests", "--bin", "kafka-mock"];
     named_or_built(KAFKA, "kafka-mock", &words)
+}
+
+/// The harness of `cargo xtask chaos`, built unless the environment names it.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn chaos() -> Result<PathBuf> {
+    let words = ["build", "--release", "--package", "tests", "--bin", "chaos"];
+    named_or_built(CHAOS, "chaos", &words)
 }
 
 /// The archive's benchmark, built unless the environment names it.

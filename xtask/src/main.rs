@@ -6,6 +6,7 @@
 
 mod bench;
 mod cargo;
+mod chaos;
 mod debian;
 mod demo;
 mod dist;
@@ -49,6 +50,8 @@ enum Verb {
     Lint,
     /// Compare flowlog with ulogd2 and conntrack on the same traffic
     Bench(bench::Args),
+    /// Let flowlog run with all its sinks while faults happen at random, and judge it
+    Chaos(chaos::Args),
     /// Make the Debian package and the static archive, in target/dist
     Dist,
     /// Draw the pictures of docs/pictures from runs in a virtual machine
@@ -64,6 +67,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Verb::Setup => setup::run(),
         Verb::Lint => lint::run(),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Chaos(args) => chaos::run(&args),
         Verb::Dist => dist::run(),
         Verb::Pictures(args) => pictures::run(&args),
         Verb::Vm(args) => vm::run(&args),

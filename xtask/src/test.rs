@@ -18,7 +18,7 @@ use crate::packages::{DEBIAN, GUESTS, LAB, TESTS};
 use crate::privilege::{by_hand, is_root};
 use crate::say::say;
 use crate::step::Steps;
-use crate::{interrupt, leftovers, packages, python, setup, vm};
+use crate::{chaos, interrupt, leftovers, packages, python, setup, vm};
 
 /// Cases of each property with `--full`; proptest's own default is 256.
 const FULL_CASES: &str = "20000";
@@ -27,8 +27,8 @@ const FULL_CASES: &str = "20000";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Also what takes long: property tests with many cases, the replay benchmark once,
-    /// `flowlog who` over 50 million flows, KAFKA over TLS, for which OpenSSL is built, and the
-    /// archive's program as it is released
+    /// `flowlog who` over 50 million flows, five minutes of chaos in place of one, KAFKA over TLS,
+    /// for which OpenSSL is built, and the archive's program as it is released
     #[arg(long)]
     full: bool,
     /// Only the tests on other kernels
@@ -117,6 +117,11 @@ fn host(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
     }
     steps.run(name, &mut live)?;
     interrupt::check()?;
+    // A part of a test's name means a test.
+    if root && args.args.is_empty() {
+        chaos::step(args.full, steps)?;
+        interrupt::check()?;
+    }
     if args.full {
         let mut many = with_args(&["test", "--release", "--package", "flowlog"]);
         steps.run("property tests, many cases", many.env("PROPTEST_CASES", FULL_CASES))?;
