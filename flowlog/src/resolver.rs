@@ -117,7 +117,7 @@ impl Lookup {
             Err(RecvTimeoutError::Disconnected) => Err(no_address()),
             Err(RecvTimeoutError::Timeout) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("no answer within {} s", self.since.elapsed().as_secs()),
+                format!("no answer within {:.0} s", self.since.elapsed().as_secs_f64()),
             )),
         }
     }
