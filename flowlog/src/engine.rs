@@ -24,6 +24,7 @@ use crate::plugin::nfct::sync::Action;
 use crate::ratelimit::RateLimit;
 use crate::stack::Stacks;
 use crate::stats::Stats;
+use crate::zone;
 
 mod report;
 pub(crate) mod rest;
@@ -258,6 +259,7 @@ impl Engine {
             kind if kind == SignalKind::hangup() => {
                 notice!("signal received: files are opened anew");
                 log::reopen();
+                zone::look();
                 self.sources.iter_mut().for_each(|source| source.stacks.reopen());
             }
             kind if kind == SignalKind::user_defined2() => {
@@ -295,6 +297,7 @@ impl Engine {
         for line in self.stats.totals() {
             notice!("{line}");
         }
+        notice!("total log.dropped_messages: {} messages", log::dropped());
     }
 }
 

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use crate::config;
 use crate::verb::run;
 use crate::verb::who::{Options, Question, Span, Wanted, parse};
+use crate::zone;
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -70,7 +70,7 @@ Exit codes: 0 found, 1 nothing found, 2 usage or configuration, 3 not known: the
 have nothing of that time or of a part of it, cannot be read, or have more than --limit.";
 
 fn time(text: &str) -> Result<Span, String> {
-    parse(text, Timestamp::now(), &TimeZone::system())
+    parse(text, Timestamp::now(), zone::local().time_zone())
 }
 
 impl Who {

@@ -3,6 +3,8 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
+
 use super::*;
 use crate::stats::Measure;
 
@@ -14,8 +16,8 @@ fn open(address: Address) -> (Syslog, SinkStats) {
     let settings = Settings { output, priority: 13, ident: "flow log".to_owned() };
     let stats = SinkStats::default();
     let mut sink = Syslog::open(&settings, "vm.example.org", stats.clone()).unwrap();
-    if let Form::Local { style, .. } = &mut sink.form {
-        style.zone = TimeZone::UTC;
+    if let Form::Local { front, .. } = &mut sink.form {
+        *front = PerSecond::fixed(TimeZone::UTC.into());
     }
     (sink, stats)
 }
