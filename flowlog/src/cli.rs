@@ -11,8 +11,8 @@ use clap::{Args, Command, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::values::parse_duration;
 use crate::config::{
-    self, Attach, BUFFER_LIMIT, CaptureChoice, MAX_PENDING, MAX_PENDING_BOUNDS, NetnsScope, RING,
-    RING_BOUNDS, WINDOW_MS, WINDOW_MS_BOUNDS,
+    self, Attach, BUFFER_LIMIT, CaptureChoice, LEVEL_FORMS, MAX_PENDING, MAX_PENDING_BOUNDS,
+    NetnsScope, RING, RING_BOUNDS, WINDOW_MS, WINDOW_MS_BOUNDS,
 };
 use crate::verb::{self, audit, list, run};
 
@@ -113,8 +113,9 @@ struct Run {
     /// Copy the daemon's own messages to standard error
     #[arg(short, long)]
     verbose: bool,
-    /// Messages shown: 1 debug, 3 info, 5 notice, 7 error, 8 fatal; 0: as configured
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=8))]
+    /// Messages shown: 1 debug, 3 info, 5 notice, 6 warning, 7 error, 8 fatal, as a number or
+    /// a name; 0: as configured
+    #[arg(short, long, value_name = "LEVEL", value_parser = level)]
     loglevel: Option<u8>,
     /// Network namespaces to watch: `all`, `self`, a name of `ip netns`, or a path
     #[arg(long, value_name = "NETNS", value_parser = netns)]
@@ -210,6 +211,11 @@ fn lasting(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("nothing happens in no time; give a time such as 30s".to_owned()),
         lasting => Ok(lasting),
     }
+}
+
+fn level(text: &str) -> Result<u8, String> {
+    let number = || text.parse().ok().filter(|level| *level <= 8);
+    config::level_named(text).or_else(number).ok_or_else(|| format!("write {LEVEL_FORMS}"))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -316,6 +322,18 @@ mod tests {
         assert_eq!(cli.run.user.as_deref(), Some("ulog"));
         let cli = Cli::try_parse_from("flowlog -c F -d -u ulog -p P -v -l 3".split(' ')).unwrap();
         assert_eq!(cli.run.loglevel, Some(3));
+    }
+
+    #[test]
+    fn a_level_is_a_number_or_a_name() {
+        let level = |text| Cli::try_parse_from(["flowlog", "-l", text]).map(|c| c.run.loglevel);
+        assert_eq!(level("0").unwrap(), Some(0));
+        assert_eq!(level("6").unwrap(), Some(6));
+        assert_eq!(level("Warning").unwrap(), Some(6));
+        for wrong in ["9", "3.5", "warn", ""] {
+            let refused = level(wrong).unwrap_err().to_string();
+            assert!(refused.contains("notice, warning, error"), "{wrong}: {refused}");
+        }
     }
 
     #[test]

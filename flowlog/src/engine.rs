@@ -28,6 +28,7 @@ use crate::ratelimit::RateLimit;
 use crate::source::place::Place;
 use crate::stack::Stacks;
 use crate::stats::Stats;
+use crate::zone;
 
 mod monitor;
 pub mod recovery;
@@ -284,6 +285,7 @@ impl Engine {
             kind if kind == SignalKind::hangup() => {
                 notice!("signal received: files are opened anew");
                 log::reopen();
+                zone::look();
                 self.sources.iter_mut().for_each(|source| source.stacks.reopen());
             }
             kind if kind == SignalKind::user_defined2() => {
@@ -325,6 +327,7 @@ impl Engine {
         for line in self.stats.totals() {
             notice!("{line}");
         }
+        notice!("total log.dropped_messages: {} messages", log::dropped());
     }
 }
 

@@ -27,3 +27,4 @@ pub mod source;
 pub mod stack;
 pub mod stats;
 pub mod verb;
+pub mod zone;

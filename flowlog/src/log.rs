@@ -1,22 +1,32 @@
 //! The daemon's own messages: to syslog, standard output or a file, with
-//! ulogd2's levels (1 debug, 3 info, 5 notice, 7 error, 8 fatal).
+//! ulogd2's levels (1 debug, 3 info, 5 notice, 7 error, 8 fatal) and one for
+//! warnings (6). Each target has a thread that writes to it, so that nothing it
+//! does blocks the thread that has something to say; what the target does not
+//! take in time is counted.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::ffi::CStr;
 use std::fmt;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
-use jiff::Zoned;
-use nix::syslog::{Facility, LogFlags, Severity, openlog, syslog};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
+use self::file::LogFile;
+use self::queue::{Message, Queue};
+use self::target::{Stream, Syslog, Target};
 use crate::config::LogTarget;
+
+mod devlog;
+mod file;
+mod level;
+mod queue;
+mod target;
+mod writer;
 
 /// Tracing target of messages of level 5 that warn of nothing.
 pub const NOTICE: &str = "flowlog::notice";
@@ -27,16 +37,20 @@ macro_rules! notice {
 }
 pub(crate) use notice;
 
-/// Messages that wait at most.
+/// Messages that wait at most while there is a screen.
 const MOST_HELD: usize = 100;
-/// What syslog shows before each message.
-const IDENT: &CStr = c"flowlog";
+/// How long the end of the program waits for messages to be written.
+const AT_EXIT: Duration = Duration::from_millis(500);
 
 static OUTPUT: OnceLock<Mutex<Output>> = OnceLock::new();
 
 /// Where messages go.
 struct Output {
-    target: Target,
+    target: Arc<Queue>,
+    /// The target is standard error.
+    is_stderr: bool,
+    /// What else goes to standard error; absent until something does.
+    copies: Option<Arc<Queue>>,
     /// Least severe level shown.
     level: u8,
     /// Copy messages to standard error.
@@ -45,70 +59,129 @@ struct Output {
     held: Option<Waiting>,
 }
 
-enum Target {
-    Syslog,
-    Stdout,
-    Stderr,
-    File(std::path::PathBuf, File),
-}
-
 /// Sends messages of `level` and graver to `target`, and with `verbose` to
-/// standard error too. Called once.
+/// standard error too. Called once, and after a fork, as it starts threads.
 ///
 /// # Errors
 /// The log file cannot be opened; the message names it.
 pub fn start(target: &LogTarget, level: u8, verbose: bool) -> anyhow::Result<()> {
-    let target = match target {
-        LogTarget::Syslog => {
-            // Fails only on an ident that cannot be kept, which ours can.
-            let _ = openlog(Some(IDENT), LogFlags::LOG_PID, Facility::LOG_DAEMON);
-            Target::Syslog
-        }
-        LogTarget::Stdout => Target::Stdout,
-        LogTarget::Stderr => Target::Stderr,
-        LogTarget::File(path) => Target::File(
-            path.clone(),
-            open(path).map_err(|error| {
-                anyhow::anyhow!(
-                    "can't open logfile '{}': {error}; name another file with `logfile=`",
-                    path.display()
-                )
-            })?,
-        ),
+    let target = open(target)?;
+    let is_stderr = matches!(&target, Target::Stream(stream) if stream.is_stderr());
+    let awaited = matches!(&target, Target::File(file) if file.awaits_reader());
+    let target = start_writer("log", target)?;
+    let verbose = verbose && !is_stderr;
+    let copies = if verbose {
+        Some(start_writer("log copy", Target::Stream(Stream::stderr()))?)
+    } else {
+        None
     };
-    let output = Mutex::new(Output { target, level, verbose, held: None });
+    let output = Mutex::new(Output { target, is_stderr, copies, level, verbose, held: None });
     if OUTPUT.set(output).is_ok() {
         let subscriber = tracing_subscriber::registry().with(Messages);
         // A second subscriber exists only in tests, which then keep theirs.
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
+    if awaited {
+        let text = "the FIFO of `logfile` has no reader; messages wait until it has one";
+        report_warning(&format!("flowlog: {text}"), text);
+    }
     Ok(())
+}
+
+fn open(target: &LogTarget) -> anyhow::Result<Target> {
+    Ok(match target {
+        LogTarget::Syslog => Target::Syslog(Syslog::of_host()),
+        LogTarget::Stdout => Target::Stream(Stream::stdout()),
+        LogTarget::Stderr => Target::Stream(Stream::stderr()),
+        // Where these are sockets they cannot be opened by their names.
+        LogTarget::File(path) if path == Path::new("/dev/stdout") => {
+            Target::Stream(Stream::stdout())
+        }
+        LogTarget::File(path) if path == Path::new("/dev/stderr") => {
+            Target::Stream(Stream::stderr())
+        }
+        LogTarget::File(path) => Target::File(LogFile::open(path).map_err(|error| {
+            anyhow::anyhow!(
+                "can't open logfile '{}': {error}; name another file with `logfile=`",
+                path.display()
+            )
+        })?),
+    })
+}
+
+fn start_writer(name: &str, target: Target) -> anyhow::Result<Arc<Queue>> {
+    writer::start(name, target).map_err(|error| {
+        anyhow::anyhow!("the thread `{name}` cannot be started: {error}; raise the limit of tasks")
+    })
+}
+
+/// Reports a failure: `on_stderr` goes to standard error, as it is, and `in_log`
+/// to the target, if that is known and another.
+pub(crate) fn report_failure(on_stderr: &str, in_log: &str) {
+    report(level::ERROR, on_stderr, in_log);
+}
+
+/// As [`report_failure`], of what does not stop the start.
+pub(crate) fn report_warning(on_stderr: &str, in_log: &str) {
+    report(level::WARNING, on_stderr, in_log);
+}
+
+fn report(level: u8, on_stderr: &str, in_log: &str) {
+    let logged = with_output(|output| {
+        let shown = output.is_stderr || output.verbose;
+        if !shown || level < output.level {
+            output.copy(level, on_stderr);
+        }
+        output.write(level, in_log, true);
+    });
+    if logged.is_none() {
+        // There is no other place.
+        let _ = writeln!(io::stderr(), "{on_stderr}");
+    }
+}
+
+/// Writes a line to standard error alone, if that takes it at once.
+pub(crate) fn say(text: &str) {
+    target::say(text);
 }
 
 /// Stops copying to standard error, which a daemon no longer has.
 pub fn detach() {
-    with_output(|output| output.verbose = false);
+    let queues = with_output(|output| {
+        output.verbose = false;
+        [Some(Arc::clone(&output.target)), output.copies.take()]
+    });
+    let deadline = Instant::now() + AT_EXIT;
+    for queue in queues.into_iter().flatten().flatten() {
+        queue.flush(deadline);
+        queue.detach();
+    }
 }
 
 /// Opens the log file anew; the old one stays in use if that fails.
 pub fn reopen() {
-    let failed = with_output(|output| {
-        let Target::File(path, file) = &mut output.target else { return None };
-        match open(path) {
-            Ok(new) => {
-                *file = new;
-                None
-            }
-            Err(error) => Some(format!("can't reopen logfile '{}': {error}", path.display())),
-        }
-    });
-    if let Some(Some(failed)) = failed {
-        tracing::warn!("{failed}; the old one stays in use");
-    }
+    with_output(|output| output.target.reopen());
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+/// Messages that the target of `logfile` did not take, since the start.
+pub fn dropped() -> u64 {
+    with_output(|output| output.target.dropped()).unwrap_or(0)
+}
+
+/// Waits until all messages are written, but no longer than half a second.
+pub fn finish() {
+    let queues = with_output(|output| {
+        let copies = output.copies.iter().map(|copies| (Arc::clone(copies), true));
+        let target = (Arc::clone(&output.target), output.is_stderr);
+        copies.chain([target]).collect::<Vec<_>>()
+    });
+    let deadline = Instant::now() + AT_EXIT;
+    for (queue, is_stderr) in queues.unwrap_or_default() {
+        let left = queue.flush(deadline);
+        if left > 0 && !is_stderr {
+            say(&format!("flowlog: {left} of its own messages could not be logged"));
+        }
+    }
 }
 
 /// Messages that wait, the last of them, and how many there were before.
@@ -134,7 +207,14 @@ pub(crate) struct Held(());
 
 /// Keeps messages from a terminal on which there is a screen.
 pub(crate) fn hold() -> Held {
-    with_output(|output| output.held = Some(Waiting::default()));
+    // What was said before stands above the screen.
+    let target = with_output(|output| {
+        output.held = Some(Waiting::default());
+        Arc::clone(&output.target)
+    });
+    if let Some(target) = target {
+        target.flush(Instant::now() + AT_EXIT);
+    }
     Held(())
 }
 
@@ -148,15 +228,17 @@ impl Drop for Held {
         with_output(|output| {
             let Waiting { last, left_out } = output.held.take().unwrap_or_default();
             if left_out > 0 {
-                output.write(5, &format!("{left_out} messages before these are left out"));
+                let text = format!("{left_out} messages before these are left out");
+                output.write(level::NOTICE, &text, false);
             }
             for (level, text) in last {
-                output.write(level, &text);
+                output.write(level, &text, false);
             }
         });
     }
 }
 
+/// Not for long: other threads wait for it.
 fn with_output<T>(f: impl FnOnce(&mut Output) -> T) -> Option<T> {
     let mut output = OUTPUT.get()?.lock().ok()?;
     Some(f(&mut output))
@@ -172,30 +254,31 @@ impl<S: Subscriber> Layer<S> for Messages {
         if BUSY.replace(true) {
             return;
         }
-        let level = level(event);
+        let level = level_of(event);
         let mut text = Text::default();
         event.record(&mut text);
-        with_output(|output| output.write(level, &text.0));
+        with_output(|output| output.write(level, &text.0, false));
         BUSY.set(false);
     }
 }
 
-fn level(event: &Event<'_>) -> u8 {
+fn level_of(event: &Event<'_>) -> u8 {
     // What a library has to say is told by flowlog, with a remedy.
     if !event.metadata().target().starts_with("flowlog") {
-        return 1;
+        return level::DEBUG;
     }
     match *event.metadata().level() {
-        Level::ERROR => 7,
-        Level::WARN => 5,
-        Level::INFO if event.metadata().target() == NOTICE => 5,
-        Level::INFO => 3,
-        Level::DEBUG | Level::TRACE => 1,
+        Level::ERROR => level::ERROR,
+        Level::WARN => level::WARNING,
+        Level::INFO if event.metadata().target() == NOTICE => level::NOTICE,
+        Level::INFO => level::INFO,
+        Level::DEBUG | Level::TRACE => level::DEBUG,
     }
 }
 
 impl Output {
-    fn write(&mut self, level: u8, text: &str) {
+    /// Has a message written; `on_stderr` if standard error has it already.
+    fn write(&mut self, level: u8, text: &str, on_stderr: bool) {
         if level < self.level {
             return;
         }
@@ -203,28 +286,24 @@ impl Output {
             held.push(level, text);
             return;
         }
-        let line = || format!("{} <{level}> {text}\n", Zoned::now().strftime("%a %b %e %T %Y"));
-        // A message that cannot be written has no better place to go to.
-        let _ = match &mut self.target {
-            Target::Syslog => syslog(severity(level), text).map_err(io::Error::from),
-            Target::Stdout => io::stdout().lock().write_all(line().as_bytes()),
-            Target::Stderr => io::stderr().lock().write_all(line().as_bytes()),
-            Target::File(_, file) => file.write_all(line().as_bytes()),
-        };
-        if self.verbose && !matches!(self.target, Target::Stderr) {
-            let _ = io::stderr().lock().write_all(line().as_bytes());
+        let mut message = Message::new(level, text);
+        if self.verbose
+            && let Some(copies) = &self.copies
+        {
+            copies.push(message.clone());
         }
+        message.on_stderr = (on_stderr && !self.is_stderr) || self.verbose;
+        self.target.push(message);
     }
-}
 
-/// ulogd2's map of levels to syslog.
-fn severity(level: u8) -> Severity {
-    match level {
-        0..=2 => Severity::LOG_DEBUG,
-        3..=4 => Severity::LOG_INFO,
-        5..=6 => Severity::LOG_NOTICE,
-        7 => Severity::LOG_ERR,
-        _ => Severity::LOG_CRIT,
+    /// Has a text written to standard error, whatever its level.
+    fn copy(&mut self, level: u8, text: &str) {
+        if self.copies.is_none() {
+            self.copies = writer::start("log copy", Target::Stream(Stream::plain())).ok();
+        }
+        if let Some(copies) = &self.copies {
+            copies.push(Message::new(level, text));
+        }
     }
 }
 

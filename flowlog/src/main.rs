@@ -4,7 +4,10 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match flowlog::cli::main() {
+    let result = flowlog::cli::main();
+    // Before what is said below, and before the threads end that write.
+    flowlog::log::finish();
+    match result {
         Ok(code) => code,
         Err(error) => {
             // Standard error is all there is to complain on.

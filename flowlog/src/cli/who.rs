@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use crate::config;
 use crate::verb::run;
 use crate::verb::who::{Options, Question, Span, Wanted, parse};
+use crate::zone;
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -71,7 +71,7 @@ do not cover that time or a part of it, records of it were lost, an archive is d
 cannot be read, or there is more than --limit.";
 
 fn time(text: &str) -> Result<Span, String> {
-    parse(text, Timestamp::now(), &TimeZone::system())
+    parse(text, Timestamp::now(), zone::local().time_zone())
 }
 
 impl Who {

@@ -108,14 +108,15 @@ pub const GLOBAL: &[Key] = &[
         "logfile",
         "`syslog`, `stdout`, `stderr` or a path",
         "syslog",
-        "where the daemon's own messages go",
+        "where the daemon's own messages go; those that it does not take in time are dropped \
+         and counted. syslog: to /dev/log, and to standard error while no daemon is there",
     ),
     key(
         "loglevel",
-        "integer from 0 to 8",
+        "integer from 0 to 8, or `debug`, `info`, `notice`, `warning`, `error` or `fatal`",
         "5",
-        "messages shown: 1 debug, 3 info, 5 notices and warnings, 7 errors, 8 nothing but fatal \
-         ones; -l overrides it",
+        "messages shown, those of this level and graver ones: 1 debug, 3 info, 5 notice, \
+         6 warning, 7 error, 8 fatal; -l overrides it",
     ),
     key(
         "nice",

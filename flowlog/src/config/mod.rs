@@ -15,6 +15,7 @@ pub use self::crosscheck::{MAX_PENDING, MAX_PENDING_BOUNDS, WINDOW_MS, WINDOW_MS
 use self::diagnostic::{Diagnostic, Diagnostics, Severity, nearest};
 use self::grammar::{Document, Value};
 use self::lines::{Line, Reading};
+pub use self::loglevel::{LEVEL_FORMS, level_named};
 pub use self::protocols::number as protocol;
 pub use self::sections::{BUFFER_LIMIT, default_buffers};
 use self::values::Values;
@@ -40,6 +41,7 @@ mod filter;
 pub mod grammar;
 mod hosts;
 pub mod lines;
+mod loglevel;
 mod metrics;
 mod network;
 mod parquet;
@@ -56,7 +58,8 @@ pub mod values;
 pub struct Config {
     /// Where the daemon's own messages go.
     pub log: LogTarget,
-    /// The least severe message shown, on ulogd2's scale from 1 to 8.
+    /// The least severe message shown, on ulogd2's scale from 1 to 8, with 6 for
+    /// warnings.
     pub loglevel: u8,
     /// The daemon's nice value; absent: flowlog's own, if it can be had.
     pub nice: Option<i32>,
@@ -201,6 +204,9 @@ impl Stage {
 pub struct Outcome {
     /// The configuration, if it can be run.
     pub config: Option<Config>,
+    /// Where messages go and which, also if the rest is wrong; absent without
+    /// `[global]`.
+    pub log: Option<(LogTarget, u8)>,
     /// Everything that is to be said about it.
     pub diagnostics: Vec<Diagnostic>,
     /// Every line that says something, with what it is to flowlog.
@@ -217,7 +223,7 @@ pub fn load(file: &Path) -> Outcome {
                 None,
                 format!("cannot be read: {error}; name another file with -c, or make it readable"),
             );
-            Outcome { config: None, diagnostics: found.list, lines: Vec::new() }
+            Outcome { config: None, log: None, diagnostics: found.list, lines: Vec::new() }
         }
     }
 }
@@ -227,12 +233,13 @@ pub fn parse(file: &Path, text: &str) -> Outcome {
     let mut found = Diagnostics::new(file);
     // Editors of other systems mark a file as UTF-8 so.
     let document = Document::new(text.strip_prefix('\u{feff}').unwrap_or(text));
-    let config = sections::global(&document, &mut found)
-        .map(|global| stacks::build(&document, global, &mut found));
+    let global = sections::global(&document, &mut found);
+    let log = global.as_ref().map(|global| (global.log.clone(), global.loglevel));
+    let config = global.map(|global| stacks::build(&document, global, &mut found));
     found.list.sort_by_key(|d| d.line);
     let config = config.filter(|_| !found.has_errors());
     let lines = lines::lines(&document, &found.readings);
-    Outcome { config, diagnostics: found.list, lines }
+    Outcome { config, log, diagnostics: found.list, lines }
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub(super) fn global<'a>(document: &Document<'a>, found: &mut Diagnostics) -> Op
         Some("stderr") => LogTarget::Stderr,
         Some(path) => LogTarget::File(path.into()),
     };
-    let loglevel = values.integer("loglevel", 0..=8, found).unwrap_or(5) as u8;
+    let loglevel = values.level("loglevel", found).unwrap_or(5);
     let nice = values.integer("nice", -20..=19, found).map(|nice| nice as i32);
     let metrics = metrics::read(&values, found);
     let spool = spool::read(&values, found);

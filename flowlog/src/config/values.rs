@@ -8,6 +8,7 @@ use super::catalog::{Key, is_secret};
 use super::diagnostic::{Diagnostics, Severity, nearest};
 use super::grammar::{Entry, Section, Value};
 use super::lines::Reading;
+use super::loglevel::{LEVEL_FORMS, level_named};
 
 /// A section whose keys have been checked against those that are known.
 pub struct Values<'a> {
@@ -141,6 +142,21 @@ impl<'a> Values<'a> {
                 None
             }
         }
+    }
+
+    /// A level of messages: a name, or a number as [`Values::integer`] reads it.
+    pub fn level(&self, key: &str, found: &mut Diagnostics) -> Option<u8> {
+        let text = self.string(key, found)?;
+        if let Some(level) = level_named(text) {
+            return Some(level);
+        }
+        if parse_integer(text).is_err() {
+            let message = format!("`{key}={text}` is not known; write {LEVEL_FORMS}");
+            found.error(self.line(key), message);
+            return None;
+        }
+        // The range is that of a level.
+        self.integer(key, 0..=8, found).map(|level| level as u8)
     }
 
     /// A time such as `10m`; a plain number is seconds.

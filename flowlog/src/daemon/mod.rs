@@ -1,8 +1,9 @@
 //! What makes a process a daemon: going to the background, the pidfile, its
-//! priority, giving up root, and being watched.
+//! priority, giving up root, being watched, and its other threads.
 
 pub mod background;
 pub mod pidfile;
 pub mod priority;
 pub mod privileges;
+pub mod thread;
 pub mod watchdog;

@@ -76,8 +76,9 @@ pub fn look_up(name: &str) -> anyhow::Result<Target> {
     }
 }
 
-/// Becomes `target`, with these capabilities alone. Call while there is one
-/// thread: capabilities are per thread.
+/// Becomes `target`, with these capabilities alone. They are kept by the thread
+/// that calls; others, which only write, lose all theirs by setuid(2), as they
+/// did not ask to keep them.
 ///
 /// # Errors
 /// The process is not root, or the kernel refuses a step.

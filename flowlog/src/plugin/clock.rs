@@ -2,10 +2,9 @@
 //! with nanoseconds.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use crate::zone::{self, Zone};
 
 /// Nanoseconds of a second.
 pub const SECOND: u64 = 1_000_000_000;
@@ -14,45 +13,59 @@ const DAY: u64 = 86_400;
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// A text that changes once a second, made anew only then and not with each
-/// record.
+/// The generation of a zone that does not change.
+static FIXED: AtomicU64 = AtomicU64::new(0);
+
+/// A text that depends on the second and the time zone, made anew only when one
+/// of them is another and not with each record. The clock may jump either way.
 #[derive(Debug)]
 pub struct PerSecond {
+    zone: Zone,
+    /// Where it is seen that the zone is another.
+    source: &'static AtomicU64,
+    generation: u64,
     second: u64,
     text: Vec<u8>,
 }
 
 impl PerSecond {
-    /// The text of the second 0 is `text`.
-    pub fn new(text: Vec<u8>) -> Self {
-        Self { second: 0, text }
+    /// A text in the local time zone, which is followed.
+    pub fn local() -> Self {
+        Self::new(zone::local(), zone::generation())
+    }
+
+    /// A text in a time zone of its own.
+    pub fn fixed(zone: Zone) -> Self {
+        Self::new(zone, &FIXED)
+    }
+
+    fn new(zone: Zone, source: &'static AtomicU64) -> Self {
+        // No nanosecond is in the last second, so the first text is made when it is needed.
+        Self { zone, source, generation: 0, second: u64::MAX, text: Vec::new() }
     }
 
     /// Has `make` write the text, if that of `nanoseconds` since the epoch is
     /// not the one that there is.
     #[inline]
-    pub fn at(&mut self, nanoseconds: u64, make: impl FnOnce(u64, &mut Vec<u8>)) -> &[u8] {
+    pub fn at(&mut self, nanoseconds: u64, make: impl FnOnce(&Zone, u64, &mut Vec<u8>)) -> &[u8] {
         let second = nanoseconds / SECOND;
-        if second != self.second {
+        let generation = self.source.load(Ordering::Acquire);
+        if second != self.second || generation != self.generation {
+            if generation != self.generation {
+                self.generation = generation;
+                self.zone = zone::local();
+            }
             self.second = second;
             self.text.clear();
-            make(second, &mut self.text);
+            make(&self.zone, second, &mut self.text);
         }
         &self.text
     }
 }
 
-/// The local time of a second since the epoch, and how many seconds that is
-/// ahead of UTC.
-fn local(zone: &TimeZone, second: u64) -> (DateTime, i32) {
-    let time = Timestamp::from_second(second as i64).unwrap_or(Timestamp::UNIX_EPOCH);
-    let offset = zone.to_offset(time);
-    (offset.to_datetime(time), offset.seconds())
-}
-
 /// `Nov  2 22:46:30`, as `%b %e %T` in the C locale.
-pub fn syslog(zone: &TimeZone, second: u64, out: &mut Vec<u8>) {
-    let (time, _) = local(zone, second);
+pub fn syslog(zone: &Zone, second: u64, out: &mut Vec<u8>) {
+    let (time, _) = zone.civil(second as i64);
     // Writing to a vector cannot fail.
     let _ = write!(
         out,
@@ -67,8 +80,8 @@ pub fn syslog(zone: &TimeZone, second: u64, out: &mut Vec<u8>) {
 
 /// `2026-11-21T22:48:18+0530`, the offset as ulogd2 2.0.8 writes it: none for
 /// UTC, and one of less than an hour to the west as if it were to the east.
-pub fn ulogd(zone: &TimeZone, second: u64, out: &mut Vec<u8>) {
-    let (time, offset) = local(zone, second);
+pub fn ulogd(zone: &Zone, second: u64, out: &mut Vec<u8>) {
+    let (time, offset) = zone.civil(second as i64);
     let _ = write!(
         out,
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
@@ -129,7 +142,8 @@ fn date(day: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use jiff::tz::offset;
+    use jiff::Timestamp;
+    use jiff::tz::{TimeZone, offset};
     use proptest::prelude::*;
 
     use super::*;
@@ -143,7 +157,8 @@ mod tests {
     #[test]
     fn offsets_are_those_of_ulogd() {
         let at = |seconds: i32| {
-            let zone = TimeZone::fixed(jiff::tz::Offset::from_seconds(seconds).unwrap());
+            let offset = jiff::tz::Offset::from_seconds(seconds).unwrap();
+            let zone = TimeZone::fixed(offset).into();
             text(|out| ulogd(&zone, 1_795_301_298, out))
         };
         assert_eq!(at(0), "2026-11-21T22:48:18");
@@ -154,8 +169,38 @@ mod tests {
 
     #[test]
     fn a_day_of_one_digit_has_a_blank_before_it() {
-        let zone = TimeZone::fixed(offset(0));
+        let zone = TimeZone::fixed(offset(0)).into();
         assert_eq!(text(|out| syslog(&zone, 1_793_577_600, out)), "Nov  2 00:00:00");
+    }
+
+    #[test]
+    fn a_clock_may_jump_back() {
+        let mut clock = PerSecond::fixed(TimeZone::UTC.into());
+        let mut at = |second: u64| {
+            let text = clock.at(second * SECOND, syslog);
+            String::from_utf8(text.to_vec()).unwrap()
+        };
+        assert_eq!(at(0), "Jan  1 00:00:00");
+        assert_eq!(at(90_000), "Jan  2 01:00:00");
+        assert_eq!(at(3600), "Jan  1 01:00:00");
+        assert_eq!(at(0), "Jan  1 00:00:00");
+    }
+
+    #[test]
+    fn another_zone_changes_the_text_within_a_second() {
+        static GENERATION: AtomicU64 = AtomicU64::new(0);
+        let five = TimeZone::fixed(offset(5)).into();
+        let mut clock = PerSecond::new(five, &GENERATION);
+        let mut made = || {
+            let mut made = false;
+            let _ = clock.at(7 * SECOND, |_, _, _| made = true);
+            made
+        };
+        assert!(made(), "the first time");
+        assert!(!made(), "in the same second");
+        GENERATION.fetch_add(1, Ordering::Release);
+        assert!(made(), "in another zone");
+        assert!(!made(), "once");
     }
 
     proptest! {

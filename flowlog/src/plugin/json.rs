@@ -3,8 +3,6 @@
 
 use std::io;
 
-use jiff::tz::TimeZone;
-
 pub use self::record::Records;
 use self::text::Text;
 use super::clock::{self, PerSecond};
@@ -14,6 +12,7 @@ use super::record_id::Identifier;
 use super::{Body, Item, Scratch};
 use crate::flow::{Flow, Tuple};
 use crate::stats::{SinkPlugin, SinkStats};
+use crate::zone::Zone;
 
 pub(crate) mod full;
 mod record;
@@ -158,20 +157,17 @@ struct Front {
     front: Vec<u8>,
     /// What follows the time, where there is one.
     rest: Option<Vec<u8>>,
-    zone: TimeZone,
 }
 
 impl Header {
     fn new(timestamp: bool, eventv1: bool, device: &str) -> Self {
         let front = Front::new(timestamp, eventv1, device);
-        let mut text = Vec::new();
-        front.write(0, &mut text);
-        Self { front, text: PerSecond::new(text) }
+        Self { front, text: PerSecond::local() }
     }
 
     fn at(&mut self, nanoseconds: u64) -> &[u8] {
         let Self { front, text } = self;
-        text.at(nanoseconds, |second, out| front.write(second, out))
+        text.at(nanoseconds, |zone, second, out| front.write(zone, second, out))
     }
 }
 
@@ -194,12 +190,12 @@ impl Front {
         } else {
             text.string("dvc", device.as_bytes());
         }
-        Self { front: text.as_bytes().to_vec(), rest, zone: TimeZone::system() }
+        Self { front: text.as_bytes().to_vec(), rest }
     }
 
     #[cold]
-    fn write(&self, second: u64, out: &mut Vec<u8>) {
-        let Self { front, rest, zone } = self;
+    fn write(&self, zone: &Zone, second: u64, out: &mut Vec<u8>) {
+        let Self { front, rest } = self;
         out.extend_from_slice(front);
         if let Some(rest) = rest {
             clock::ulogd(zone, second, out);

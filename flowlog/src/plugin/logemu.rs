@@ -4,11 +4,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use jiff::tz::TimeZone;
-
 use super::clock::{self, PerSecond};
 use super::output::{Counted, Output};
 use crate::stats::{SinkPlugin, SinkStats};
+use crate::zone::Zone;
 
 /// How LOGEMU is to write.
 #[derive(Clone, Debug)]
@@ -60,7 +59,6 @@ impl LogEmu {
 /// What stands before each line: `Nov  2 22:46:30 host `, in local time.
 struct Prefix {
     host: String,
-    zone: TimeZone,
     text: PerSecond,
 }
 
@@ -68,21 +66,18 @@ impl Prefix {
     /// `host` is cut at its first dot.
     fn new(host: &str) -> Self {
         let host = host.split('.').next().unwrap_or_default().to_owned();
-        let zone = TimeZone::system();
-        let mut text = Vec::new();
-        prefix(&host, &zone, 0, &mut text);
-        Self { host, zone, text: PerSecond::new(text) }
+        Self { host, text: PerSecond::local() }
     }
 
     #[inline]
     fn at(&mut self, nanoseconds: u64) -> &[u8] {
-        let Self { host, zone, text } = self;
-        text.at(nanoseconds, |second, out| prefix(host, zone, second, out))
+        let Self { host, text } = self;
+        text.at(nanoseconds, |zone, second, out| prefix(host, zone, second, out))
     }
 }
 
 #[cold]
-fn prefix(host: &str, zone: &TimeZone, second: u64, out: &mut Vec<u8>) {
+fn prefix(host: &str, zone: &Zone, second: u64, out: &mut Vec<u8>) {
     clock::syslog(zone, second, out);
     out.push(b' ');
     out.extend_from_slice(host.as_bytes());

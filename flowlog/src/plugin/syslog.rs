@@ -4,11 +4,10 @@
 use std::fmt::Write as _;
 use std::io;
 
-use jiff::tz::TimeZone;
-
 use super::clock::{self, PerSecond};
 use super::output::{Address, Counted, Destination, Output, Settings as OutputSettings};
 use crate::stats::{SinkPlugin, SinkStats};
+use crate::zone::Zone;
 
 /// How SYSLOG is to write.
 #[derive(Clone, Debug)]
@@ -39,7 +38,6 @@ enum Form {
 struct Style {
     priority: u8,
     tag: String,
-    zone: TimeZone,
 }
 
 impl Syslog {
@@ -63,7 +61,7 @@ impl Syslog {
     pub fn push(&mut self, at: u64, line: &[u8]) {
         match &mut self.form {
             Form::Local { style, front } => {
-                let front = front.at(at, |second, out| style.write(second, out));
+                let front = front.at(at, |zone, second, out| style.write(zone, second, out));
                 // As syslog(3) hands it on, the line feed included.
                 self.output.push(front, line);
             }
@@ -102,16 +100,13 @@ impl Syslog {
 
 fn local(priority: u8, ident: &str) -> Form {
     let tag = format!("{ident}[{}]: ", std::process::id());
-    let style = Style { priority, tag, zone: TimeZone::system() };
-    let mut text = Vec::new();
-    style.write(0, &mut text);
-    Form::Local { style, front: PerSecond::new(text) }
+    Form::Local { style: Style { priority, tag }, front: PerSecond::local() }
 }
 
 impl Style {
     #[cold]
-    fn write(&self, second: u64, out: &mut Vec<u8>) {
-        let Self { priority, tag, zone } = self;
+    fn write(&self, zone: &Zone, second: u64, out: &mut Vec<u8>) {
+        let Self { priority, tag } = self;
         // Writing to a vector cannot fail.
         let _ = io::Write::write_fmt(out, format_args!("<{priority}>"));
         clock::syslog(zone, second, out);

@@ -2,18 +2,17 @@
 //! that can be refused is refused before the daemon says that it runs.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use caps::{CapSet, Capability, CapsHashSet};
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::{self, CaptureChoice, Config, NetnsScope, untold_by_netlink};
-use crate::daemon::background::{Readiness, Role, fork_to_background};
+use crate::daemon::background::{Readiness, Role, Stage, fork_to_background};
 use crate::daemon::pidfile::Pidfile;
 use crate::daemon::priority::set_nice;
 use crate::daemon::privileges;
@@ -28,6 +27,7 @@ use crate::source::{self, Opened};
 use crate::stack::{Site, Stacks};
 use crate::stats::Stats;
 use crate::verb::reopening;
+use crate::zone;
 
 /// Nice value where the configuration names none.
 const NICE: i32 = -10;
@@ -72,21 +72,36 @@ struct Running {
     stats: Stats,
 }
 
-/// Runs the daemon until it is told to end.
+/// Runs the daemon until it is told to end. What stops its start, or ends it, is
+/// reported to `logfile` and on standard error.
 ///
 /// # Errors
-/// What could not be started.
+/// The kernel has no resources for another process.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let outcome = config::load(&options.file);
-    let Some(mut config) = outcome.config else {
-        refuse(&outcome.diagnostics)?;
-        return Ok(ExitCode::from(2));
-    };
-    if let Err(why) = override_by(&mut config, options) {
-        writeln!(io::stderr(), "flowlog: {why}")?;
-        return Ok(ExitCode::from(2));
+    let mut outcome = config::load(&options.file);
+    let overridden = outcome.config.as_mut().map(|config| override_by(config, options));
+    if let (Some(config), Some(Ok(()))) = (outcome.config, overridden.clone()) {
+        return run_configured(&config, options, &outcome.diagnostics);
     }
-    let user = options.user.as_deref().map(privileges::look_up).transpose()?;
+    // Standard error has what is wrong, whether or not there is a log.
+    if let Some((target, level)) = &outcome.log
+        && let Err(error) = log::start(target, options.loglevel.unwrap_or(*level), false)
+    {
+        log::say(&format!("flowlog: {error:#}"));
+    }
+    refuse(&outcome.diagnostics);
+    if let Some(Err(why)) = overridden {
+        log::report_failure(&format!("flowlog: {why}"), &why);
+    }
+    Ok(ExitCode::from(2))
+}
+
+/// Runs the daemon, in the background if that is asked for.
+fn run_configured(
+    config: &Config,
+    options: &Options,
+    diagnostics: &[Diagnostic],
+) -> anyhow::Result<ExitCode> {
     let readiness = if options.daemon {
         match fork_to_background()? {
             Role::Parent(code) => return Ok(code),
@@ -95,9 +110,27 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     } else {
         None
     };
-    log::start(&config.log, config.loglevel, options.verbose)?;
-    let pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
-    for diagnostic in &outcome.diagnostics {
+    let result = log::start(&config.log, config.loglevel, options.verbose)
+        .and_then(|()| start_and_serve(config, options, diagnostics, readiness));
+    Ok(match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::report_failure(&format!("flowlog: {error:#}"), &format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn start_and_serve(
+    config: &Config,
+    options: &Options,
+    diagnostics: &[Diagnostic],
+    mut readiness: Option<Readiness>,
+) -> anyhow::Result<()> {
+    zone::follow().context("the time zone cannot be followed; raise the limit of tasks")?;
+    let user = options.user.as_deref().map(privileges::look_up).transpose()?;
+    let _pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
+    for diagnostic in diagnostics {
         warn!("{diagnostic}");
     }
     if options.capture == Some(CaptureChoice::Netlink) {
@@ -106,13 +139,17 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             warn!("{text}");
         }
     }
+    let mut at = |stage| readiness.iter_mut().for_each(|readiness| readiness.at(stage));
+    at(Stage::Outputs);
     // While ports below 1024 can be had.
     let bound = config.metrics.map(server::bind).transpose()?;
     prioritize(config.nice);
-    let mut running = start(&config)?;
+    let mut running = start(config)?;
+    at(Stage::Table);
     for source in &mut running.sources {
         source.settle(SETTLE);
     }
+    at(Stage::Privileges);
     if let Some(user) = &user {
         for source in &running.sources {
             source.stacks.give_to(user.uid, user.gid);
@@ -120,16 +157,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         if let Some(spool) = &running.spool {
             spool.give_to(user.uid, user.gid);
         }
-        warn_of_outputs(&config, user);
+        warn_of_outputs(config, user);
         privileges::drop_to(user, &running.capabilities)?;
     }
     running.sources.iter().for_each(say_what_cannot_be_entered);
-    let result = serve(running, bound, readiness);
-    drop(pidfile);
-    if let Err(error) = &result {
-        error!("{error:#}");
-    }
-    result.map(|()| ExitCode::SUCCESS)
+    serve(running, bound, readiness)
 }
 
 /// Says that a named namespace which is made anew will be out of reach.
@@ -168,14 +200,15 @@ fn prioritize(nice: Option<i32>) {
     }
 }
 
-/// Tells all that is wrong, on standard error.
-fn refuse(diagnostics: &[Diagnostic]) -> io::Result<()> {
-    let mut stderr = io::stderr().lock();
+/// Reports all that is wrong.
+fn refuse(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
-        let kind = if diagnostic.severity == Severity::Error { "" } else { "warning: " };
-        writeln!(stderr, "{kind}{diagnostic}")?;
+        let text = diagnostic.to_string();
+        match diagnostic.severity {
+            Severity::Error => log::report_failure(&text, &text),
+            _ => log::report_warning(&format!("warning: {text}"), &text),
+        }
     }
-    Ok(())
 }
 
 fn override_by(config: &mut Config, options: &Options) -> Result<(), String> {

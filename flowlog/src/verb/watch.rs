@@ -25,6 +25,7 @@ use crate::config::{CaptureChoice, LogTarget};
 use crate::log::{self, notice};
 use crate::source::{self, Opened};
 use crate::stats::Stats;
+use crate::zone;
 
 pub(in crate::verb) mod colour;
 mod extended;
@@ -68,6 +69,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
     };
     log::start(&LogTarget::Stderr, if options.quiet { QUIET } else { LOGLEVEL }, false)?;
+    zone::follow().context("the time zone cannot be followed")?;
     let interrupt = Interrupt::block().context("signals cannot be waited for")?;
     if source.capture == CaptureChoice::Netlink {
         warn!("[{}] {UNTOLD_BY_NETLINK}", source.id);

@@ -8,8 +8,6 @@ use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
-use jiff::tz::TimeZone;
-
 use self::answer::{Answer, Verdict};
 use self::archives::{Archive, Found};
 use self::asked::{Answers, Room, Trouble};
@@ -18,6 +16,7 @@ use self::progress::Progress;
 pub use self::question::{Question, Wanted};
 pub use self::times::{Span, parse};
 use super::check::print;
+use crate::zone;
 
 mod answer;
 mod archives;
@@ -66,6 +65,9 @@ pub fn run(options: &Options) -> ExitCode {
         },
         named => named.to_vec(),
     };
+    if let Some(problem) = zone::problem() {
+        complain(&problem);
+    }
     let answer = ask(&places, options, io::stderr().is_terminal());
     for problem in &answer.problems {
         complain(problem);
@@ -73,7 +75,7 @@ pub fn run(options: &Options) -> ExitCode {
     let text = if options.json {
         format!("{}\n", json::object(&options.question, &answer))
     } else {
-        text::answer(&options.question, &answer, &TimeZone::system())
+        text::answer(&options.question, &answer, zone::local().time_zone())
     };
     if let Err(error) = print(&text) {
         complain(&format!("standard output cannot be written to: {error}"));

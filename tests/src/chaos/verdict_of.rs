@@ -132,9 +132,8 @@ fn closed(book: &Book, all: &[Book], lab: &Lab<'_>) -> Account {
     let Book { stack, tally, received } = book;
     let counters = &lab.ended.counters;
     let name = account(stack);
-    let is_alike = |other: &&Book| {
-        other.stack.source == stack.source && other.stack.plugin == "LOGEMU"
-    };
+    let is_alike =
+        |other: &&Book| other.stack.source == stack.source && other.stack.plugin == "LOGEMU";
     let alike = || all.iter().filter(is_alike);
     let most = |of: fn(&Received) -> u64| alike().map(|one| of(&one.received)).max();
     let lost = most(|received| received.lost).max(Some(counters.lost_by(stack.source)));

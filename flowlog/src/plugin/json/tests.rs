@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::*;
@@ -80,7 +81,7 @@ fn written(change: impl FnOnce(&mut Settings), items: &[Item<'_>], with_texts: b
     let mut sink = Json::open(&settings, "fw1", stats.clone()).unwrap();
     sink.output_mut().begin();
     match &mut sink.style {
-        Style::Ulogd { header, .. } => header.front.zone = TimeZone::UTC,
+        Style::Ulogd { header, .. } => header.text = PerSecond::fixed(TimeZone::UTC.into()),
         Style::Full { identifier, .. } => *identifier = Identifier::of_host("machine"),
     }
     let mut scratch = Scratch::default();

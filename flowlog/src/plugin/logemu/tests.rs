@@ -1,5 +1,7 @@
 use std::fs;
 
+use jiff::tz::TimeZone;
+
 use super::*;
 use crate::stats::Measure;
 
@@ -12,13 +14,13 @@ fn settings(file: PathBuf, buffer_max: usize) -> Settings {
 #[test]
 fn the_prefix_is_that_of_syslogd() {
     let mut prefix = Prefix::new("vm.example.org");
-    prefix.zone = TimeZone::fixed(jiff::tz::offset(0));
+    prefix.text = PerSecond::fixed(TimeZone::UTC.into());
     let text = |prefix: &mut Prefix, second: u64| {
         String::from_utf8(prefix.at(second * 1_000_000_000).to_vec()).unwrap()
     };
     assert_eq!(text(&mut prefix, 1_795_301_190), "Nov 21 22:46:30 vm ");
     assert_eq!(text(&mut prefix, 1_793_577_600), "Nov  2 00:00:00 vm ");
-    prefix.zone = TimeZone::fixed(jiff::tz::offset(5));
+    prefix.text = PerSecond::fixed(TimeZone::fixed(jiff::tz::offset(5)).into());
     assert_eq!(text(&mut prefix, 1_793_577_601), "Nov  2 05:00:01 vm ");
 }
 

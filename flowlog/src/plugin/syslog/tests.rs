@@ -3,6 +3,8 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
+
 use super::*;
 use crate::stats::Measure;
 
@@ -15,8 +17,8 @@ fn open(address: Address) -> (Syslog, SinkStats) {
     let stats = SinkStats::default();
     let mut sink = Syslog::open(&settings, "vm.example.org", stats.clone()).unwrap();
     sink.output_mut().begin();
-    if let Form::Local { style, .. } = &mut sink.form {
-        style.zone = TimeZone::UTC;
+    if let Form::Local { front, .. } = &mut sink.form {
+        *front = PerSecond::fixed(TimeZone::UTC.into());
     }
     (sink, stats)
 }

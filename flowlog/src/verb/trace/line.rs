@@ -165,6 +165,8 @@ impl Display for By<'_> {
 mod tests {
     use jiff::tz::TimeZone;
 
+    use crate::plugin::clock::PerSecond;
+
     use super::super::tests::{Example, sample};
     use super::*;
     use crate::event::{Cause, Comm};
@@ -177,7 +179,7 @@ mod tests {
     }
 
     fn painted(example: &Example<'_>, callers: usize, paint: Paint) -> String {
-        let mut style = Style::new(paint, TimeZone::UTC);
+        let mut style = Style::new(paint, PerSecond::fixed(TimeZone::UTC.into()));
         sample(example, |told| Text::string(|text| line(told, &mut style, callers, text)))
     }
 

@@ -25,10 +25,12 @@ use crate::stats::Stats;
 use crate::verb::interrupt::Interrupt;
 use crate::verb::live::output::Output;
 use crate::verb::live::{self, AT_EXIT, End, LOGLEVEL, Lines, Live, QUIET};
+use crate::zone;
 
 /// Traces until it is told to end.
 pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     log::start(&LogTarget::Stderr, if options.quiet { QUIET } else { LOGLEVEL }, false)?;
+    zone::follow().context("the time zone cannot be followed")?;
     let interrupt = Interrupt::block().context("signals cannot be waited for")?;
     let stats = Stats::default();
     let mut capture = open(options, &stats)?;

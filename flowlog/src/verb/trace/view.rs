@@ -1,7 +1,5 @@
 //! What is traced → what is shown of it, counted.
 
-use jiff::tz::TimeZone;
-
 use super::chain::Chain;
 use super::kind::{Kind, Reason, Refusal};
 use super::life::{Known, Lives};
@@ -13,6 +11,7 @@ use crate::capture::ebpf::trace::{Place, TraceSink, What};
 use crate::capture::ebpf::witness::Losses;
 use crate::capture::netlink::now_ns;
 use crate::event::{Kinds, Lost};
+use crate::plugin::clock::PerSecond;
 use crate::verb::live::Lines;
 use crate::verb::live::output::Output;
 use crate::verb::watch::colour::Paint;
@@ -34,7 +33,7 @@ pub(super) struct View {
 impl View {
     pub(super) fn new(options: &Options, paint: Paint, symbols: Symbols, output: Output) -> Self {
         Self {
-            style: Style::new(paint, TimeZone::system()),
+            style: Style::new(paint, PerSecond::local()),
             symbols,
             names: Names::new(),
             lives: Lives::default(),

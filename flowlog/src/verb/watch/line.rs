@@ -2,9 +2,6 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-
 use super::colour::Paint;
 use super::names::Named;
 use super::view::Shown;
@@ -14,6 +11,7 @@ use crate::flow::{Counters, Family, Flow, HelperName, Status, Tuple, proto};
 use crate::plugin::clock::{PerSecond, SECOND};
 use crate::plugin::ip2str;
 use crate::verb::live::text::Text;
+use crate::zone::Zone;
 
 /// Columns of a tag.
 const TAG: usize = 9;
@@ -27,17 +25,13 @@ const USUAL: [(Kinds, &str); 3] =
 pub(in crate::verb) struct Style {
     /// Colours.
     pub(in crate::verb) paint: Paint,
-    /// Whose time is told.
-    zone: TimeZone,
     /// `HH:MM:SS`
     clock: PerSecond,
 }
 
 impl Style {
-    pub(in crate::verb) fn new(paint: Paint, zone: TimeZone) -> Self {
-        let mut midnight = Vec::new();
-        hours(&zone, 0, &mut midnight);
-        Self { paint, zone, clock: PerSecond::new(midnight) }
+    pub(in crate::verb) fn new(paint: Paint, clock: PerSecond) -> Self {
+        Self { paint, clock }
     }
 
     /// Writes the line of an event, without its end.
@@ -132,17 +126,16 @@ impl Style {
 
     /// Writes the time of day.
     pub(in crate::verb) fn time(&mut self, at: u64, line: &mut Text) {
-        let zone = &self.zone;
-        line.push_bytes(self.clock.at(at, |second, text| hours(zone, second, text)));
+        line.push_bytes(self.clock.at(at, hours));
         line.push(b'.');
         line.thousandths(at / 1_000_000 % 1000);
     }
 }
 
 /// `22:46:33`
-fn hours(zone: &TimeZone, second: u64, text: &mut Vec<u8>) {
-    let time = Timestamp::from_second(second as i64).unwrap_or_default();
-    text.extend(time.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string().bytes());
+fn hours(zone: &Zone, second: u64, text: &mut Vec<u8>) {
+    let (time, _) = zone.civil(second as i64);
+    text.extend(time.strftime("%H:%M:%S").to_string().bytes());
 }
 
 /// Writes the zones of both directions where they differ; returns the one of

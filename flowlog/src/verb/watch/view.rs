@@ -1,7 +1,5 @@
 //! Records → what is shown of them, counted.
 
-use jiff::tz::TimeZone;
-
 use super::colour::Paint;
 use super::line::Style;
 use super::names::{Named, Names};
@@ -10,6 +8,7 @@ use super::{Options, Selection, extended, json};
 use crate::capture::RecordSink;
 use crate::capture::netlink::now_ns;
 use crate::event::{Event, Expectation, Kinds, Lost, Record};
+use crate::plugin::clock::PerSecond;
 use crate::verb::live::Lines;
 use crate::verb::live::output::Output;
 
@@ -66,7 +65,7 @@ impl View {
         Self {
             selection: options.listening.selection.clone(),
             format: options.format,
-            style: Style::new(paint, TimeZone::system()),
+            style: Style::new(paint, PerSecond::local()),
             names: Names::new(),
             starts: Starts::default(),
             lines: Lines::new(output, options.count),

@@ -1,12 +1,14 @@
 //! Lines of made-up events.
 
+use jiff::tz::TimeZone;
+
 use super::*;
 use crate::event::Event;
 use crate::flow::HelperName;
 use crate::verb::watch::tests::{AT, as_shown, ended, expectation, named, tcp, udp6};
 
 fn style(paint: bool) -> Style {
-    Style::new(Paint(paint), TimeZone::UTC)
+    Style::new(Paint(paint), PerSecond::fixed(TimeZone::UTC.into()))
 }
 
 fn shown(shown: &Shown<'_>) -> String {
@@ -142,7 +144,7 @@ fn the_tag_is_coloured_and_the_loss() {
 #[test]
 fn time_is_that_of_the_zone() {
     let zone = TimeZone::fixed(jiff::tz::offset(-5));
-    let mut style = Style::new(Paint(false), zone);
+    let mut style = Style::new(Paint(false), PerSecond::fixed(zone.into()));
     let mut time = |at| Text::string(|line| style.time(at, line));
     assert_eq!(time(AT), "17:13:20.123");
     assert_eq!([time(AT + SECOND), time(AT - SECOND)], ["17:13:21.123", "17:13:19.123"]);
