@@ -78,6 +78,7 @@ fn written(change: impl FnOnce(&mut Settings), items: &[Item<'_>], with_texts: b
     change(&mut settings);
     let stats = SinkStats::default();
     let mut sink = Json::open(&settings, "fw1", stats.clone()).unwrap();
+    sink.output_mut().begin();
     match &mut sink.style {
         Style::Ulogd { header, .. } => header.front.zone = TimeZone::UTC,
         Style::Full { identifier, .. } => *identifier = Identifier::of_host("machine"),

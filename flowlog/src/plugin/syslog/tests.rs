@@ -14,6 +14,7 @@ fn open(address: Address) -> (Syslog, SinkStats) {
     let settings = Settings { output, priority: 13, ident: "flow log".to_owned() };
     let stats = SinkStats::default();
     let mut sink = Syslog::open(&settings, "vm.example.org", stats.clone()).unwrap();
+    sink.output_mut().begin();
     if let Form::Local { style, .. } = &mut sink.form {
         style.zone = TimeZone::UTC;
     }
