@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod netns;
 pub mod plugin;
 pub mod ratelimit;
+pub mod resolver;
 pub mod source;
 pub mod stack;
 pub mod stats;

@@ -15,6 +15,11 @@ impl RateLimit {
         Self { period: Duration::from_secs(1), last: None }
     }
 
+    /// One call a minute, for what goes on until somebody acts.
+    pub fn per_minute() -> Self {
+        Self { period: Duration::from_secs(60), last: None }
+    }
+
     /// Whether this call is let through.
     pub fn allow(&mut self) -> bool {
         let now = Instant::now();

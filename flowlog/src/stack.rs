@@ -197,10 +197,7 @@ fn start(stage: &config::Stage, site: Site<'_>) -> anyhow::Result<Stage> {
 fn no_output(settings: &crate::plugin::output::Settings, error: &io::Error) -> anyhow::Error {
     match &settings.destination {
         Destination::File { path, sync: _ } => cannot_open(path, error),
-        Destination::Socket(address) => anyhow::anyhow!(
-            "{address} cannot be looked up: {error}; give its address in numbers, or see to the \
-             name servers"
-        ),
+        Destination::Socket(address) => anyhow::anyhow!("{address} cannot be used: {error}"),
     }
 }
 

@@ -59,6 +59,9 @@ fn stuck(sink: &Output) -> String {
     let (what, remedy) = match sink {
         Output::File(_) => ("written", "make room or move the file and send SIGHUP"),
         Output::Stream(_) => ("written, as nobody reads it", "start what reads it"),
+        Output::Socket(socket) if !socket.is_known() => {
+            ("looked up", "see to the name servers, or give the address in numbers")
+        }
         Output::Socket(_) => ("reached", "start what listens there, or name another place"),
         Output::Database(database) => {
             let why = database.failure().unwrap_or_default();

@@ -70,7 +70,7 @@ pub enum Output {
     /// A pipe, a FIFO or a terminal.
     Stream(Box<StreamOutput>),
     /// A socket.
-    Socket(SocketOutput),
+    Socket(Box<SocketOutput>),
     /// A database in a file.
     Database(Box<DatabaseOutput>),
     /// The spool, and somebody whom it is delivered to.
@@ -81,14 +81,14 @@ impl Output {
     /// Opens the file, or begins to connect.
     ///
     /// # Errors
-    /// The file cannot be opened, or the name of the host cannot be looked up;
-    /// that nobody listens is no error.
+    /// The file cannot be opened. That nobody listens, or that a name cannot be looked up, is
+    /// no error.
     pub fn open(settings: &Settings, counted: Counted) -> io::Result<Self> {
         let Settings { destination, buffer_max } = settings;
         Ok(match destination {
             Destination::File { path, sync } => Self::at(path, *sync, *buffer_max, counted)?,
             Destination::Socket(address) => {
-                Self::Socket(SocketOutput::open(address.clone(), *buffer_max, counted)?)
+                Self::Socket(Box::new(SocketOutput::open(address.clone(), *buffer_max, counted)))
             }
         })
     }
@@ -197,7 +197,8 @@ impl Output {
     /// dropped any more.
     pub fn begin(&mut self) {
         match self {
-            Self::File(_) | Self::Stream(_) | Self::Socket(_) => {}
+            Self::File(_) | Self::Stream(_) => {}
+            Self::Socket(socket) => socket.begin(),
             Self::Database(database) => database.begin(),
             Self::Shipped(shipment) => shipment.begin(),
         }
@@ -207,7 +208,8 @@ impl Output {
     /// `deadline`. [`Output::close`] follows.
     pub fn end(&mut self, deadline: Instant) {
         match self {
-            Self::File(_) | Self::Stream(_) | Self::Socket(_) => {}
+            Self::File(_) | Self::Stream(_) => {}
+            Self::Socket(socket) => socket.end(deadline),
             Self::Database(database) => database.end(deadline),
             Self::Shipped(shipment) => shipment.end(deadline),
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::append::{self, Identity, LogFile, Opened};
 use super::{CHUNK, Counted};
@@ -23,6 +23,9 @@ pub struct FileOutput {
     sync: bool,
     buffer_max: usize,
     file: LogFile,
+    /// The file that is open has another name by now, which was counted.
+    renamed: bool,
+    moves: RateLimit,
     /// The file that is open is not to be written any more: its last sync failed, or it is not the
     /// one at the path and that one cannot be opened.
     outdated: bool,
@@ -64,6 +67,8 @@ impl FileOutput {
             path,
             sync,
             buffer_max,
+            renamed: false,
+            moves: RateLimit::per_minute(),
             outdated: false,
             buffer: Vec::with_capacity(CHUNK + 4096),
             unsynced: 0,
@@ -186,7 +191,7 @@ impl FileOutput {
             sync_name(&self.path, &file)?;
         }
         self.file = file;
-        self.outdated = false;
+        (self.outdated, self.renamed) = (false, false);
         self.unproven = 0;
         let again = lines_in(&self.buffer[..self.unsynced]);
         self.counted.stats.add(Measure::Repeated, again);
@@ -213,10 +218,12 @@ impl FileOutput {
     #[cold]
     fn moved(&mut self, named: bool) {
         let Counted { noun, stats } = &self.counted;
-        stats.add(Measure::Replaced, 1);
-        let path = self.path.display();
+        let path = self.path.display().to_string();
+        if !std::mem::replace(&mut self.renamed, named) {
+            stats.add(Measure::Replaced, 1);
+        }
         if named {
-            info!("{path} was renamed: it is opened anew");
+            debug!("{path} was renamed");
         } else {
             // They were written while the file may have had no name any more.
             stats.add(Measure::Unsure, self.unproven);
@@ -224,6 +231,15 @@ impl FileOutput {
             warn!("{path} was removed: it is opened anew; {unsure} {noun} may have gone with it");
         }
         self.unproven = 0;
+        if named {
+            // What is written there is kept, so that one is used until the path can be opened.
+            if let Err(error) = self.open_anew()
+                && self.moves.allow()
+            {
+                warn!("{path} cannot be opened anew, the renamed file stays in use: {error}");
+            }
+            return;
+        }
         self.outdated = true;
         if !self.buffer.is_empty() {
             self.write();

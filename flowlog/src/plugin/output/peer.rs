@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, connect,
-    getsockopt, recv, send, setsockopt, socket, sockopt,
+    getpeername, getsockopt, recv, send, setsockopt, socket, sockopt,
 };
 
 /// How long a connection may take to come about.
@@ -49,16 +49,6 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Looks the name up, which may wait for a name server.
-    pub(super) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        let (Self::Tcp(host, port) | Self::Udp(host, port)) = self else { return Ok(Vec::new()) };
-        let found: Vec<_> = (host.as_str(), *port).to_socket_addrs()?.collect();
-        if found.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-        }
-        Ok(found)
-    }
-
     /// Records keep their bounds on the way.
     pub(super) fn is_datagram(&self) -> bool {
         matches!(self, Self::UnixDatagram(_) | Self::Udp(..))
@@ -122,7 +112,22 @@ impl Connection {
         match result {
             Ok(()) => Ok(Connected::Yes(connection)),
             Err(Errno::EINPROGRESS) => Ok(Connected::Soon(connection, Instant::now())),
+            // A socket of this host is connected at once, or not at all (unix(7)).
+            Err(Errno::EAGAIN) => Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                "its queue of connections is full, and it accepts none",
+            )),
             Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The address that it leads to, over TCP and UDP.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        let peer: SockaddrStorage = getpeername(self.socket.as_raw_fd()).ok()?;
+        match (peer.as_sockaddr_in(), peer.as_sockaddr_in6()) {
+            (Some(v4), _) => Some((v4.ip(), v4.port()).into()),
+            (None, Some(v6)) => Some((v6.ip(), v6.port()).into()),
+            (None, None) => None,
         }
     }
 

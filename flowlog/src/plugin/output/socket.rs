@@ -4,16 +4,19 @@
 //! again.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use self::route::Route;
 use super::backlog::Backlog;
 use super::peer::{Address, Connected, Connection, Sent};
 use super::{CHUNK, Counted};
 use crate::ratelimit::RateLimit;
+use crate::resolver::{News, Resolver};
 use crate::stats::Measure;
+
+mod route;
 
 /// From a break to the first attempt to connect again; each that fails doubles
 /// it.
@@ -37,12 +40,12 @@ enum State {
 
 /// A peer, and the records for him.
 pub struct SocketOutput {
-    address: Address,
-    /// For TCP and UDP: where his name leads.
-    found: Vec<SocketAddr>,
-    /// Which of them is tried next.
-    next: usize,
+    route: Route,
     state: State,
+    /// Threads may be started: names are looked up.
+    begun: bool,
+    /// The daemon ends: he is waited for until then.
+    end: Option<Instant>,
     pause: Duration,
     /// He was away: that he is back is worth telling.
     broken: bool,
@@ -59,16 +62,17 @@ pub struct SocketOutput {
 }
 
 impl SocketOutput {
-    /// Looks the peer up and begins to connect.
-    ///
-    /// # Errors
-    /// His name cannot be looked up.
-    pub fn open(address: Address, buffer_max: usize, counted: Counted) -> io::Result<Self> {
+    /// Begins to connect. A name is looked up from [`SocketOutput::begin`] on.
+    pub fn open(address: Address, buffer_max: usize, counted: Counted) -> Self {
+        Self::new(Route::new(address, Resolver::default()), buffer_max, counted)
+    }
+
+    fn new(route: Route, buffer_max: usize, counted: Counted) -> Self {
         let mut output = Self {
-            found: address.resolve()?,
-            address,
-            next: 0,
+            route,
             state: State::Down(Instant::now()),
+            begun: false,
+            end: None,
             pause: FIRST_PAUSE,
             broken: false,
             full: false,
@@ -80,7 +84,13 @@ impl SocketOutput {
             counted,
         };
         output.establish();
-        Ok(output)
+        output
+    }
+
+    /// From now on threads may be started, and names be looked up.
+    pub fn begin(&mut self) {
+        self.begun = true;
+        self.look_up();
     }
 
     /// Takes a record in two parts.
@@ -119,13 +129,14 @@ impl SocketOutput {
             warn!(
                 "{} is away or slow: {waiting} bytes wait, {lost} {noun} lost so far. See what \
                  keeps it, or raise buffer_max_bytes",
-                self.address
+                self.route
             );
         }
     }
 
     /// Ends a batch: what has gathered is sent, as far as it can be.
     pub fn flush(&mut self) {
+        self.follow_name();
         if !self.backlog.is_empty() {
             self.write();
         }
@@ -133,20 +144,26 @@ impl SocketOutput {
 
     /// See [`super::Output::retry_in`].
     pub fn retry_in(&self) -> Option<Duration> {
-        if self.backlog.is_empty() {
-            return None;
-        }
-        Some(match self.state {
-            State::Down(until) => until.saturating_duration_since(Instant::now()),
+        let now = Instant::now();
+        // Also while nothing waits: the next record is to go to the right address.
+        let name = self.route.due().map(|due| due.saturating_duration_since(now));
+        let waits = (!self.backlog.is_empty()).then(|| match self.state {
+            State::Down(until) => until.saturating_duration_since(now),
             State::Connecting(..) => SOON,
             State::Up(_) if self.full => SOON,
             State::Up(_) => CONFIRM,
-        })
+        });
+        [name, waits].into_iter().flatten().min()
     }
 
     /// Where he is.
     pub fn address(&self) -> &Address {
-        &self.address
+        self.route.address()
+    }
+
+    /// His address is known.
+    pub fn is_known(&self) -> bool {
+        self.route.is_known()
     }
 
     /// See [`super::Output::fill`].
@@ -161,7 +178,7 @@ impl SocketOutput {
 
     /// See [`super::Output::close`].
     pub fn close(&mut self) {
-        let end = Instant::now() + GRACE;
+        let end = self.end.unwrap_or_else(|| Instant::now() + GRACE);
         self.hurry();
         while !self.backlog.is_empty() {
             self.write();
@@ -180,19 +197,85 @@ impl SocketOutput {
         if records > 0 {
             let Counted { noun, stats } = &self.counted;
             stats.add(Measure::Lost, records);
-            warn!("{records} {noun} for {} are lost at exit", self.address);
+            warn!("{records} {noun} for {} are lost at exit", self.route);
             self.backlog = Backlog::new();
         }
     }
 
-    /// Looks the name up again, and tries at once if the peer is away.
+    /// Has the name looked up again, and tries at once if the peer is away.
     pub fn reopen(&mut self) {
-        match self.address.resolve() {
-            Ok(found) => self.found = found,
-            Err(error) => {
-                warn!("{} cannot be looked up, its old address is kept: {error}", self.address);
+        self.route.be_strict();
+        self.look_up();
+        self.hurry();
+        self.flush();
+    }
+
+    fn look_up(&mut self) {
+        if self.begun
+            && let Err(error) = self.route.ask()
+        {
+            self.break_off(&error);
+        }
+    }
+
+    /// Takes note of what a look-up has found, and begins one when it is time.
+    fn follow_name(&mut self) {
+        if let Some(news) = self.route.poll() {
+            self.learn(news);
+        }
+        if self.route.due().is_some_and(|due| due <= Instant::now()) {
+            self.look_up();
+        }
+    }
+
+    #[cold]
+    fn learn(&mut self, news: News) {
+        let known = self.route.is_known();
+        match news {
+            News::Changed => {
+                info!("{} has the address {} now", self.route, self.route.addresses());
+                self.moved();
+            }
+            News::Same => self.moved(),
+            News::Failed(error) if known => {
+                if self.complaints.allow() {
+                    let route = &self.route;
+                    warn!("{route} cannot be looked up, its old address stays in use: {error}");
+                }
+            }
+            News::Failed(error) => {
+                let why = format!("its name cannot be looked up: {error}");
+                self.break_off(&io::Error::new(error.kind(), why));
+            }
+            News::Late(time) => {
+                let rest = if known { "its old address stays in use" } else { "records wait" };
+                let (route, seconds) = (&self.route, time.as_secs());
+                warn!("{route}: no name server has answered for {seconds} s; {rest}");
             }
         }
+    }
+
+    /// The name was looked up: leaves an address that it does not have any more.
+    fn moved(&mut self) {
+        if matches!(self.state, State::Down(_)) {
+            self.hurry();
+        }
+        let State::Up(connection) = &self.state else { return };
+        if !self.route.is_outdated(connection) {
+            return;
+        }
+        if connection.is_refusable() && connection.error().is_ok() {
+            self.arrived(self.backlog.in_flight());
+        }
+        let repeated = self.backlog.rewind();
+        self.counted.stats.add(Measure::Repeated, repeated);
+        self.state = State::Down(Instant::now());
+        self.establish();
+    }
+
+    /// The daemon ends: all peers share a moment, and each gets what it takes at once.
+    pub fn end(&mut self, deadline: Instant) {
+        self.end = Some(deadline.min(Instant::now() + GRACE));
         self.hurry();
         self.flush();
     }
@@ -206,12 +289,16 @@ impl SocketOutput {
 
     /// Has a connection, if one can be had now.
     fn establish(&mut self) {
+        if !self.route.is_known() {
+            // The look-up goes on by itself, see `follow_name`.
+            return;
+        }
         // A name may have several addresses: all are tried, then there is a pause.
-        let mut left = self.found.len().max(1);
+        let mut left = self.route.attempts();
         loop {
             let now = Instant::now();
             let result = match std::mem::replace(&mut self.state, State::Down(now)) {
-                State::Down(until) if until <= now => self.connect(),
+                State::Down(until) if until <= now => self.route.connect(),
                 State::Connecting(connection, since) => match connection.is_up(since) {
                     Ok(true) => Ok(Connected::Yes(connection)),
                     Ok(false) => Ok(Connected::Soon(connection, since)),
@@ -226,7 +313,7 @@ impl SocketOutput {
                 Ok(Connected::Yes(connection)) => {
                     self.state = State::Up(connection);
                     // Nobody need be there to connect a datagram socket to.
-                    if !self.address.is_datagram() {
+                    if !self.route.address().is_datagram() {
                         self.reached();
                     }
                     return;
@@ -246,16 +333,10 @@ impl SocketOutput {
         }
     }
 
-    fn connect(&mut self) -> io::Result<Connected> {
-        let to = self.found.get(self.next % self.found.len().max(1)).copied();
-        self.next = self.next.wrapping_add(1);
-        Connection::open(&self.address, to)
-    }
-
     fn write(&mut self) {
         self.establish();
         let result = self.confirm().and_then(|()| {
-            if self.address.is_datagram() { self.send_records() } else { self.send_bytes() }
+            if self.route.address().is_datagram() { self.send_records() } else { self.send_bytes() }
         });
         if let Err(error) = result {
             self.break_off(&error);
@@ -333,7 +414,7 @@ impl SocketOutput {
         self.counted.stats.add(Measure::Records, records);
         self.counted.stats.add(Measure::Bytes, bytes);
         self.limit = (self.backlog.len() + CHUNK).min(self.buffer_max);
-        if self.address.is_datagram() {
+        if self.route.address().is_datagram() {
             self.reached();
         }
     }
@@ -344,7 +425,7 @@ impl SocketOutput {
         if self.broken {
             self.broken = false;
             self.counted.stats.add(Measure::Reconnects, 1);
-            info!("{} is reached again", self.address);
+            info!("{} is reached again", self.route);
         }
     }
 
@@ -361,9 +442,14 @@ impl SocketOutput {
             let (waiting, lost) = (self.backlog.len(), stats.get(Measure::Lost));
             warn!(
                 "{} cannot be reached: {error}; {waiting} bytes wait, {lost} {noun} lost so far. \
-                 Start what listens there, or name another place",
-                self.address
+                 {}",
+                self.route,
+                self.route.remedy()
             );
+        }
+        // It may have another address by now.
+        if self.route.may_ask() {
+            self.look_up();
         }
     }
 }

@@ -25,6 +25,9 @@ use crate::stats::{Amount, Measure, Part};
 /// How long the far side may take to answer at all, and from when on it is reported.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SLOW: Duration = Duration::from_secs(10);
+/// Names that are looked up at once: one that hangs keeps its thread, and each attempt to
+/// connect starts another.
+const LOOKUPS: usize = 4;
 /// How often the same trouble is told.
 const REMIND: Duration = Duration::from_secs(60);
 
@@ -132,7 +135,8 @@ pub(super) fn spawn<C: Client + 'static>(
 ) -> Option<JoinHandle<()>> {
     let name = link.sink.name.split(':').next().unwrap_or_default().to_owned();
     threads::spawn(&name, move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = match runtime.enable_all().max_blocking_threads(LOOKUPS).build() {
             Ok(runtime) => runtime,
             Err(why) => {
                 error!("{} cannot begin: {why}; raise the limit of open files", link.sink.name);

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::stats::SinkStats;
 
+mod names;
+
 struct Sender {
     output: SocketOutput,
     stats: SinkStats,
@@ -18,12 +20,19 @@ struct Sender {
 impl Sender {
     fn new(address: Address, buffer_max: usize) -> Self {
         let stats = SinkStats::default();
-        let output = SocketOutput::open(
-            address,
-            buffer_max,
-            Counted { noun: "records", stats: stats.clone() },
-        )
-        .unwrap();
+        let output = SocketOutput::open(address, buffer_max, counted(&stats));
+        Self::begun(output, stats)
+    }
+
+    /// To a name that a test answers for.
+    fn named(address: Address, resolver: Resolver) -> Self {
+        let stats = SinkStats::default();
+        let output = SocketOutput::new(Route::new(address, resolver), 1 << 20, counted(&stats));
+        Self::begun(output, stats)
+    }
+
+    fn begun(mut output: SocketOutput, stats: SinkStats) -> Self {
+        output.begin();
         Self { output, stats, next: 0 }
     }
 
@@ -54,6 +63,10 @@ impl Sender {
     fn until_all_arrived(&mut self) {
         self.until("all to arrive", |sender| sender.output.backlog.is_empty());
     }
+}
+
+fn counted(stats: &SinkStats) -> Counted {
+    Counted { noun: "records", stats: stats.clone() }
 }
 
 /// The numbers of whole records; the last one may have been cut.
