@@ -52,6 +52,9 @@ enum Verb {
         /// Print one JSON object instead of lines
         #[arg(long)]
         json: bool,
+        /// Say too which outputs this user could not open anew, as with `run -u`
+        #[arg(short, long = "uid", value_name = "USER")]
+        user: Option<String>,
     },
     /// Print the table of tracked connections
     List {
@@ -271,7 +274,9 @@ pub fn main() -> anyhow::Result<ExitCode> {
             capture: args.capture.map(CaptureChoice::from),
             activate: args.activate,
         }),
-        Verb::Check { config: file, json } => verb::check::run(&config(file), json),
+        Verb::Check { config: file, json, user } => {
+            verb::check::run(&config(file), json, user.as_deref())
+        }
         Verb::List { output, netns } => {
             let format = match output {
                 Format::Extended => list::Format::Extended,

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::{self, Config, Source, Stage};
+use crate::daemon::privileges::{self, Target};
 use crate::kernel::{self, Finding, State};
 use crate::plugin::output::{Address, Destination};
 use crate::plugin::pgsql;
@@ -20,10 +21,12 @@ use crate::plugin::ship::Trouble;
 use crate::plugin::sqlite3::{self, Schema};
 
 use self::lines::Judged;
+use super::reopening::{self, Refused};
 
 #[cfg(feature = "ebpf")]
 mod ebpf;
 mod lines;
+mod names;
 
 /// Exit code when the host stands in the way.
 const PROBLEM: u8 = 1;
@@ -38,12 +41,16 @@ const CONFIGURATION: u8 = 2;
 ///
 /// # Errors
 /// Standard output cannot be written to; a closed pipe is no error.
-pub fn run(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(file: &Path, json: bool, user: Option<&str>) -> anyhow::Result<ExitCode> {
+    let user = user.map(privileges::look_up).transpose()?;
     let outcome = config::load(file);
-    #[cfg_attr(not(feature = "ebpf"), expect(unused_mut, reason = "nothing is added then"))]
     let mut host = host(outcome.config.as_ref());
     #[cfg(feature = "ebpf")]
     host.extend(ebpf::findings(outcome.config.as_ref()));
+    if let Some(config) = &outcome.config {
+        host.extend(names::findings(config));
+        host.extend(user.iter().flat_map(|user| reopened_by(config, user)));
+    }
     let exit = exit_code(&outcome.diagnostics, &host);
     let lines = lines::judge(&outcome);
     let text = if json {
@@ -97,7 +104,7 @@ fn files(config: &Config) -> Vec<Finding> {
             Stage::Pgsql(settings) => pgsql(&settings.target),
             Stage::Kafka(settings) => secrets(&settings.shipping.id, settings.far.check()),
             Stage::Nats(settings) => secrets(&settings.shipping.id, settings.far.check()),
-            // Of other hosts nothing is asked.
+            // Of other hosts nothing is asked but their addresses, see `names`.
             Stage::Clickhouse(_)
             | Stage::Ipfix(_)
             | Stage::Ip2Str
@@ -107,6 +114,25 @@ fn files(config: &Config) -> Vec<Finding> {
         findings.extend(finding.filter(|finding| !findings.contains(finding)));
     }
     findings
+}
+
+/// Which outputs `user` could not open anew.
+fn reopened_by(config: &Config, user: &Target) -> Vec<Finding> {
+    const NAME: &str = "user";
+    match reopening::refused(config, user) {
+        Ok(refused) if refused.is_empty() => {
+            vec![Finding::ok(NAME, format!("{user} can open all files anew"))]
+        }
+        Ok(refused) => refused
+            .into_iter()
+            .map(|Refused { what, remedy }| Finding::warning(NAME, what, remedy))
+            .collect(),
+        Err(error) => vec![Finding::warning(
+            NAME,
+            format!("what {user} may write cannot be looked at: {error}"),
+            "ask as root",
+        )],
+    }
 }
 
 /// Whether the files that say who flowlog is, and whom it trusts, are of use.
@@ -210,6 +236,13 @@ fn file(path: &Path) -> Finding {
         (parent.unwrap_or(Path::new(".")), AccessFlags::W_OK | AccessFlags::X_OK)
     };
     match access(place, rights) {
+        Ok(()) if path.metadata().is_ok_and(|found| found.file_type().is_fifo()) => Finding::ok(
+            NAME,
+            format!(
+                "{shown} is a FIFO: records wait in buffer_max_bytes while it has no reader, and \
+                 are then lost and counted"
+            ),
+        ),
         Ok(()) if path.is_dir() => Finding::problem(
             NAME,
             format!("{shown} is a directory"),
@@ -325,6 +358,9 @@ mod tests {
         assert_eq!(state(&directory.path().join("missing/flow.log")), State::Problem);
         assert_eq!(state(directory.path()), State::Problem);
         assert_eq!(state(Path::new("/dev/null")), State::Ok);
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(file(&fifo).what.contains("while it has no reader"), "{}", file(&fifo).what);
         let found = file(&directory.path().join("missing/flow.log"));
         assert!(found.what.contains("missing: No such file"), "{}", found.what);
     }

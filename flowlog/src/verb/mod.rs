@@ -9,6 +9,7 @@ pub mod layout;
 pub mod list;
 pub mod listening;
 mod live;
+mod reopening;
 pub mod replay;
 pub mod run;
 mod status_line;

@@ -27,6 +27,7 @@ use crate::source::place::Place;
 use crate::source::{self, Opened};
 use crate::stack::{Site, Stacks};
 use crate::stats::Stats;
+use crate::verb::reopening;
 
 /// Nice value where the configuration names none.
 const NICE: i32 = -10;
@@ -119,6 +120,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         if let Some(spool) = &running.spool {
             spool.give_to(user.uid, user.gid);
         }
+        warn_of_outputs(&config, user);
         privileges::drop_to(user, &running.capabilities)?;
     }
     running.sources.iter().for_each(say_what_cannot_be_entered);
@@ -141,6 +143,17 @@ fn say_what_cannot_be_entered(source: &Source) {
             source.id,
             place.path().display()
         );
+    }
+}
+
+/// Says which outputs `user` could not open anew.
+fn warn_of_outputs(config: &Config, user: &privileges::Target) {
+    match reopening::refused(config, user) {
+        Ok(refused) => refused.iter().for_each(|refused| {
+            warn!("{}; {}", refused.what, refused.remedy);
+        }),
+        // Then it cannot become that user either, which says more.
+        Err(error) => debug!("what {user} may write cannot be looked at: {error}"),
     }
 }
 
