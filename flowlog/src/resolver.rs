@@ -20,9 +20,12 @@ const LATE: Duration = Duration::from_secs(10);
 /// What a look-up has found.
 pub type Answer = io::Result<Vec<SocketAddr>>;
 
+/// Looks a host and port up, and may take as long as it likes.
+type LookUp = dyn Fn(&str, u16) -> Answer + Send + Sync;
+
 /// What looks names up: the system's resolver, or that of a test.
 #[derive(Clone)]
-pub struct Resolver(Arc<dyn Fn(&str, u16) -> Answer + Send + Sync>);
+pub struct Resolver(Arc<LookUp>);
 
 impl Default for Resolver {
     fn default() -> Self {
@@ -117,7 +120,7 @@ impl Lookup {
             Err(RecvTimeoutError::Disconnected) => Err(no_address()),
             Err(RecvTimeoutError::Timeout) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("no answer within {} s", self.since.elapsed().as_secs()),
+                format!("no answer within {:.0} s", self.since.elapsed().as_secs_f64()),
             )),
         }
     }
