@@ -20,9 +20,12 @@ const LATE: Duration = Duration::from_secs(10);
 /// What a look-up has found.
 pub type Answer = io::Result<Vec<SocketAddr>>;
 
+/// Looks a host and port up, and may take as long as it likes.
+type LookUp = dyn Fn(&str, u16) -> Answer + Send + Sync;
+
 /// What looks names up: the system's resolver, or that of a test.
 #[derive(Clone)]
-pub struct Resolver(Arc<dyn Fn(&str, u16) -> Answer + Send + Sync>);
+pub struct Resolver(Arc<LookUp>);
 
 impl Default for Resolver {
     fn default() -> Self {

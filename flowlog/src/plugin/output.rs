@@ -66,7 +66,7 @@ pub struct Counted {
 /// An open file, a connection, a database or a spool, with what waits for it.
 pub enum Output {
     /// A file.
-    File(FileOutput),
+    File(Box<FileOutput>),
     /// A pipe, a FIFO or a terminal.
     Stream(Box<StreamOutput>),
     /// A socket.
@@ -106,7 +106,7 @@ impl Output {
         };
         Ok(match append::open(&path)? {
             Opened::File(file) => {
-                Self::File(FileOutput::new(path, file, sync, buffer_max, counted)?)
+                Self::File(Box::new(FileOutput::new(path, file, sync, buffer_max, counted)?))
             }
             Opened::Pipe(pipe) => stream(path, Some(pipe), counted),
             Opened::Awaited => stream(path, None, counted),

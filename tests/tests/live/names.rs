@@ -13,6 +13,7 @@ use tests::lab::SingleNs;
 use tests::poll;
 
 use super::readers::{health, stop, total, wait_lines};
+use super::syslog::UNTRACKED;
 
 const HOST: &str = "loghost.example.org";
 
@@ -48,6 +49,7 @@ struct Named<'n> {
 impl<'n> Named<'n> {
     /// `patience`: what resolv.conf says of how long to wait.
     fn start(single: &'n SingleNs, config: &str, hosts: &str, patience: &str) -> Result<Self> {
+        single.namespace().nft(UNTRACKED)?;
         let launch = Launch::new(Program::Flowlog, single.namespace(), config)?;
         let silent = single.namespace().enter(|| Ok(UdpSocket::bind("127.0.0.53:53")?))?;
         fs::write(launch.dir().join("hosts"), hosts)?;

@@ -112,7 +112,7 @@ fn a_fifo_that_has_no_reader_is_awaited() -> Result<()> {
     ensure!(health.contains("/pipe") && health.contains("start what reads it"), "{health}");
     let finished = stop(daemon)?;
     ensure!(total(&finished, "logemu.lines")? == 0, "{}", finished.log);
-    ensure!(total(&finished, "logemu.lost_lines")? >= FLOWS.into(), "{}", finished.log);
+    ensure!(total(&finished, "logemu.lost_lines")? >= u64::from(FLOWS), "{}", finished.log);
     ensure!(finished.log.contains("are lost at exit"), "{}", finished.log);
     let said = finished.log.matches("has no reader").count();
     ensure!(said == 1, "said {said} times\n{}", finished.log);
@@ -132,7 +132,7 @@ fn a_reader_that_comes_late_gets_what_waited() -> Result<()> {
     wait_lines(&daemon, "copy", FLOWS)?;
     let finished = stop(daemon)?;
     reader.wait()?;
-    ensure!(total(&finished, "logemu.lines")? == FLOWS.into(), "{}", finished.log);
+    ensure!(total(&finished, "logemu.lines")? == u64::from(FLOWS), "{}", finished.log);
     ensure!(total(&finished, "logemu.lost_lines")? == 0, "{}", finished.log);
     Ok(())
 }
@@ -190,7 +190,7 @@ fn a_reader_that_stalls_costs_other_stacks_nothing() -> Result<()> {
     let (written, lost) =
         (total(&finished, "logemu.lines")?, total(&finished, "logemu.lost_lines")?);
     ensure!(count(&text) == written, "{} read, {written} counted", count(&text));
-    ensure!(lost > 0 && written + lost == FLOWS.into(), "{written} written, {lost} lost");
+    ensure!(lost > 0 && written + lost == u64::from(FLOWS), "{written} written, {lost} lost");
     Ok(())
 }
 
@@ -218,6 +218,6 @@ fn standard_output_that_nobody_reads_costs_other_stacks_nothing() -> Result<()> 
     let (written, lost) =
         (total(&finished, "json.records")?, total(&finished, "json.lost_records")?);
     ensure!(count(&text) == written, "{} read, {written} counted", count(&text));
-    ensure!(lost > 0 && written + lost == FLOWS.into(), "{written} written, {lost} lost");
+    ensure!(lost > 0 && written + lost == u64::from(FLOWS), "{written} written, {lost} lost");
     Ok(())
 }

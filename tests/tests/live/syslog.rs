@@ -142,8 +142,8 @@ impl<'n> Rsyslogd<'n> {
     }
 }
 
-/// What flowlog and rsyslogd say to each other is none of the flows.
-const UNTRACKED: &str = "
+/// What flowlog and its peers on this host say to each other is none of the flows.
+pub(super) const UNTRACKED: &str = "
 table inet untracked {
     chain sent {
         type filter hook output priority raw;
