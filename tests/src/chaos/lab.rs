@@ -390,9 +390,11 @@ impl<'n> Lab<'n> {
         for file in self.files.values_mut() {
             file.tick()?;
         }
-        let known = self.last_counters()?.map(|last| last.known_to(Source::Inner));
+        let is_new = self.inner.as_ref().is_some_and(Inner::is_new);
+        let file = self.files.get("inner").filter(|_| is_new);
+        let logged = file.and_then(|file| file.newest(Form::Line));
         if let Some(inner) = &mut self.inner
-            && let Some(what) = inner.tick(known.unwrap_or_default())?
+            && let Some(what) = inner.tick(logged)?
         {
             self.breaks(what);
         }
