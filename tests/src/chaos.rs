@@ -12,7 +12,7 @@
 //! | [`stacks`] | the sinks, and the configuration with them |
 //! | [`load`] | the flows |
 //! | [`peer`], [`framing`] | readers of pipes and sockets |
-//! | [`file`], `store` | outputs that are files, and directories of them |
+//! | [`mod@file`], `store` | outputs that are files, and directories of them |
 //! | `servers`, `broker` | servers, and garbage in their place |
 //! | `disk`, `names`, `inner`, `shim` | full disks, silent name servers, a namespace made anew, another clock |
 //! | [`record`], [`received`], `rows` | what a sink has of which flow |
