@@ -12,7 +12,7 @@
 //! | [`stacks`] | the sinks, and the configuration with them |
 //! | [`load`] | the flows |
 //! | [`peer`], [`framing`] | readers of pipes and sockets |
-//! | [`file`], `store` | outputs that are files, and directories of them |
+//! | [`mod@file`], `store` | outputs that are files, and directories of them |
 //! | `servers`, `broker` | servers, and garbage in their place |
 //! | `disk`, `names`, `inner`, `shim` | full disks, silent name servers, a namespace made anew, another clock |
 //! | [`record`], [`received`], `rows` | what a sink has of which flow |
@@ -188,7 +188,7 @@ impl Stage<'_, '_> {
         let began = self.lab.now();
         let (kind, target) = (fault.kind, fault.target);
         (self.say)(format!("{:7.1} s  {kind} {target}", began.as_secs_f64()));
-        let failed = self.lab.begin(&fault).err().map(|error| format!("{error:#}"));
+        let failed = self.lab.begin(&fault).err().map(|error| faults::brief(&error));
         // What could not begin has nothing to end.
         let ended = failed.is_some().then(|| self.lab.now());
         self.happened.push(Happened { fault, began, ended, failed });
@@ -196,7 +196,7 @@ impl Stage<'_, '_> {
 
     fn end(&mut self, at: usize) {
         let fault = self.happened[at].fault.clone();
-        let failed = self.lab.end(&fault).err().map(|error| format!("{error:#}"));
+        let failed = self.lab.end(&fault).err().map(|error| faults::brief(&error));
         self.happened[at].ended = Some(self.lab.now());
         self.happened[at].failed = failed;
     }

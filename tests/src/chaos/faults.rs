@@ -3,12 +3,11 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use super::lab::Lab;
 use super::schedule::{Kind, Planned};
-use super::stacks::Source;
 
 /// A fault that has happened.
 #[derive(Clone, Debug)]
@@ -30,6 +29,16 @@ impl Happened {
         const AFTER: Duration = Duration::from_secs(3);
         self.began <= to && self.ended.is_none_or(|ended| ended + AFTER >= from)
     }
+}
+
+/// An error in one line, which is not too long.
+pub(super) fn brief(error: &anyhow::Error) -> String {
+    /// Characters.
+    const LONG: usize = 300;
+    let text = format!("{error:#}");
+    let lines =
+        text.lines().map(str::trim).filter(|line| line.len() > 2 && !line.contains(" (0 lines)"));
+    lines.collect::<Vec<_>>().join(" / ").chars().take(LONG).collect()
 }
 
 impl Lab<'_> {
@@ -110,10 +119,7 @@ impl Lab<'_> {
             Kind::ClockStep => self.shim.step_clock(0),
             Kind::FailDumps => self.shim.fail_dumps(0),
             Kind::FailSync => self.shim.fail_syncs(0),
-            Kind::RemakeNamespace => {
-                let known = self.known_inner()?;
-                self.inner.as_mut().context("no inner namespace")?.make_anew(known)
-            }
+            Kind::RemakeNamespace => self.inner.as_mut().context("no inner namespace")?.make_anew(),
             Kind::RemoveFile | Kind::ReplaceFile | Kind::Rotate | Kind::Hangup | Kind::Restart => {
                 Ok(())
             }
@@ -150,30 +156,9 @@ impl Lab<'_> {
         self.signal(Signal::SIGHUP)
     }
 
-    /// Events of the inner namespace that flowlog knows of, when there are no further ones.
-    fn known_inner(&self) -> Result<u64> {
-        const STILL: Duration = Duration::from_millis(300);
-        const PATIENCE: Duration = Duration::from_secs(3);
-        let begun = self.now();
-        let mut known = None;
-        while self.now() < begun + PATIENCE {
-            let now = self.scrape().ok().map(|counters| counters.known_to(Source::Inner));
-            if now.is_some() && now == known {
-                break;
-            }
-            known = now;
-            sleep(STILL);
-        }
-        Ok(known.unwrap_or_default())
-    }
-
-    /// Removes the inner namespace, when flowlog has told of all flows in it.
+    /// Removes the inner namespace. flowlog keeps what has happened in it before.
     fn remove_namespace(&mut self) -> Result<()> {
-        self.inner.as_mut().context("no inner namespace")?.pause(true);
-        self.known_inner()?;
-        let Some(inner) = &mut self.inner else { bail!("no inner namespace") };
-        inner.remove();
-        inner.pause(false);
+        self.inner.as_mut().context("no inner namespace")?.remove();
         Ok(())
     }
 
@@ -186,7 +171,7 @@ impl Lab<'_> {
         }
         let started = self.start();
         if let Err(error) = &started {
-            self.breaks(format!("the daemon does not start again: {error:#}"));
+            self.breaks(format!("the daemon does not start again: {}", brief(error)));
         }
         started
     }

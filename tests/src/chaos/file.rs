@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
 use super::received::Received;
+use super::record::{Form, Parsed};
 
 /// When flowlog must have left a file that was renamed, removed or replaced.
 const LEFT: Duration = Duration::from_millis(3500);
@@ -120,9 +121,21 @@ impl LogFile {
         Ok(())
     }
 
-    /// How long it is.
-    pub fn length(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    /// The flow of the last whole line; nothing where there is none.
+    pub fn newest(&self, form: Form) -> Option<u32> {
+        /// Longer than two lines.
+        const TAIL: u64 = 1024;
+        let mut file = File::open(&self.path).ok()?;
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).ok()?;
+        let end = bytes.iter().rposition(|byte| *byte == b'\n')?;
+        let line = bytes[..end].rsplit(|byte| *byte == b'\n').next()?;
+        match form.parse(line) {
+            Parsed::Flow(seen) => Some(seen.flow),
+            Parsed::Lost(_) | Parsed::Strange => None,
+        }
     }
 
     /// Counts what former files held, when flowlog has left them.
@@ -202,7 +215,6 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::chaos::record::Form;
 
     fn log(directory: &Path) -> Result<(LogFile, File)> {
         let received = Received::new(directory, "x", Form::Columns)?;
@@ -216,9 +228,11 @@ mod tests {
     fn what_was_renamed_counts_and_what_followed_a_removal_does_not() -> Result<()> {
         let directory = tempfile::tempdir()?;
         let (mut log, mut first) = log(directory.path())?;
-        writeln!(first, "new,198.19.0.1,1024")?;
+        assert_eq!(log.newest(Form::Columns), None);
+        write!(first, "new,198.19.0.1,1024\nnew,198.19.0.")?;
+        assert_eq!(log.newest(Form::Columns), Some(1));
         log.rotate()?;
-        writeln!(first, "new,198.19.0.2,1024")?;
+        writeln!(first, "2,1024")?;
         let mut second = File::create(directory.path().join("d/log"))?;
         writeln!(second, "new,198.19.0.3,1024")?;
         log.remove()?;

@@ -13,7 +13,8 @@ use crate::namespace::Namespace;
 /// Flows that are made in a turn, and how often.
 const BATCH: u32 = 5;
 const TURN: Duration = Duration::from_millis(50);
-/// When the new namespace must have been entered: 2 s, and what it takes to see it.
+/// When the new namespace must have been entered: 2 s, a second until a line is in the file, and
+/// what it takes to see it.
 const ENTERED: Duration = Duration::from_secs(5);
 
 /// The namespace and its flows.
@@ -27,8 +28,8 @@ pub(super) struct Inner {
     begin: Instant,
     paused: bool,
     last: Instant,
-    /// Since when the namespace is a new one, and what flowlog knew of before.
-    new: Option<(Instant, u64)>,
+    /// Since when the namespace is a new one, and the first flow in it.
+    new: Option<(Instant, u32)>,
     told: bool,
 }
 
@@ -79,34 +80,39 @@ impl Inner {
         self.single = None;
     }
 
-    /// Makes it anew, when flowlog has told of so many events.
+    /// Makes it anew.
     ///
     /// # Errors
     /// As [`Inner::new`].
-    pub(super) fn make_anew(&mut self, known: u64) -> Result<()> {
+    pub(super) fn make_anew(&mut self) -> Result<()> {
         self.make()?;
-        self.new = Some((Instant::now(), known));
+        self.new = Some((Instant::now(), self.made.flows));
         self.told = false;
         Ok(())
     }
 
-    /// A daemon that has just been started has entered it, and knows of nothing.
+    /// Whether it is a new one that flowlog has not entered, as far as is known.
+    pub(super) fn is_new(&self) -> bool {
+        self.new.is_some()
+    }
+
+    /// A daemon that has just been started has entered it.
     pub(super) fn is_entered(&mut self) {
         self.new = None;
     }
 
-    /// Makes the next flows. `known`: events that flowlog tells of. Returns a broken promise.
+    /// Makes the next flows. `logged`: the flow that was logged last. Returns a broken promise.
     ///
     /// # Errors
     /// They cannot be made.
-    pub(super) fn tick(&mut self, known: u64) -> Result<Option<String>> {
+    pub(super) fn tick(&mut self, logged: Option<u32>) -> Result<Option<String>> {
         if self.paused || self.single.is_none() || self.last.elapsed() < TURN {
             return Ok(None);
         }
         self.last = Instant::now();
         let mut broken = None;
-        if let Some((since, before)) = self.new {
-            if known > before {
+        if let Some((since, first)) = self.new {
+            if logged.is_some_and(|flow| flow >= first) {
                 self.new = None;
             } else if since.elapsed() > ENTERED && !self.told {
                 self.told = true;

@@ -28,7 +28,7 @@ use crate::daemon::{Daemon, Launch, Program};
 use crate::lab::SingleNs;
 use crate::namespace::Namespace;
 use crate::poll;
-use crate::{collector, metrics};
+use crate::{collector, metrics, python};
 
 /// How soon TERM must end the daemon.
 pub(super) const TERM: Duration = Duration::from_secs(8);
@@ -124,6 +124,10 @@ impl<'n> Lab<'n> {
         directory: &Path,
     ) -> Result<Self> {
         let sinks: Vec<_> = stacks.iter().map(|stack| stack.name).collect();
+        if sinks.contains(&"parquet") {
+            // Better now than when all is done.
+            python::duckdb("SELECT 1")?;
+        }
         let path = |name: &str| directory.join(name);
         fs::create_dir(path("run"))?;
         let mut disks = BTreeMap::new();
@@ -390,9 +394,11 @@ impl<'n> Lab<'n> {
         for file in self.files.values_mut() {
             file.tick()?;
         }
-        let known = self.last_counters()?.map(|last| last.known_to(Source::Inner));
+        let is_new = self.inner.as_ref().is_some_and(Inner::is_new);
+        let file = self.files.get("inner").filter(|_| is_new);
+        let logged = file.and_then(|file| file.newest(Form::Line));
         if let Some(inner) = &mut self.inner
-            && let Some(what) = inner.tick(known.unwrap_or_default())?
+            && let Some(what) = inner.tick(logged)?
         {
             self.breaks(what);
         }

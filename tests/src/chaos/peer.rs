@@ -108,10 +108,11 @@ impl Peer {
         let (shared, ending) = (state.clone(), end.clone());
         let thread = std::thread::spawn(move || {
             while !ending.load(Ordering::Acquire) {
-                if let Ok(mut state) = shared.lock() {
-                    if !state.stalled && state.failed.is_none() {
-                        state.failed = state.turn(false).err();
-                    }
+                if let Ok(mut state) = shared.lock()
+                    && !state.stalled
+                    && state.failed.is_none()
+                {
+                    state.failed = state.turn(false).err();
                 }
                 sleep(TURN);
             }

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +32,7 @@ static ssize_t (*real_recvmsg)(int, struct msghdr *, int);
 static int (*real_recvmmsg)(int, struct mmsghdr *, unsigned int, int, struct timespec *);
 static int (*real_fdatasync)(int);
 static int (*real_fsync)(int);
+static int (*real_cnd_timedwait)(cnd_t *, mtx_t *, const struct timespec *);
 
 __attribute__((constructor)) static void prepare(void)
 {
@@ -41,6 +43,7 @@ __attribute__((constructor)) static void prepare(void)
     real_recvmmsg = dlsym(RTLD_NEXT, "recvmmsg");
     real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
     real_fsync = dlsym(RTLD_NEXT, "fsync");
+    real_cnd_timedwait = dlsym(RTLD_NEXT, "cnd_timedwait");
     const char *path = getenv("FLOWLOG_CHAOS_CONTROL");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0)
@@ -152,6 +155,29 @@ int clock_gettime(clockid_t clock, struct timespec *time)
         time->tv_nsec = nanoseconds;
     }
     return result;
+}
+
+/* librdkafka waits by this. The kernel waits by its own clock, so short waits one after the other end
+ * when the stepping clock says so, as they would if the clock of the host stepped. */
+int cnd_timedwait(cnd_t *condition, mtx_t *mutex, const struct timespec *deadline)
+{
+    const int64_t longest_ns = 20000000;
+    for (;;) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        int64_t left_ns = (deadline->tv_sec - now.tv_sec) * 1000000000 + deadline->tv_nsec - now.tv_nsec;
+        if (left_ns <= 0)
+            return thrd_timedout;
+        real_clock_gettime(CLOCK_REALTIME, &now);
+        now.tv_nsec += left_ns < longest_ns ? left_ns : longest_ns;
+        if (now.tv_nsec >= 1000000000) {
+            now.tv_nsec -= 1000000000;
+            now.tv_sec += 1;
+        }
+        int result = real_cnd_timedwait(condition, mutex, &now);
+        if (result != thrd_timedout)
+            return result;
+    }
 }
 
 int gettimeofday(struct timeval *restrict time, void *restrict zone)

@@ -110,7 +110,7 @@ const ROOMY: &str =
 /// The configuration with these stacks.
 pub fn configuration(stacks: &[Stack], places: &Places<'_>) -> String {
     let mut text = format!(
-        "[global]\nlogfile=\"@DIR@/daemon.log\"\nloglevel=3\nmetrics={}\nspool_dir=\"{}\"\n\
+        "[global]\nlogfile=\"@DIR@/daemon.log\"\nloglevel=3\nnice=-10\nmetrics={}\nspool_dir=\"{}\"\n\
          spool_max_bytes={SPOOL}\n",
         crate::metrics::ADDRESS,
         places.spool.display()
