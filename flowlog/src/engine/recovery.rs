@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-use super::{Feed, Source};
+use super::{BUDGET, Feed, Source};
 use crate::capture::netlink::now_ns;
 use crate::capture::{Drained, Progress};
 use crate::ratelimit::RateLimit;
@@ -19,6 +19,9 @@ use crate::source::place::Place;
 
 /// From a failure to the next attempt.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Drains of a capture that is left: its queue is shorter, as its namespace has gone.
+const LEFT_BEHIND: usize = 256;
 
 /// Nothing was read.
 const NOTHING: Progress = Progress { messages: 0, drained: Drained::Dry };
@@ -99,6 +102,13 @@ impl Source {
     /// Ends what is captured, and goes on with what was opened.
     fn move_to(&mut self, opened: Opened) {
         let mut feed = Feed { nfct: &mut self.nfct, stacks: &mut self.stacks };
+        // What is queued happened before.
+        for _ in 0..LEFT_BEHIND {
+            match self.capture.drain(BUDGET, &mut feed) {
+                Ok(Progress { drained: Drained::More, .. }) => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
         if let Err(error) = self.capture.finish(&mut feed) {
             warn!("[{}] the last events cannot be read: {error}", self.id);
         }
