@@ -191,7 +191,8 @@ fn a_fifo_that_is_not_read_stops_nothing() -> Result<()> {
             text.extend_from_slice(&bytes[..length]);
         }
         let text = String::from_utf8_lossy(&text);
-        let whole = text.contains("runs netlink") && text.contains("messages were dropped here");
+        let whole =
+            text.contains("runs over netlink") && text.contains("messages were dropped here");
         Ok(whole.then_some(()))
     })?;
     ended_in_time(daemon, 20).map(drop)
@@ -237,7 +238,7 @@ fn a_pipe_that_is_not_read_stops_nothing() -> Result<()> {
 fn a_removed_log_is_made_anew() -> Result<()> {
     let single = SingleNs::new()?;
     let daemon = Daemon::start(Program::Flowlog, single.namespace(), &config(NEW, "sync=1"))?;
-    daemon.wait_log("runs netlink")?;
+    daemon.wait_log("runs over netlink")?;
     fs::remove_file(daemon.path("daemon.log"))?;
     poll::until("a new log", || {
         daemon.process.signal(Signal::SIGUSR1)?;

@@ -220,7 +220,8 @@ impl Keeper {
             match job {
                 Job::Append(sink, _) if !detached => sink.stats.set_trouble(Part::Spool, None),
                 Job::Append(..) => {}
-                Job::Acknowledge(..) | Job::Forget(..) => {}
+                Job::Acknowledge(..) => {}
+                Job::Forget(sink, _) => sink.losses.forgotten(),
                 Job::Stop(control, deadline) => control.stop(deadline),
                 // Whoever asked may have left.
                 Job::Answer(answer) => drop(answer.send(())),

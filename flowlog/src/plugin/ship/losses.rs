@@ -70,6 +70,8 @@ pub(super) struct Losses {
     noted: Mutex<Vec<Loss>>,
     /// How often those in the spool have changed.
     changes: AtomicU64,
+    /// Times that the client has said some which are not removed from the spool yet.
+    said: AtomicU64,
     /// See [`Losses::caught_up`].
     complete: AtomicU64,
     hold: AtomicU64,
@@ -114,6 +116,21 @@ impl Losses {
             return Vec::new();
         }
         std::mem::take(&mut *self.lock())
+    }
+
+    /// The client has said some: they are to be removed from the spool.
+    pub(super) fn say(&self) {
+        self.said.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// They are.
+    pub(super) fn forgotten(&self) {
+        self.said.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Some in the spool were said already: to read them now would have them said twice.
+    pub(super) fn are_said(&self) -> bool {
+        self.said.load(Ordering::Acquire) > 0
     }
 
     /// Those in the spool are others now.
@@ -220,12 +237,16 @@ pub(super) fn copy(from: &Connection, to: &Connection) -> rusqlite::Result<()> {
     rows.map_while(Result::ok).try_for_each(|(sink, loss)| insert(to, &sink, &loss))
 }
 
-/// Removes those that the client has said. One that has grown since stays.
+/// Removes those that the client has said. Of one that has grown since, what it has grown by
+/// stays, so that no record is said twice.
 pub(super) fn forget(connection: &Connection, said: &[(i64, Loss)]) -> rusqlite::Result<()> {
-    let sql = "DELETE FROM loss WHERE id = ? AND records = ?";
-    let mut delete = connection.prepare_cached(sql)?;
+    let mut delete = connection.prepare_cached("DELETE FROM loss WHERE id = ? AND records <= ?")?;
+    let mut less =
+        connection.prepare_cached("UPDATE loss SET records = records - ?2 WHERE id = ?1")?;
     for (id, loss) in said {
-        delete.execute(params![id, loss.records])?;
+        if delete.execute(params![id, loss.records])? == 0 {
+            less.execute(params![id, loss.records])?;
+        }
     }
     Ok(())
 }
@@ -283,7 +304,7 @@ mod tests {
         insert(&spool, "a", &loss(Measure::Dropped, 21, 30, 1)).unwrap();
         forget(&spool, &said).unwrap();
         let left = read(&spool, "a").unwrap();
-        assert_eq!(left, [(1, loss(Measure::Dropped, 10, 30, 4))]);
+        assert_eq!(left, [(1, loss(Measure::Dropped, 10, 30, 1))]);
         assert_eq!(read(&spool, "b").unwrap().len(), 1);
         let other = self::spool();
         copy(&spool, &other).unwrap();

@@ -95,7 +95,11 @@ impl Link {
             && !said.is_empty()
         {
             // The same: it is said once more then.
-            let _ = self.jobs.send(Job::Forget(self.sink.clone(), std::mem::take(said)));
+            self.sink.losses.say();
+            let job = Job::Forget(self.sink.clone(), std::mem::take(said));
+            if self.jobs.send(job).is_err() {
+                self.sink.losses.forgotten();
+            }
         }
     }
 
@@ -105,7 +109,8 @@ impl Link {
         let losses = &self.sink.losses;
         // First: what is handed over later does not matter.
         let complete = losses.complete()?;
-        let waits = self.sink.stats.waiting().records > 0 || losses.are_noted();
+        let waits =
+            self.sink.stats.waiting().records > 0 || losses.are_noted() || losses.are_said();
         (!waits && *self.sink.newest.borrow() <= after).then_some(complete)
     }
 
@@ -116,7 +121,8 @@ impl Link {
         }
         let complete = self.complete(after);
         let changes = self.sink.losses.changes();
-        let known = self.losses.as_ref().is_some_and(|(known, _)| *known == changes);
+        let known = self.sink.losses.are_said()
+            || self.losses.as_ref().is_some_and(|(known, _)| *known == changes);
         if !known {
             let losses = reader.losses(&self.sink.name).map_err(End::Spool)?;
             self.losses = Some((changes, losses));
