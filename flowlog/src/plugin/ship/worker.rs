@@ -272,7 +272,12 @@ impl<C: Client> Worker<C> {
         loop {
             self.link.teach(&mut client, reader, after)?;
             if client.due().is_some_and(|due| due <= Instant::now()) {
+                let owed = self.link.sink.stats.unanswered().is_some();
                 let settled = self.answer(client.tick(), "to records").await?;
+                if !owed {
+                    // Nothing was asked for before, and this is answered.
+                    self.link.sink.stats.answered();
+                }
                 self.settle(settled, after);
             }
             match self.next(reader, after).await? {

@@ -211,7 +211,8 @@ fn sinks_that_stand_still_are_named() -> Result<()> {
     ensure!(took > Duration::from_secs(5), "after {took:?} nothing can stand still: {said}");
     ensure!(took < Duration::from_secs(20), "after {took:?} only: {said}");
     let still = said.lines().filter(|line| line.contains("has stood still for")).count();
-    ensure!(still >= 2, "{said}");
+    // The others say themselves that nothing is answered.
+    ensure!(still >= 1, "{said}");
     let (_, page) = in_time(namespace, "/metrics")?;
     for sink in SINKS {
         let id = sink.split(['/', ':']).nth(2).context("no id")?;
