@@ -197,6 +197,10 @@ mod tests {
     use super::*;
 
     /// What the parent of a child that does this exits with, and the child.
+    #[expect(
+        clippy::zombie_processes,
+        reason = "the parent under test waits for it, by its number"
+    )]
     fn parent_of(script: &str, bytes: &[u8], keep: bool) -> (String, Pid) {
         let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
         let (reader, writer) = pipe().unwrap();

@@ -30,7 +30,7 @@ fn names(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| {
         let is = |prefix: &&str| word.starts_with(*prefix) && word.len() > prefix.len();
-        PREFIXES.iter().any(|prefix| is(prefix))
+        PREFIXES.iter().any(is)
     })
 }
 
