@@ -108,7 +108,7 @@ impl TableFill {
     }
 
     /// A table whose number of entries stands in `count`, for tests.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "ebpf"))]
     pub(crate) fn with_count(count: File) -> Self {
         Self { count: Some(count), max: None }
     }

@@ -26,10 +26,12 @@ pub trait RecordSink {
     fn record(&mut self, record: Record<'_>);
 }
 
-/// Takes what nobody wants.
-pub(crate) struct Nobody;
+/// Throws the records away.
+#[cfg(feature = "ebpf")]
+pub(crate) struct Discard;
 
-impl RecordSink for Nobody {
+#[cfg(feature = "ebpf")]
+impl RecordSink for Discard {
     fn record(&mut self, _: Record<'_>) {}
 }
 

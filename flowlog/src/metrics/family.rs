@@ -71,9 +71,9 @@ families! {
     SelectedEvents: Counter "flowlog_selected_events_total" &[],
         "Events handed to the stacks, of all sources and kinds.";
     LostEvents: Counter "flowlog_lost_events_total" &["source"],
-        "Events that are in no log: the sum of the [LOST] lines but those with SOURCE=output.";
+        "Events that are in no log: the sum of the LOST lines but those with SOURCE=output.";
     LossReports: Counter "flowlog_loss_reports_total" &["source"],
-        "Reports of losses handed to the stacks: with loss_lines=1 as many [LOST] lines.";
+        "Reports of losses handed to the stacks: with loss_lines=1 as many LOST lines.";
     ExcludedEvents: Counter "flowlog_excluded_events_total" &["place", "reason"],
         "Events that an accept_*_filter, the kind or the namespace excluded.";
     FilterEvaluations: Counter "flowlog_filter_evaluations_total" &["result"],

@@ -8,7 +8,7 @@
 //! | [`process`] | the standard metrics of the process |
 //! | [`page`] | the page in Prometheus's text format |
 //! | [`http`] | one request and its answer, as bytes |
-//! | [`desk`] | an answer within a bound, from the engine or without it |
+//! | `desk` | an answer within a bound, from the engine or without it |
 //! | [`server`] | connections, within bounds |
 //!
 //! Connections are tasks of a thread of their own, so that they cost the engine nothing and are

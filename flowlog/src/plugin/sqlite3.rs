@@ -1,8 +1,8 @@
 //! SQLITE3: rows of a database in a file: of a table of ulogd2 if there is one,
 //! else of tables of its own, with all that is known.
 //!
-//! The engine's thread makes rows as bytes ([`row`]) and hands them over in chunks
-//! ([`queue`], [`DatabaseOutput`]); a thread of its own writes them ([`writer`]).
+//! The engine's thread makes rows as bytes (`row`) and hands them over in chunks
+//! (`queue`, [`DatabaseOutput`]); a thread of its own writes them (`writer`).
 
 use std::path::{Path, PathBuf};
 

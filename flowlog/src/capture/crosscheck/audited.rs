@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use super::{Auditable, CrossCapture, Report};
 use crate::capture::live::{self, BUDGET};
-use crate::capture::{Capture as _, Drained, Nobody};
+use crate::capture::{Capture as _, Discard, Drained};
 
 impl Auditable for CrossCapture {
     fn step(&mut self, wait: Duration) -> io::Result<()> {
         live::wait(self, wait)?;
-        while self.drain(BUDGET, &mut Nobody)?.drained == Drained::More {}
+        while self.drain(BUDGET, &mut Discard)?.drained == Drained::More {}
         Ok(())
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        crate::capture::Capture::finish(self, &mut Nobody)?;
+        crate::capture::Capture::finish(self, &mut Discard)?;
         self.before_totals();
         Ok(())
     }

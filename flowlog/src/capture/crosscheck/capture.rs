@@ -15,7 +15,7 @@ use super::sides::{EbpfSide, NetlinkSide, Replies};
 use super::{Due, Report, Schedule, Settings};
 use crate::capture::ebpf::{self, EbpfCapture, Unable};
 use crate::capture::netlink::{self, NetlinkCapture, now_ns};
-use crate::capture::{Capture, Drained, DumpKind, FlowKey, Nobody, Progress, RecordSink};
+use crate::capture::{Capture, Discard, Drained, DumpKind, FlowKey, Progress, RecordSink};
 use crate::event::Record;
 use crate::log::notice;
 use crate::netns;
@@ -261,7 +261,7 @@ impl CrossCapture {
         self.looked = now;
         let at = now_ns();
         let matcher = &mut self.matcher;
-        self.ebpf.tell_losses(&mut EbpfSide { matcher, now, at, sink: &mut Nobody });
+        self.ebpf.tell_losses(&mut EbpfSide { matcher, now, at, sink: &mut Discard });
         if let Some(netlink) = &mut self.netlink {
             let filter = &self.sources.netlink.filter;
             let stats = &self.stats;

@@ -190,7 +190,7 @@ pub fn names() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     TABLES.iter().map(|table| (table.name, table.columns().map(|(name, _)| name).collect()))
 }
 
-/// The checksum of a row: XXH64, seed 0, over its values in the order of [`names`], each as
+/// The checksum of a row: XXH64, seed 0, over its values in the order of [`names()`], each as
 /// `row.rs` encodes it; the column `checksum` has it as a signed number.
 pub fn checksum<'v>(values: impl Iterator<Item = ValueRef<'v>>) -> i64 {
     let mut row = Row::default();
