@@ -164,6 +164,6 @@ fn processor_time() -> anyhow::Result<Duration> {
 /// Closes the file when it is due: all up to then is there.
 fn close(archive: &mut Archive) -> anyhow::Result<()> {
     let due = archive.due();
-    archive.learn(Some(due), Duration::ZERO);
+    archive.learn(Some(due));
     Ok(archive.close(Moment::at(due))?)
 }

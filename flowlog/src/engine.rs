@@ -247,7 +247,7 @@ impl Engine {
             source.stacks.flush();
             if progress.drained != Drained::More {
                 let hold = HOLD + source.capture.holds();
-                source.stacks.caught_up(begun.saturating_sub(hold.as_nanos() as u64), hold);
+                source.stacks.caught_up(begun.saturating_sub(hold.as_nanos() as u64));
             }
         }
         if !more {

@@ -240,8 +240,8 @@ impl Stacks {
     }
 
     /// Everything that happened before `complete` was pushed, see [`Output::caught_up`].
-    pub fn caught_up(&mut self, complete: u64, hold: Duration) {
-        self.outputs_mut().for_each(|output| output.caught_up(complete, hold));
+    pub fn caught_up(&mut self, complete: u64) {
+        self.outputs_mut().for_each(|output| output.caught_up(complete));
     }
 
     /// Opens files anew, and looks for peers that are away.

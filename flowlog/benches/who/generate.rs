@@ -109,6 +109,6 @@ fn hour(directory: &Path, hour: u64, flows: u64) -> anyhow::Result<Vec<Sample>> 
 
 /// Closes the file: all up to `time` is there.
 fn close(archive: &mut Archive, time: u64) -> anyhow::Result<()> {
-    archive.learn(Some(time), Duration::ZERO);
+    archive.learn(Some(time));
     Ok(archive.close(Moment::at(time))?)
 }

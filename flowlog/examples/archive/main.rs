@@ -61,6 +61,6 @@ fn generate(directory: PathBuf, flows: u64, rate: f64, seed: u64) -> anyhow::Res
 
 /// Closes the file: all up to `time` is there.
 fn close(archive: &mut Archive, time: u64) -> anyhow::Result<()> {
-    archive.learn(Some(time), Duration::ZERO);
+    archive.learn(Some(time));
     Ok(archive.close(Moment::at(time))?)
 }

@@ -51,7 +51,7 @@ fn open(settings: Settings, run: u64) -> Archive {
 
 /// Closes the file at that time; with `complete` all up to then was pushed.
 fn close(archive: &mut Archive, time: u64, complete: bool) {
-    archive.learn(complete.then_some(time), Duration::ZERO);
+    archive.learn(complete.then_some(time));
     archive.close(Moment::at(time)).unwrap();
 }
 
@@ -159,14 +159,14 @@ fn a_file_covers_the_time_from_the_one_before() {
     let mut archive = open(settings(&directory), RUN);
     assert_eq!(archive.due(), NOON + 15 * MINUTE);
     push(&mut archive, &loss(NOON + MINUTE, 3));
-    archive.end_row(4);
+    archive.end_row(4, NOON);
     close(&mut archive, NOON + 15 * MINUTE, true);
     assert_eq!(archive.due(), NOON + 30 * MINUTE);
     // Nothing happens, which is said.
     close(&mut archive, NOON + 30 * MINUTE, true);
     // It was under way when the last one was closed.
     push(&mut archive, &loss(NOON + 30 * MINUTE - 5, 4));
-    archive.end_row(9);
+    archive.end_row(9, NOON);
     close(&mut archive, NOON + 40 * MINUTE, true);
     let files = files(&directory);
     let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
@@ -199,10 +199,10 @@ fn what_an_earlier_run_has_left_is_a_file_of_its_own() {
     let directory = TempDir::new().unwrap();
     let mut archive = open(settings(&directory), RUN);
     push(&mut archive, &loss(NOON + MINUTE, 1));
-    archive.end_row(1);
+    archive.end_row(1, NOON);
     close(&mut archive, NOON + 2 * MINUTE, true);
     push(&mut archive, &loss(NOON + 3 * MINUTE, 2));
-    archive.end_row(2);
+    archive.end_row(2, NOON + 2 * MINUTE + 30);
     // Killed: what was not closed is still in the spool.
     assert!(directory.path().join("archive/.flowlog.parquet.tmp").exists());
     std::mem::forget(archive);
@@ -214,10 +214,10 @@ fn what_an_earlier_run_has_left_is_a_file_of_its_own() {
     assert!(archive.has(RUN, 1) && !archive.has(RUN, 2) && !archive.has(run, 1));
     archive.begin(RUN).unwrap();
     push(&mut archive, &loss(NOON + 3 * MINUTE, 2));
-    archive.end_row(2);
+    archive.end_row(2, NOON + 2 * MINUTE + 30);
     archive.begin(run).unwrap();
     push(&mut archive, &loss(NOON + 61 * MINUTE, 3));
-    archive.end_row(3);
+    archive.end_row(3, NOON + 61 * MINUTE);
     close(&mut archive, NOON + 75 * MINUTE, true);
     assert!(archive.has(RUN, 2) && archive.has(run, 3) && !archive.has(run, 4));
     let files = files(&directory);
@@ -227,7 +227,7 @@ fn what_an_earlier_run_has_left_is_a_file_of_its_own() {
         covers,
         [
             (RUN, NOON + 2 * MINUTE),
-            (NOON + 2 * MINUTE, NOON + 3 * MINUTE),
+            (NOON + 2 * MINUTE, NOON + 2 * MINUTE + 30),
             (run, NOON + 75 * MINUTE),
         ]
     );
@@ -252,11 +252,11 @@ fn an_earlier_run_alone_does_not_cover_what_came_after_it() {
     let mut archive = open(settings(&directory), RUN);
     archive.begin(RUN - 60 * MINUTE).unwrap();
     push(&mut archive, &loss(NOON - 30 * MINUTE, 1));
-    archive.end_row(7);
+    archive.end_row(7, NOON - 31 * MINUTE);
     close(&mut archive, NOON + 15 * MINUTE, true);
     close(&mut archive, NOON + 30 * MINUTE, true);
     let files = files(&directory);
-    assert_eq!(files[0].about(schema::TO), NOON - 30 * MINUTE);
+    assert_eq!(files[0].about(schema::TO), NOON - 31 * MINUTE);
     assert_eq!((files[1].about(schema::FROM), files[1].rows.len()), (RUN, 0));
     assert!(!files[1].about.contains_key(schema::SPOOL_LAST));
     // A file that cannot be read says nothing, and stops nobody.
@@ -267,17 +267,18 @@ fn an_earlier_run_alone_does_not_cover_what_came_after_it() {
 }
 
 #[test]
-fn a_file_that_may_not_be_complete_covers_what_it_has() {
+fn a_file_that_may_not_be_complete_covers_what_its_rows_say() {
     let directory = TempDir::new().unwrap();
     let mut archive = open(settings(&directory), RUN);
     close(&mut archive, NOON + MINUTE, false);
     assert_eq!(archive.take_closed(), Closed::default());
     push(&mut archive, &loss(NOON + MINUTE, 1));
+    archive.end_row(1, NOON + 30);
     close(&mut archive, NOON + 15 * MINUTE, false);
     close(&mut archive, NOON + 30 * MINUTE, true);
     let covers = files(&directory);
     let covers = covers.iter().map(|file| (file.about(schema::FROM), file.about(schema::TO)));
-    let end = NOON + MINUTE;
+    let end = NOON + 30;
     assert_eq!(covers.collect::<Vec<_>>(), [(RUN, end), (end, NOON + 30 * MINUTE)]);
 }
 

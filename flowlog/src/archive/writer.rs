@@ -80,8 +80,8 @@ pub struct Archive {
     last: Option<i64>,
     /// The latest time that was pushed of this run, since the clock was set.
     newest: u64,
-    /// A record may come so much later than others of its time.
-    hold: u64,
+    /// All up to then is in the rows that were pushed of this run, since the clock was set.
+    reached: u64,
     /// All records up to then had been pushed when that was heard last.
     complete: Option<u64>,
     /// What was lost on the way here, and is in no closed file.
@@ -115,7 +115,7 @@ impl Archive {
             kept,
             last: None,
             newest: 0,
-            hold: 0,
+            reached: 0,
             complete: None,
             lost: Vec::new(),
             looked: now,
@@ -145,7 +145,7 @@ impl Archive {
             self.closed.clock_was_set = true;
             self.complete = self.complete.filter(|to| *to <= before.wall);
             self.close_by(before)?;
-            (self.newest, self.complete) = (0, None);
+            (self.newest, self.reached, self.complete) = (0, 0, None);
             let last = self.kept.get(&self.own).and_then(|kept| kept.last);
             self.kept.insert(self.own, Kept { last, to: now.wall });
             self.due = self.next_due(now);
@@ -154,11 +154,9 @@ impl Archive {
         Ok(())
     }
 
-    /// What is known of the records that come: up to which time all have been
-    /// pushed, if that is known, and how much later than others a record may come.
-    pub fn learn(&mut self, complete: Option<u64>, hold: Duration) {
+    /// Up to which time all records have been pushed, if that is known.
+    pub fn learn(&mut self, complete: Option<u64>) {
         self.complete = complete.or(self.complete);
-        self.hold = hold.as_nanos() as u64;
     }
 
     /// What was lost on the way, and was said by no closed file: in place of what was
@@ -179,7 +177,7 @@ impl Archive {
     pub fn begin(&mut self, run: u64) -> Result<(), Error> {
         if run != self.run {
             self.end_with_rows(self.looked)?;
-            (self.run, self.last, self.newest) = (run, None, 0);
+            (self.run, self.last, self.newest, self.reached) = (run, None, 0, 0);
         }
         Ok(())
     }
@@ -195,9 +193,11 @@ impl Archive {
         self.part()?.push(time, before, record)
     }
 
-    /// All records of that row of the spool were pushed, and of those before.
-    pub fn end_row(&mut self, row: i64) {
+    /// All records of that row of the spool were pushed, and of those before: all that
+    /// happened before `complete`, as far as it was not lost.
+    pub fn end_row(&mut self, row: i64, complete: u64) {
         self.last = Some(row);
+        self.reached = complete;
     }
 
     /// A row of the spool could not be read, and is in no file.
@@ -220,8 +220,8 @@ impl Archive {
     }
 
     /// Closes the file, and removes old ones. It covers the time up to which all
-    /// records are known to have been pushed, and is there also without any. Records
-    /// tell it too: what comes later is not much older.
+    /// records are known to have been pushed, and is there also without any. Rows say
+    /// that too.
     ///
     /// # Errors
     /// As [`Archive::push`].
@@ -265,10 +265,10 @@ impl Archive {
             self.end_with_rows(now)?;
             return self.begin(self.own);
         }
+        let complete = self.complete.unwrap_or_default();
         // One of before the clock was set is none.
-        let complete = self.complete.filter(|to| *to <= now.wall).unwrap_or_default();
-        let by_rows = self.newest.min(now.wall).saturating_sub(self.hold);
-        self.end_part(complete.max(by_rows))
+        let known = [complete, self.reached].into_iter().filter(|to| *to <= now.wall);
+        self.end_part(known.max().unwrap_or_default())
     }
 
     /// Ends the file of another run, if it has any rows. That run may have had more
@@ -280,7 +280,7 @@ impl Archive {
         if self.run == self.own {
             return self.close_by(now);
         }
-        self.end_part(self.newest.saturating_sub(self.hold))
+        self.end_part(self.reached)
     }
 
     fn part(&mut self) -> Result<&mut Part, Error> {

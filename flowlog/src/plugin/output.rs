@@ -216,10 +216,12 @@ impl Output {
     }
 
     /// Everything that happened before `complete`, nanoseconds since the epoch, was
-    /// pushed; a record may come later than others of its time by `hold`.
-    pub fn caught_up(&mut self, complete: u64, hold: Duration) {
-        if let Self::Shipped(shipment) = self {
-            shipment.caught_up(complete, hold);
+    /// pushed.
+    pub fn caught_up(&mut self, complete: u64) {
+        match self {
+            Self::Shipped(shipment) => shipment.caught_up(complete),
+            Self::Database(database) => database.caught_up(complete),
+            Self::File(_) | Self::Stream(_) | Self::Socket(_) => {}
         }
     }
 

@@ -12,7 +12,8 @@ use tracing::{debug, info, warn};
 use super::compact::Encoder;
 use super::record_id::{Identifier, RecordId};
 use super::ship::{
-    Batch, Client, Delivered, Encode, Loss, Settled, Shipped, Shipping, Start, Trouble, Upstream,
+    Batch, Client, Delivered, Encode, Loss, Row, Settled, Shipped, Shipping, Start, Trouble,
+    Upstream,
 };
 use super::{Item, Scratch};
 use crate::archive::clock::Moment;
@@ -131,8 +132,8 @@ impl Client for Writer {
         Ok(Self { archive, directory, held_max, held: 0, looked, malformed: 0, failed })
     }
 
-    fn learn(&mut self, Upstream { complete, hold, losses }: Upstream<'_>) {
-        self.archive.learn(complete, hold);
+    fn learn(&mut self, Upstream { complete, losses }: Upstream<'_>) {
+        self.archive.learn(complete);
         if let Some(losses) = losses {
             self.archive.lose(losses.iter().map(|(_, loss)| gap(loss)).collect());
         }
@@ -201,6 +202,7 @@ impl Writer {
         archive.begin(run)?;
         let mut known = 0;
         for (row, records) in batch.rows() {
+            let &Row { number: row, complete, .. } = row;
             if archive.has(run, row) {
                 known += records.count() as u64;
                 continue;
@@ -208,7 +210,7 @@ impl Writer {
             for record in records {
                 archive.push(record.id.time, record.body)?;
             }
-            archive.end_row(row);
+            archive.end_row(row, complete);
         }
         Ok(known)
     }

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use self::batch::{Batch, Record};
+pub use self::batch::{Batch, Record, Row};
 pub use self::losses::Loss;
 pub use self::shipment::{Shipment, Start};
 pub use self::sink::{Encode, Shipped};
@@ -117,8 +117,6 @@ pub struct Upstream<'a> {
     /// All records up to that time, nanoseconds since the epoch, have been delivered
     /// or were lost; absent: some may be on their way.
     pub complete: Option<u64>,
-    /// A record may come so much later than others of its time.
-    pub hold: Duration,
     /// Losses that were not settled yet, where they are others than before. They are
     /// settled with what is held.
     pub losses: Option<&'a [(i64, Loss)]>,

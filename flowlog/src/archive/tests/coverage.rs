@@ -20,7 +20,7 @@ fn what_was_lost_is_named_with_its_time() {
     assert_eq!(archive.losses(), 0);
     // Also where there is nothing else to say.
     archive.lose(vec![buffer.clone()]);
-    archive.learn(None, Duration::ZERO);
+    archive.learn(None);
     archive.close(Moment::at(NOON + 30 * MINUTE)).unwrap();
     let files = files(&directory);
     let gaps = |file: &Read| Gaps::parse(&file.about[schema::GAPS]).unwrap();
@@ -37,14 +37,16 @@ fn what_was_lost_is_named_with_its_time() {
 }
 
 #[test]
-fn a_record_that_may_come_late_is_waited_for() {
+fn no_more_is_covered_than_rows_say() {
     let directory = TempDir::new().unwrap();
     let mut archive = open(settings(&directory), RUN);
     push(&mut archive, &loss(NOON + 10 * MINUTE, 1));
-    archive.learn(None, Duration::from_mins(2));
+    archive.end_row(1, NOON + 8 * MINUTE);
+    archive.learn(None);
     archive.close(Moment::at(NOON + 15 * MINUTE)).unwrap();
     push(&mut archive, &loss(NOON + 20 * MINUTE, 1));
-    archive.learn(Some(NOON + 25 * MINUTE), Duration::from_mins(2));
+    archive.end_row(2, NOON + 18 * MINUTE);
+    archive.learn(Some(NOON + 25 * MINUTE));
     archive.close(Moment::at(NOON + 30 * MINUTE)).unwrap();
     let files = files(&directory);
     let to: Vec<_> = files.iter().map(|file| file.about(schema::TO)).collect();

@@ -26,7 +26,7 @@ impl Clock {
         if now.steady / 1_000_000_000 % 60 == 0 {
             push(archive, &loss(now.wall, 1));
         }
-        archive.learn(Some(now.wall - HOLD.as_nanos() as u64), HOLD);
+        archive.learn(Some(now.wall - HOLD.as_nanos() as u64));
         if archive.due() <= now.steady {
             archive.close(*now).unwrap();
         }

@@ -24,8 +24,6 @@ const GATHER: Duration = Duration::from_millis(250);
 const GATHERED: u64 = 16384;
 /// Bytes that are handed over at most; less if the buffer is small.
 const CHUNK: usize = 4 << 20;
-/// How far the time that is covered stays behind: events may still be on their way.
-const ON_THEIR_WAY: u64 = 1_000_000_000;
 /// How long the thread may take beyond its deadline before it is left alone.
 const GRACE: Duration = Duration::from_millis(300);
 
@@ -43,6 +41,8 @@ pub struct DatabaseOutput {
     handed: Instant,
     /// What was lost since.
     gaps: Gaps,
+    /// Everything that happened before was pushed; 0: that was not said yet.
+    complete: u64,
     /// The time of the newest record, and of that before the current batch.
     newest: u64,
     before: u64,
@@ -85,6 +85,7 @@ impl DatabaseOutput {
             since: now,
             handed: now,
             gaps: Gaps::default(),
+            complete: 0,
             newest: 0,
             before: wall_clock(),
             jobs,
@@ -149,9 +150,7 @@ impl DatabaseOutput {
     }
 
     fn hand_over(&mut self) {
-        let past = wall_clock().saturating_sub(ON_THEIR_WAY);
-        let until = if self.chunk.is_empty() { past } else { past.min(self.newest) };
-        self.hand_over_up_to(until);
+        self.hand_over_up_to(self.complete);
     }
 
     /// Hands over what there is, which is all up to that time.
@@ -171,9 +170,17 @@ impl DatabaseOutput {
         self.handed = Instant::now();
     }
 
+    /// Everything that happened before `complete` was pushed.
+    pub fn caught_up(&mut self, complete: u64) {
+        self.complete = complete;
+        if self.chunk.is_empty() && self.retry_in() == Some(Duration::ZERO) {
+            self.hand_over();
+        }
+    }
+
     /// Ends a batch: what has gathered long enough is handed over.
     pub fn flush(&mut self) {
-        if self.retry_in() == Some(Duration::ZERO) {
+        if !self.chunk.is_empty() && self.retry_in() == Some(Duration::ZERO) {
             self.hand_over();
         }
         self.before = self.newest;

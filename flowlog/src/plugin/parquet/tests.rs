@@ -88,7 +88,7 @@ fn a_batch_is_settled_when_its_file_is_closed() {
     // It is not known whether something waits.
     assert_eq!(block_on(writer.close()), Ok(Settled::All));
     assert_eq!(rows(&directory), [5]);
-    writer.learn(Upstream { complete: Some(now()), hold: Duration::ZERO, losses: None });
+    writer.learn(Upstream { complete: Some(now()), losses: None });
     assert_eq!(block_on(writer.close()), Ok(Settled::All));
     assert_eq!(rows(&directory), [0, 5]);
 }

@@ -78,8 +78,19 @@ pub struct Batch {
     pub(super) last: i64,
     pub(super) records: u64,
     pub(super) bytes: usize,
-    /// Each with the number of its row.
-    pub(super) payloads: Vec<(i64, Vec<u8>)>,
+    pub(super) rows: Vec<Row>,
+}
+
+/// A row of the spool.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its number.
+    pub number: i64,
+    /// What happened before that time, nanoseconds since the epoch, is in this row or one
+    /// before it, as far as it was not lost; 0: not known.
+    pub complete: u64,
+    /// Its records.
+    pub(super) payload: Vec<u8>,
 }
 
 impl Batch {
@@ -120,16 +131,16 @@ impl Batch {
         self.rows().flat_map(|(_, records)| records)
     }
 
-    /// The rows, each with its number and its records.
-    pub fn rows(&self) -> impl Iterator<Item = (i64, impl Iterator<Item = Record<'_>>)> {
-        self.payloads.iter().map(|(number, payload)| {
-            let mut rest = payload.as_slice();
+    /// The rows, each with its records.
+    pub fn rows(&self) -> impl Iterator<Item = (&Row, impl Iterator<Item = Record<'_>>)> {
+        self.rows.iter().map(|row| {
+            let mut rest = row.payload.as_slice();
             let records = std::iter::from_fn(move || {
                 let (record, behind) = Record::split(rest)?;
                 rest = behind;
                 Some(record)
             });
-            (*number, records)
+            (row, records)
         })
     }
 
@@ -143,7 +154,7 @@ impl Batch {
             last: 1,
             records: records.len() as u64,
             bytes: payload.len(),
-            payloads: vec![(1, payload)],
+            rows: vec![Row { number: 1, complete: 0, payload }],
         }
     }
 
@@ -153,8 +164,8 @@ impl Batch {
         self.last += 1;
         self.records += other.records;
         self.bytes += other.bytes;
-        let last = self.last;
-        self.payloads.extend(other.payloads.into_iter().map(|(_, payload)| (last, payload)));
+        let number = self.last;
+        self.rows.extend(other.rows.into_iter().map(|row| Row { number, ..row }));
         self
     }
 }

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::Full;
 use super::losses::Loss;
-use super::spool::{Chunk, Job, Sink};
+use super::spool::{Job, Sink};
 use super::store::{Change, Failure, Gone, Store, Wrong};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Amount, Measure, Part};
@@ -289,8 +289,7 @@ impl Room {
                     effects.refused.push(place);
                     return lose(&sink.name, chunk.records, chunk.span, change, effects);
                 }
-                let Chunk { encoding, records, payload, span: _ } = chunk;
-                let number = change.append(&sink.name, encoding, *records, payload)?;
+                let number = change.append(&sink.name, chunk)?;
                 effects.appended.push((place, number));
             }
             Job::Acknowledge(sink, last) => {

@@ -9,7 +9,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -74,7 +73,6 @@ pub(super) struct Losses {
     said: AtomicU64,
     /// See [`Losses::caught_up`].
     complete: AtomicU64,
-    hold: AtomicU64,
 }
 
 impl Losses {
@@ -143,19 +141,14 @@ impl Losses {
     }
 
     /// Whatever happened before `complete` has been handed over, or was counted as
-    /// lost. A record may come later than others of its time by `hold`.
-    pub(super) fn caught_up(&self, complete: u64, hold: Duration) {
-        self.hold.store(hold.as_nanos() as u64, Ordering::Relaxed);
+    /// lost.
+    pub(super) fn caught_up(&self, complete: u64) {
         self.complete.store(complete, Ordering::Release);
     }
 
     /// What was said last.
     pub(super) fn complete(&self) -> Option<u64> {
         Some(self.complete.load(Ordering::Acquire)).filter(|complete| *complete > 0)
-    }
-
-    pub(super) fn hold(&self) -> Duration {
-        Duration::from_nanos(self.hold.load(Ordering::Relaxed))
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Loss>> {

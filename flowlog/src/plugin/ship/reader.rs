@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::batch::{self, Batch};
+use super::batch::{self, Batch, Row};
 use super::losses::{self, Loss};
 use super::store::{Failure, Health, PATIENCE, is_damage};
 
@@ -60,14 +60,15 @@ impl Reader {
     fn read(&self, sink: &str, after: i64, bytes: usize) -> rusqlite::Result<Found> {
         let (_, connection) = &*self.connection.borrow();
         let mut query = connection.prepare_cached(
-            "SELECT sequence, encoding, records, payload FROM batch \
+            "SELECT sequence, encoding, records, complete, payload FROM batch \
              WHERE sink = ? AND sequence > ? ORDER BY sequence",
         )?;
         let mut rows = query.query(params![sink, after])?;
         let mut batch = Batch::default();
         while let Some(row) = rows.next()? {
             let (number, encoding): (i64, String) = (row.get(0)?, row.get(1)?);
-            let (records, payload): (u64, Vec<u8>) = (row.get(2)?, row.get(3)?);
+            let (records, complete): (u64, u64) = (row.get(2)?, row.get(3)?);
+            let payload: Vec<u8> = row.get(4)?;
             if !batch.is_empty() && encoding != batch.encoding {
                 break;
             }
@@ -84,7 +85,7 @@ impl Reader {
             batch.last = number;
             batch.records += records;
             batch.bytes += payload.len();
-            batch.payloads.push((number, payload));
+            batch.rows.push(Row { number, complete, payload });
             if batch.bytes >= bytes {
                 break;
             }

@@ -22,6 +22,7 @@ struct Row {
     sink: String,
     encoding: String,
     records: u64,
+    complete: u64,
     payload: Vec<u8>,
 }
 
@@ -57,11 +58,11 @@ pub(super) fn copy(
             };
             let number = last;
             let Ok(row) = read(from, number) else { continue };
-            let Row { sink, encoding, records, payload } = row;
+            let Row { sink, encoding, records, complete, payload } = row;
             let length = payload.len();
             transaction
-                .prepare_cached("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)")?
-                .execute(params![number, sink, encoding, records, length, payload])?;
+                .prepare_cached("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)")?
+                .execute(params![number, sink, encoding, records, length, complete, payload])?;
             bytes += length;
             let amount = copied.entry(sink).or_default();
             amount.bytes += length as u64;
@@ -80,10 +81,14 @@ fn next(from: &Connection, last: i64) -> rusqlite::Result<Option<i64>> {
 }
 
 fn read(from: &Connection, number: i64) -> rusqlite::Result<Row> {
-    let sql = "SELECT sink, encoding, records, payload FROM batch WHERE sequence = ?";
-    from.prepare_cached(sql)?.query_row([number], |row| {
+    let with = "SELECT sink, encoding, records, payload, complete FROM batch WHERE sequence = ?";
+    // As spools of earlier versions have it.
+    let without = "SELECT sink, encoding, records, payload, 0 FROM batch WHERE sequence = ?";
+    let query = from.prepare_cached(with).or_else(|_| from.prepare_cached(without));
+    query?.query_row([number], |row| {
         let (sink, encoding) = (row.get(0)?, row.get(1)?);
-        Ok(Row { sink, encoding, records: row.get(2)?, payload: row.get(3)? })
+        let complete = row.get(4)?;
+        Ok(Row { sink, encoding, records: row.get(2)?, complete, payload: row.get(3)? })
     })
 }
 

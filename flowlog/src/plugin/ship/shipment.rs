@@ -83,7 +83,8 @@ pub struct Shipment {
     directory: Option<PathBuf>,
     /// When to have ended, once the daemon ends.
     deadline: Option<Instant>,
-    /// When it was last said up to when everything was pushed.
+    /// Up to when everything was pushed, and when that was said last.
+    complete: u64,
     heard: Instant,
 }
 
@@ -110,6 +111,7 @@ impl Shipment {
             worker: None,
             directory: None,
             deadline: None,
+            complete: 0,
             heard: Instant::now(),
         }
     }
@@ -181,7 +183,8 @@ impl Shipment {
         if self.chunk.records == 0 {
             return;
         }
-        let chunk = std::mem::replace(&mut self.chunk, empty(&self.encoding));
+        let mut chunk = std::mem::replace(&mut self.chunk, empty(&self.encoding));
+        chunk.complete = self.complete;
         let (amount, span) = (chunk.amount(), chunk.span);
         self.sink.waits(&chunk);
         let job = Job::Append(self.sink.clone(), chunk);
@@ -205,9 +208,10 @@ impl Shipment {
 
     /// Everything that happened before `complete` was pushed. What has gathered
     /// counts when it was handed over.
-    pub fn caught_up(&mut self, complete: u64, hold: Duration) {
+    pub fn caught_up(&mut self, complete: u64) {
+        self.complete = complete;
         if self.chunk.records == 0 {
-            self.sink.losses.caught_up(complete, hold);
+            self.sink.losses.caught_up(complete);
             self.heard = Instant::now();
         }
     }
@@ -259,8 +263,7 @@ impl Shipment {
         let deadline = self.deadline.unwrap_or_else(|| Instant::now() + CLOSE_TIMEOUT);
         self.end(deadline);
         // The capture has ended.
-        let hold = self.sink.losses.hold();
-        self.caught_up(now_ns(), hold);
+        self.caught_up(now_ns());
         self.spool.settle(deadline);
         self.control.stop(deadline);
         if let Some(worker) = self.worker.take()
@@ -301,5 +304,5 @@ impl Shipment {
 
 fn empty(encoding: &Arc<str>) -> Chunk {
     let (encoding, payload) = (encoding.clone(), Vec::with_capacity(CHUNK));
-    Chunk { encoding, records: 0, span: (0, 0), payload }
+    Chunk { encoding, records: 0, span: (0, 0), complete: 0, payload }
 }

@@ -90,6 +90,8 @@ pub(super) struct Chunk {
     pub(super) records: u64,
     /// The times of its first and last record.
     pub(super) span: (u64, u64),
+    /// What happened before that time is in it or in one before, as far as it was not lost.
+    pub(super) complete: u64,
     pub(super) payload: Vec<u8>,
 }
 

@@ -22,6 +22,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use super::batch;
 use super::losses::{self, Loss};
 use super::rescue::{self, Amounts};
+use super::spool::Chunk;
 use crate::plugin::beneath::{self, Anchor, Fate};
 use crate::stats::Amount;
 
@@ -48,6 +49,7 @@ CREATE TABLE batch (
     encoding TEXT NOT NULL,
     records INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
+    complete INTEGER NOT NULL,
     payload BLOB NOT NULL
 ) STRICT;
 ";
@@ -57,6 +59,9 @@ const INDEX: &str = "
 DROP INDEX IF EXISTS batch_of_sink;
 CREATE INDEX IF NOT EXISTS batch_amounts ON batch (sink, sequence, records, bytes);
 ";
+
+/// What spools of earlier versions do not have: of their rows it is not known.
+const COMPLETE: &str = "ALTER TABLE batch ADD COLUMN complete INTEGER NOT NULL DEFAULT 0";
 
 /// Why the spool cannot be used, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -402,6 +407,10 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     if version == VERSION && connection.query_row(without, [], |row| row.get(0))? {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {INDEX} COMMIT;"))?;
     }
+    let without = "SELECT count(*) = 0 FROM pragma_table_info('batch') WHERE name = 'complete'";
+    if version == VERSION && connection.query_row(without, [], |row| row.get(0))? {
+        connection.execute_batch(COMPLETE)?;
+    }
     connection.execute_batch(losses::TABLE)
 }
 
@@ -444,17 +453,14 @@ impl Change<'_> {
     }
 
     /// Adds a row, and returns its number.
-    pub(super) fn append(
-        &mut self,
-        sink: &str,
-        encoding: &str,
-        records: u64,
-        payload: &[u8],
-    ) -> rusqlite::Result<i64> {
+    pub(super) fn append(&mut self, sink: &str, chunk: &Chunk) -> rusqlite::Result<i64> {
+        let Chunk { encoding, records, span: _, complete, payload } = chunk;
         let mut insert = self.connection.prepare_cached(
-            "INSERT INTO batch (sink, encoding, records, bytes, payload) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO batch (sink, encoding, records, bytes, complete, payload) \
+             VALUES (?, ?, ?, ?, ?, ?)",
         )?;
-        let number = insert.insert(params![sink, encoding, records, payload.len(), payload])?;
+        let values = params![sink, &**encoding, records, payload.len(), complete, payload];
+        let number = insert.insert(values)?;
         self.bytes += payload.len() as u64;
         self.highest = number;
         Ok(number)

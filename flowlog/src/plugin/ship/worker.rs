@@ -128,7 +128,7 @@ impl Link {
             self.losses = Some((changes, losses));
         }
         let losses = self.losses.as_ref().filter(|_| !known).map(|(_, losses)| &losses[..]);
-        client.learn(Upstream { complete, hold: self.sink.losses.hold(), losses });
+        client.learn(Upstream { complete, losses });
         Ok(())
     }
 }

@@ -403,7 +403,8 @@ impl Cover {
     /// All records up to that time are committed.
     fn reaches(&mut self, until: u64) {
         if let Some(run) = &mut self.run {
-            run.until = Some(until);
+            // What happened before it began is not known, nor after a clock was set back.
+            run.until = Some(until).filter(|until| *until >= run.since);
             self.changed = true;
         }
     }

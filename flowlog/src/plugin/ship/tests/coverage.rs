@@ -141,19 +141,19 @@ fn nothing_is_complete_while_records_wait_in_memory() {
     let mut ship = start(&settings(&directory), &learned, 600_000);
     ship.spool.limit_pages(Some(1));
     ship.shipment.begin();
-    ship.shipment.caught_up(7, Duration::ZERO);
+    ship.shipment.caught_up(7);
     learned.wait_for("that all is complete", |lesson| lesson.complete.contains(&Some(7)));
     // More than fits into what the file has already.
     ship.push(1..8000);
     std::thread::sleep(ship.shipment.due_in().unwrap());
     ship.shipment.flush();
-    ship.shipment.caught_up(9000, Duration::ZERO);
+    ship.shipment.caught_up(9000);
     learned.with(|lesson| lesson.complete.clear());
     learned.wait_for("lessons", |lesson| lesson.complete.len() > 20);
     ship.push(8000..100_000);
     ship.shipment.flush();
     assert!(ship.shipment.stats().get(Measure::Lost) > 0);
-    ship.shipment.caught_up(300_000, Duration::ZERO);
+    ship.shipment.caught_up(300_000);
     learned.wait_for("lessons", |lesson| lesson.complete.len() > 40);
     ship.shipment.close();
     // A lesson of before may have been under way.
@@ -169,12 +169,12 @@ fn what_gathers_is_not_complete_and_silence_is_heard() {
     let mut ship = start(&settings(&directory), &learned, 64 << 20);
     ship.shipment.begin();
     ship.push(1..10);
-    ship.shipment.caught_up(10, Duration::ZERO);
+    ship.shipment.caught_up(10);
     assert!(ship.shipment.due_in().unwrap() <= Duration::from_millis(100));
     std::thread::sleep(ship.shipment.due_in().unwrap());
     ship.shipment.flush();
     assert!(learned.with(|lesson| lesson.complete.iter().all(Option::is_none)));
-    ship.shipment.caught_up(10, Duration::ZERO);
+    ship.shipment.caught_up(10);
     learned.wait_for("that all is complete", |lesson| lesson.complete.last() == Some(&Some(10)));
     assert_eq!(learned.with(|lesson| lesson.records), 9);
     // The engine is woken up though nothing comes.

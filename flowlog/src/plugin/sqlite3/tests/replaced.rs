@@ -116,6 +116,8 @@ fn a_database_that_was_replaced_is_left() {
 fn a_database_that_was_renamed_is_followed_by_a_new_one() {
     let place = Place::new();
     let mut sink = place.sink();
+    sink.output.begin();
+    sink.output.caught_up(jiff::Timestamp::now().as_nanosecond() as u64);
     push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
     settle(&mut sink);
     let old = place.path("flow.db.1");

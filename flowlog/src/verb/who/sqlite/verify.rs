@@ -14,6 +14,8 @@ use super::super::asked::Trouble;
 /// How long the check of a database may take. It reads all of it, a gigabyte in some
 /// seconds; what takes longer is named as not verified.
 const LIMIT: Duration = Duration::from_secs(2);
+/// How often a check that goes on is interrupted.
+const AGAIN: Duration = Duration::from_millis(1);
 /// The checksum of a row, and a column that is made of others.
 pub(super) const CHECKSUM: &str = "checksum";
 const RECORD_ID: &str = "record_id";
@@ -32,8 +34,11 @@ fn within(connection: &Connection, limit: Duration) -> Result<Option<()>, Troubl
     let (end, ended) = mpsc::channel::<()>();
     let found = thread::scope(|scope| {
         scope.spawn(move || {
-            if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            let mut wait = limit;
+            while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                // Of a query that has not begun it does nothing.
                 handle.interrupt();
+                wait = AGAIN;
             }
         });
         let found = check(connection);
