@@ -3,6 +3,7 @@
 
 use super::family::Family;
 use super::page::Page;
+use crate::log;
 use crate::stats::{Check, CheckKind, Counter, Instance, Measure, Readings};
 
 /// The metric of a counter, and the values of its labels.
@@ -77,6 +78,7 @@ pub fn add(stats: &Readings, page: &mut Page) {
             page.add(of_sink(measure), &labels(&instance, &stack), counted.get(measure));
         }
     }
+    page.add(Family::DroppedMessages, &[], log::dropped());
     if stats.uses_crosscheck() {
         for check in Check::ALL {
             for kind in CheckKind::ALL {
@@ -124,6 +126,7 @@ mod tests {
         assert!(!alone.contains("ebpf") && !alone.contains("crosscheck"), "{alone}");
         assert!(!alone.contains("json") && !alone.contains("syslog"), "{alone}");
         assert!(!alone.contains("flowlog_filter_evaluations"), "{alone}");
+        assert!(alone.contains("flowlog_log_dropped_messages_total "), "{alone}");
         stats.use_ebpf();
         stats.use_crosscheck();
         stats.use_filter();
@@ -144,6 +147,7 @@ mod tests {
         assert_eq!(distinct.len(), samples.count());
         let lag = stats.lag().buckets().len() + 2;
         let checks = Check::ALL.len() * CheckKind::ALL.len();
-        assert_eq!(distinct.len(), Counter::ALL.len() + checks + lag);
+        // And the messages that were dropped, which are no counter of these.
+        assert_eq!(distinct.len(), Counter::ALL.len() + checks + lag + 1);
     }
 }

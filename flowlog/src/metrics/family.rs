@@ -64,6 +64,8 @@ families! {
         "Version of flowlog; always 1.";
     Health: Gauge "flowlog_health" &[],
         "1 if /healthz answers 200, else 0.";
+    DroppedMessages: Counter "flowlog_log_dropped_messages_total" &[],
+        "Messages of flowlog itself that the target of logfile did not take in time.";
     SourceInfo: Gauge "flowlog_source_info" &["source", "capture"],
         "What a source is captured by; always 1.";
     Events: Counter "flowlog_events_total" &["source", "kind", "cause"],

@@ -17,6 +17,9 @@ use nix::sys::socket::{
 
 /// How long a connection may take to come about.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often what a peer says is read, at most, before the next look: one that never stops
+/// must not keep the loop.
+const READS: usize = 64;
 /// Milliseconds after which a peer that confirms nothing counts as gone.
 const SILENCE: u32 = 30_000;
 
@@ -197,15 +200,16 @@ impl Connection {
         if self.address.is_datagram() {
             return Ok(());
         }
-        let mut said = [0; 512];
-        loop {
+        let mut said = [0; 4096];
+        for _ in 0..READS {
             match recv(self.socket.as_raw_fd(), &mut said, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return Err(io::Error::other("the connection was closed there")),
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EAGAIN) => break,
                 Err(errno) => return Err(errno.into()),
             }
         }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Peers that go away, come back, and are slow.
 
-use std::io::Read as _;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -139,6 +139,30 @@ fn what_a_peer_had_not_read_is_sent_again() {
     assert_eq!(numbers(&reader.join().unwrap()), (0..20_000).collect::<Vec<_>>());
     assert!(sender.get(Measure::Repeated) > 10);
     assert_eq!(sender.get(Measure::Records), 20_000);
+}
+
+/// What it says is ignored, and keeps nobody.
+#[test]
+fn a_peer_that_never_stops_talking_gets_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("peer");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut sender = Sender::new(unix(&path), 1 << 20);
+    sender.send(100);
+    let (mut peer, _) = listener.accept().unwrap();
+    let mut talker = peer.try_clone().unwrap();
+    let talk = std::thread::spawn(move || while talker.write_all(&[b'!'; 64 << 10]).is_ok() {});
+    let mut first = vec![0; 10_000];
+    peer.read_exact(&mut first).unwrap();
+    for _ in 0..50 {
+        let begin = Instant::now();
+        sender.output.flush();
+        assert!(begin.elapsed() < Duration::from_secs(1), "after {:?}", begin.elapsed());
+    }
+    sender.until_all_arrived();
+    peer.shutdown(Shutdown::Both).unwrap();
+    talk.join().unwrap();
+    assert_eq!(numbers(&first), (0..100).collect::<Vec<_>>());
 }
 
 #[test]
