@@ -19,6 +19,7 @@
 //! | [`process`] | a child that does not outlive its guard; what /proc tells about it |
 //! | [`postgres`] | a PostgreSQL server |
 //! | [`shipping`] | faults of the far side, for all sinks that ship |
+//! | [`stopped`] | a daemon whose engine stands still |
 //! | [`metrics`] | a scrape of what flowlog serves to Prometheus |
 //! | [`tags`] | which flows of the mix have lines with which tag |
 //! | [`kafka`] | brokers as librdkafka mocks them, and what kcat reads there |
@@ -70,6 +71,8 @@ pub mod shipping;
 pub mod slow_disk;
 pub mod sources;
 pub mod sqlite;
+pub mod stopped;
+pub mod stopped;
 pub mod tags;
 pub mod terminal;
 pub mod tls;

@@ -28,6 +28,9 @@ const SLOW: Duration = Duration::from_secs(10);
 /// Names that are looked up at once: one that hangs keeps its thread, and each attempt to
 /// connect starts another.
 const LOOKUPS: usize = 4;
+/// How often it is looked whether the spool has forgotten losses, and for how long.
+const LOOK: Duration = Duration::from_millis(2);
+const FORGET: Duration = Duration::from_millis(500);
 /// How often the same trouble is told.
 const REMIND: Duration = Duration::from_secs(60);
 
@@ -286,6 +289,7 @@ impl<C: Client> Worker<C> {
                     after = batch.last;
                 }
                 None if self.stop.borrow().is_some() => {
+                    self.forgotten().await;
                     self.link.teach(&mut client, reader, after)?;
                     let settled = self.answer(client.close(), "to records").await?;
                     self.settle(settled, after);
@@ -302,6 +306,19 @@ impl<C: Client> Worker<C> {
                 }
             }
         }
+    }
+
+    /// Waits until the spool has forgotten what the client has said: before that it is not known
+    /// whether there is more to say.
+    async fn forgotten(&self) {
+        let losses = &self.link.sink.losses;
+        let forgotten = async {
+            while losses.are_said() {
+                sleep(LOOK).await;
+            }
+        };
+        // A spool that cannot be written does not forget.
+        let _ = timeout(FORGET, forgotten).await;
     }
 
     /// Waits for something to do; returns whether that is a new connection.

@@ -121,11 +121,9 @@ fn within(
     coverage::read(connection, path, question.span, answers)?;
     losses(connection, question.span, answers)?;
     let ping = question.wanted.port.map(|_| PING);
-    let mut damaged = 0;
-    for end in ENDS.into_iter().chain(ping) {
-        damaged += end_of(connection, question, end, answers)?;
-    }
-    Ok(damaged)
+    let ends: Vec<String> =
+        ENDS.into_iter().chain(ping).map(|end| condition(question, end)).collect();
+    by_ends(connection, question, &ends, answers)
 }
 
 fn losses(
@@ -161,32 +159,46 @@ fn later(condition: &str, latest: u64) -> String {
     format!("SELECT * {condition} AND time >= ?4 AND (start IS NULL OR start <= {latest})")
 }
 
-/// Asks by one of the indexes.
-fn end_of(
+/// Asks by each of the indexes. Two flows that have one tuple in turn may have the address at
+/// different ends.
+fn by_ends(
     connection: &Connection,
     question: &Question,
-    end: (&str, &str),
+    ends: &[String],
     answers: &mut Answers<'_>,
 ) -> Result<u64, Trouble> {
     let Span { first, last } = question.span;
-    let sql = condition(question, end);
     let given = |moment: u64| {
         (question.wanted.text(), question.wanted.port, question.protocol, signed(moment))
     };
+    let is_there = |rows: &str, moment: u64| -> rusqlite::Result<bool> {
+        for sql in ends {
+            let any = format!("SELECT 1 {sql} AND {rows} LIMIT 1");
+            if connection.prepare(&any)?.exists(given(moment))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
     let latest = question.span.latest_start();
-    let mut damaged = read(connection, &later(&sql, latest), given(first), question, answers)?;
+    let mut damaged = 0;
+    for sql in ends {
+        damaged += read(connection, &later(sql, latest), given(first), question, answers)?;
+    }
     // Where a start is not known there may be a record of the beginning, also of later, and one
     // of another flow's end between them.
-    let unknown = format!("SELECT 1 {sql} AND time > ?4 AND start IS NULL LIMIT 1");
-    if connection.prepare(&unknown)?.exists(given(last))? {
-        let others = format!("SELECT * {sql} AND time > ?4");
-        damaged += read(connection, &others, given(last), question, answers)?;
+    if is_there("time > ?4 AND start IS NULL", last)? {
+        for sql in ends {
+            let others = format!("SELECT * {sql} AND time > ?4");
+            damaged += read(connection, &others, given(last), question, answers)?;
+        }
     }
     // An end before that time is of interest only if it is that of another record.
-    let open = format!("SELECT 1 {sql} AND time < ?4 AND kind NOT LIKE '%destroy%' LIMIT 1");
-    if first > 0 && connection.prepare(&open)?.exists(given(first))? {
-        let before = format!("SELECT * {sql} AND time < ?4");
-        damaged += read(connection, &before, given(first), question, answers)?;
+    if first > 0 && is_there("time < ?4 AND kind NOT LIKE '%destroy%'", first)? {
+        for sql in ends {
+            let before = format!("SELECT * {sql} AND time < ?4");
+            damaged += read(connection, &before, given(first), question, answers)?;
+        }
     }
     Ok(damaged)
 }

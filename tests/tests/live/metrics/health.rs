@@ -6,16 +6,14 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::ptrace;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use tests::burst::udp_burst;
-use tests::daemon::{Daemon, Launch, Program};
+use tests::daemon::{Launch, Program};
 use tests::lab::SingleNs;
 use tests::metrics::{ADDRESS, get, scrape, sum};
 use tests::namespace::Namespace;
 use tests::poll;
 use tests::shipping::Site;
+use tests::stopped::Stopped;
 
 use super::served;
 use crate::disk_full::SmallDisk;
@@ -229,28 +227,6 @@ fn sinks_that_stand_still_are_named() -> Result<()> {
     }
     daemon.stop()?;
     Ok(())
-}
-
-/// The thread that reads events, stopped by a debugger while the others run.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn of(daemon: &Daemon) -> Result<Self> {
-        // It is the first thread of the process.
-        let thread = Pid::from_raw(daemon.process.pid());
-        ptrace::seize(thread, ptrace::Options::empty()).context("ptrace is not allowed")?;
-        let stopped = Self(thread);
-        ptrace::interrupt(thread)?;
-        let status = waitpid(thread, Some(WaitPidFlag::__WALL))?;
-        ensure!(matches!(status, WaitStatus::PtraceEvent(..)), "{status:?}");
-        Ok(stopped)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = ptrace::detach(self.0, None);
-    }
 }
 
 /// Both pages answer in time while the thread that reads events stands still, whatever holds it.
