@@ -245,7 +245,7 @@ impl Engine {
             messages += progress.messages;
             more |= progress.drained == Drained::More;
             source.stacks.flush();
-            if progress.drained != Drained::More {
+            if progress.drained != Drained::More && !source.recovery.fails() {
                 let hold = HOLD + source.capture.holds();
                 source.stacks.caught_up(begun.saturating_sub(hold.as_nanos() as u64));
             }

@@ -41,6 +41,7 @@ pub(crate) use notice;
 const MOST_HELD: usize = 100;
 /// How long the end of the program waits for messages to be written.
 const AT_EXIT: Duration = Duration::from_millis(500);
+const AT_START: Duration = Duration::from_millis(200);
 
 static OUTPUT: OnceLock<Mutex<Output>> = OnceLock::new();
 
@@ -168,20 +169,34 @@ pub fn dropped() -> u64 {
     with_output(|output| output.target.dropped()).unwrap_or(0)
 }
 
+/// Waits until the messages of the start are written, but no longer than a moment: whoever
+/// waits for the daemon to be ready can read them then.
+pub fn settle() {
+    let deadline = Instant::now() + AT_START;
+    for (queue, _) in queues() {
+        queue.flush(deadline);
+    }
+}
+
 /// Waits until all messages are written, but no longer than half a second.
 pub fn finish() {
-    let queues = with_output(|output| {
-        let copies = output.copies.iter().map(|copies| (Arc::clone(copies), true));
-        let target = (Arc::clone(&output.target), output.is_stderr);
-        copies.chain([target]).collect::<Vec<_>>()
-    });
     let deadline = Instant::now() + AT_EXIT;
-    for (queue, is_stderr) in queues.unwrap_or_default() {
+    for (queue, is_stderr) in queues() {
         let left = queue.flush(deadline);
         if left > 0 && !is_stderr {
             say(&format!("flowlog: {left} of its own messages could not be logged"));
         }
     }
+}
+
+/// Where messages wait, and whether that is for standard error.
+fn queues() -> Vec<(Arc<Queue>, bool)> {
+    let queues = with_output(|output| {
+        let copies = output.copies.iter().map(|copies| (Arc::clone(copies), true));
+        let target = (Arc::clone(&output.target), output.is_stderr);
+        copies.chain([target]).collect()
+    });
+    queues.unwrap_or_default()
 }
 
 /// Messages that wait, the last of them, and how many there were before.

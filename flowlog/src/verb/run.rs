@@ -297,6 +297,7 @@ fn serve(
             log::detach();
             readiness.ready()?;
         }
+        log::settle();
         // Without systemd there is nobody to tell, which is no fault.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         engine.run().await;

@@ -203,10 +203,17 @@ impl FileOutput {
     /// removed, renamed or replaced.
     fn look(&mut self) {
         let now = Instant::now();
-        if now < self.look_at || !self.file.is_regular() || self.outdated {
+        if now < self.look_at || !self.file.is_regular() {
             return;
         }
         self.look_at = now + LOOK;
+        if self.outdated {
+            // Records that wait open it anew themselves.
+            if self.buffer.is_empty() {
+                self.write();
+            }
+            return;
+        }
         let Ok((open, named)) = self.file.identity() else { return };
         if self.path.metadata().is_ok_and(|there| Identity::of(&there) == open) {
             self.unproven = 0;

@@ -80,6 +80,26 @@ fn lines_wait_for_a_directory_that_was_removed() {
     assert_eq!((stats.get(Measure::Records), stats.get(Measure::Lost)), (2, 0));
 }
 
+/// Where no line waits it is looked for once a second, and made anew without one.
+#[test]
+fn an_idle_file_waits_for_its_directory_without_haste() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("log");
+    fs::create_dir(&place).unwrap();
+    let path = place.join("flow.log");
+    let (mut output, _) = open(&path, false);
+    fs::remove_dir_all(&place).unwrap();
+    for _ in 0..2 {
+        wait(&mut output);
+        assert!(output.is_failing());
+        let due = output.retry_in().unwrap();
+        assert!(due > LOOK / 2, "{due:?}");
+    }
+    fs::create_dir(&place).unwrap();
+    wait(&mut output);
+    assert!(!output.is_failing() && path.exists());
+}
+
 #[test]
 fn standard_output_and_devices_are_never_replaced() {
     let (mut output, stats) = open(Path::new("/dev/null"), true);
