@@ -72,7 +72,6 @@ pub mod slow_disk;
 pub mod sources;
 pub mod sqlite;
 pub mod stopped;
-pub mod stopped;
 pub mod tags;
 pub mod terminal;
 pub mod tls;

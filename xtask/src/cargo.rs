@@ -97,17 +97,34 @@ pub(crate) fn host() -> Result<PathBuf> {
 /// # Errors
 /// It does not build.
 pub(crate) fn kafka_mock() -> Result<PathBuf> {
-    let words = ["build", "--release", "--package", "tests", "--bin", "kafka-mock"];
-    named_or_built(KAFKA, "kafka-mock", &words)
+    harness(KAFKA, "kafka-mock", Profile::Release)
 }
 
-/// The harness of `cargo xtask chaos`, built unless the environment names it.
+/// The harness of `cargo xtask chaos`, and the brokers of KAFKA for it, built unless the
+/// environment names them.
 ///
 /// # Errors
 /// It does not build.
-pub(crate) fn chaos() -> Result<PathBuf> {
-    let words = ["build", "--release", "--package", "tests", "--bin", "chaos"];
-    named_or_built(CHAOS, "chaos", &words)
+pub(crate) fn chaos(profile: Profile) -> Result<[PathBuf; 2]> {
+    Ok([harness(CHAOS, "chaos", profile)?, harness(KAFKA, "kafka-mock", profile)?])
+}
+
+/// How a program of the tests is built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Profile {
+    /// As the live tests are, so that they share what is built.
+    Tests,
+    /// Optimized.
+    Release,
+}
+
+fn harness(variable: &str, name: &str, profile: Profile) -> Result<PathBuf> {
+    let mut words = vec!["build", "--package", "tests", "--bin", name];
+    words.extend(match profile {
+        Profile::Tests => ["--features", "live"].as_slice(),
+        Profile::Release => &["--release"],
+    });
+    named_or_built(variable, name, &words)
 }
 
 /// The archive's benchmark, built unless the environment names it.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::cargo::Profile;
 use crate::packages::{BUILD, LAB, TESTS};
 use crate::run::duration;
 use crate::step::Steps;
@@ -46,13 +47,13 @@ struct Programs {
 
 impl Programs {
     /// Builds what the environment does not name.
-    fn built() -> Result<Self> {
+    fn built(profile: Profile) -> Result<Self> {
         let python = match std::env::var_os(python::PYTHON) {
             Some(python) => python.into(),
             None => python::provide()?,
         };
-        let (chaos, flowlog, kafka) = (cargo::chaos()?, cargo::flowlog()?, cargo::kafka_mock()?);
-        Ok(Self { chaos, flowlog, kafka, python })
+        let [chaos, kafka] = cargo::chaos(profile)?;
+        Ok(Self { chaos, flowlog: cargo::flowlog()?, kafka, python })
     }
 
     fn environment(&self) -> [(&'static str, &Path); 4] {
@@ -82,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !packages::provide(&[LAB, TESTS, BUILD])? || !setup::for_build()? {
         return Ok(ExitCode::FAILURE);
     }
-    let programs = Programs::built()?;
+    let programs = Programs::built(Profile::Release)?;
     if let Some(code) = privilege::elevate(&programs.environment())? {
         return Ok(code);
     }
@@ -118,6 +119,6 @@ const RATE: u32 = 1000;
 /// Something does not build.
 pub(crate) fn step(full: bool, steps: &mut Steps) -> Result<()> {
     let time = Duration::from_secs(if full { 300 } else { 60 });
-    let mut command = Programs::built()?.command(time, SEED, RATE);
+    let mut command = Programs::built(Profile::Tests)?.command(time, SEED, RATE);
     steps.run(&format!("chaos, seed {SEED}, {} s", time.as_secs()), &mut command)
 }
