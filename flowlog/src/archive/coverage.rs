@@ -48,7 +48,8 @@ pub struct Gap {
     pub reason: Reason,
     /// How many there are.
     pub records: u64,
-    /// Of events that the kernel lost: which source told it; else empty.
+    /// Where: the source that lost events, in a database also the bound or the table; else
+    /// empty.
     pub source: String,
 }
 
@@ -56,6 +57,12 @@ pub struct Gap {
 const NEAR: u64 = 1_000_000_000;
 
 impl Gap {
+    /// The same, with where that was.
+    #[must_use]
+    pub fn at(self, place: &str) -> Self {
+        Self { source: place.to_owned(), ..self }
+    }
+
     /// One that flowlog has made itself.
     pub fn new(reason: Reason, (since, until): (u64, u64), records: u64) -> Self {
         Self { since, until, reason, records, source: String::new() }
@@ -112,6 +119,11 @@ impl Gaps {
     /// All of them.
     pub fn all(&self) -> &[Gap] {
         &self.0
+    }
+
+    /// Adds all of another.
+    pub fn append(&mut self, Self(others): Self) {
+        others.into_iter().for_each(|gap| self.push(gap));
     }
 
     /// There are none.

@@ -10,7 +10,6 @@ pub mod clock;
 pub mod compact;
 pub mod filter;
 pub mod format;
-pub mod gaps;
 pub mod ip2str;
 pub mod ipfix;
 pub mod json;

@@ -11,8 +11,8 @@ use nix::time::{ClockId, clock_gettime};
 use tracing::{info, warn};
 
 use super::CLOSE_TIMEOUT;
+use crate::archive::coverage::{Gap, Gaps, Reason};
 use crate::event::Lost;
-use crate::plugin::gaps::{Gap, GapKind, Gaps};
 use crate::plugin::sqlite3::{COVER_IDLE, Chunk, Failure, Job, Progress, Schema, Settings, Writer};
 use crate::plugin::threads;
 use crate::stats::{Amount, Measure, SinkStats};
@@ -130,8 +130,7 @@ impl DatabaseOutput {
     #[cold]
     fn refuse(&mut self, at: u64) {
         self.stats.add(Measure::Lost, 1);
-        let (kind, detail) = (GapKind::Lost, "buffer_max_bytes");
-        self.gaps.add(Gap { kind, detail, since: at, until: at, records: 1 });
+        self.gaps.push(Gap::new(Reason::Lost, (at, at), 1).at("buffer_max_bytes"));
     }
 
     /// Events were lost before they came here.
@@ -139,8 +138,8 @@ impl DatabaseOutput {
     pub fn lost_before(&mut self, lost: &Lost) {
         if self.schema == Schema::Own {
             let Lost { source, events, at } = *lost;
-            let (kind, since) = (GapKind::Lost, self.before.min(at));
-            self.gaps.add(Gap { kind, detail: source, since, until: at, records: events });
+            let since = self.before.min(at);
+            self.gaps.push(Gap::new(Reason::Lost, (since, at), events).at(source));
         }
     }
 
@@ -156,7 +155,7 @@ impl DatabaseOutput {
     /// Hands over what there is, which is all up to that time.
     fn hand_over_up_to(&mut self, until: u64) {
         let mut chunk = std::mem::take(&mut self.chunk);
-        chunk.gaps = self.gaps.take();
+        chunk.gaps = std::mem::take(&mut self.gaps);
         let amount = chunk.amount();
         self.stats.add_waiting(amount);
         if amount.records > 0 {

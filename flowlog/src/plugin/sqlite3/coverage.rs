@@ -6,12 +6,12 @@
 use rusqlite::{Transaction, params};
 
 use super::failure::Failure;
-use crate::plugin::gaps::Gap;
+use crate::archive::coverage::Gap;
 
 /// `run`: since the daemon started, or began this file, until the time up to which all
-/// records are committed; absent: none is yet. Other kinds: see [`GapKind`].
+/// records are committed; absent: none is yet. Other kinds: see [`Reason`].
 ///
-/// [`GapKind`]: crate::plugin::gaps::GapKind
+/// [`Reason`]: crate::archive::coverage::Reason
 pub(super) const CREATE: &str = "CREATE TABLE IF NOT EXISTS coverage (\n  \
     kind TEXT NOT NULL,\n  since INTEGER NOT NULL,\n  until INTEGER,\n  \
     records INTEGER NOT NULL,\n  detail TEXT\n) STRICT;\n";
@@ -59,8 +59,9 @@ impl Run {
 
 /// Writes a gap.
 pub(super) fn write_gap(gap: &Gap, transaction: &Transaction<'_>) -> Result<(), Failure> {
-    let Gap { kind, detail, since, until, records } = *gap;
-    let values = params![kind.name(), since as i64, until as i64, records as i64, detail];
+    let Gap { reason, since, until, records, source } = gap;
+    let [since, until, records] = [since, until, records].map(|number| *number as i64);
+    let values = params![reason.name(), since, until, records, source];
     transaction.prepare_cached(GAP)?.execute(values)?;
     Ok(())
 }

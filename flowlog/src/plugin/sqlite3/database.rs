@@ -16,8 +16,8 @@ use super::Schema;
 use super::coverage::{self, Run};
 use super::failure::{self, Failure};
 use super::row;
+use crate::archive::coverage::{Gap, Gaps, Reason};
 use crate::plugin::beneath::{self, Anchor, Fate, beside};
-use crate::plugin::gaps::{Gap, GapKind, Gaps};
 
 /// How long a lock of another process is waited for: at start, and by the writer's thread,
 /// which may have to end.
@@ -266,8 +266,7 @@ fn insert<'r>(
 }
 
 fn refused(time: u64) -> Gap {
-    let (kind, detail) = (GapKind::Refused, "table");
-    Gap { kind, detail, since: time, until: time, records: 0 }
+    Gap::new(Reason::Refused, (time, time), 0).at("table")
 }
 
 /// Writes what is covered and what is not.
@@ -277,7 +276,7 @@ fn note(
     refused: Option<Gap>,
     written: &mut Written,
 ) -> Result<(), Failure> {
-    for gap in gaps.iter().chain(refused.as_ref()) {
+    for gap in gaps.all().iter().chain(refused.as_ref()) {
         coverage::write_gap(gap, transaction)?;
     }
     if let Some(run) = run {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::plugin::gaps::Gaps;
+use crate::archive::coverage::Gaps;
 use crate::stats::Amount;
 
 /// Rows that are handed over together.

@@ -15,8 +15,8 @@ use super::database::{self, Database, Notes, Written};
 use super::failure::Failure;
 use super::queue::{Chunk, Queue};
 use super::{Schema, Settings};
+use crate::archive::coverage::Gaps;
 use crate::plugin::beneath::{self, Fate};
-use crate::plugin::gaps::Gaps;
 use crate::plugin::stall::Stall;
 use crate::ratelimit::RateLimit;
 use crate::stats::{Amount, Measure, Part, SinkStats};
@@ -195,7 +195,7 @@ impl Writer {
     fn take(&mut self, job: Job) -> u64 {
         match job {
             Job::Write(mut chunk, until) => {
-                self.gaps.append(chunk.gaps.take());
+                self.gaps.append(mem::take(&mut chunk.gaps));
                 let Amount { bytes, .. } = chunk.amount();
                 if let Some(until) = self.queue.push(chunk, until) {
                     self.cover.reaches(until);
