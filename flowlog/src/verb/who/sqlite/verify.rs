@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode};
-use twox_hash::XxHash64;
 
 use super::super::asked::Trouble;
+use crate::plugin::sqlite3;
 
 /// How long the check of a database may take. It reads all of it, a gigabyte in some
 /// seconds; what takes longer is named as not verified.
@@ -78,37 +78,14 @@ pub(super) fn is_whole(names: &[String], values: &[Value]) -> bool {
         Some(Value::Integer(sum)) => *sum,
         Some(_) => return false,
     };
-    let mut bytes = Vec::with_capacity(512);
-    for (_, value) in columns().filter(|(name, _)| *name != CHECKSUM && *name != RECORD_ID) {
-        encode(value, &mut bytes);
-    }
-    XxHash64::oneshot(0, &bytes) as i64 == sum
-}
-
-fn encode(value: &Value, out: &mut Vec<u8>) {
-    let mut text = |tag: u8, bytes: &[u8]| {
-        out.push(tag);
-        out.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
-        out.extend_from_slice(bytes);
-    };
-    match value {
-        Value::Text(value) => text(2, value.as_bytes()),
-        Value::Blob(value) => text(3, value),
-        Value::Null => out.push(0),
-        Value::Integer(number) => {
-            out.push(1);
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        // No column has them.
-        Value::Real(number) => {
-            out.push(1);
-            out.extend_from_slice(&number.to_bits().to_le_bytes());
-        }
-    }
+    let values = columns().filter(|(name, _)| *name != CHECKSUM && *name != RECORD_ID);
+    sqlite3::checksum(values.map(|(_, value)| value.into())) == sum
 }
 
 #[cfg(test)]
 mod tests {
+    use twox_hash::XxHash64;
+
     use super::*;
 
     #[test]
