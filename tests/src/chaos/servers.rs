@@ -242,11 +242,12 @@ impl Drop for Garbage {
 
 /// Bytes of any value, or lines with control characters.
 fn garbage(random: &mut Random) -> Vec<u8> {
+    const TEXT: &[u8] = b"abc \x1b[31m\0\r\n-ERR+OK";
     let length = 1 + random.below(4096);
     let is_text = random.below(2) == 0;
     let byte = |random: &mut Random| {
         let byte = random.next() as u8;
-        if is_text { b"abc \x1b[31m\0\r\n-ERR+OK"[usize::from(byte) % 22] } else { byte }
+        if is_text { TEXT[usize::from(byte) % TEXT.len()] } else { byte }
     };
     (0..length).map(|_| byte(random)).collect()
 }

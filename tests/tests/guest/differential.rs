@@ -89,9 +89,10 @@ fn same_lines_by_hooks_that_stand_in() -> Result<()> {
                 let keys = [format!("{}\n{}", ebpf(attach), SOURCES[0])];
                 let launch = launch(lab.router(), &sources::config(&keys, ""))?;
                 let daemon = launch.environment("FLOWLOG_HIDE_FUNCTIONS", hidden).start()?;
-                let told = daemon.log().contains("in place of a better hook");
-                // What it costs to stand in is told.
-                ensure!(told, "without {hidden}, {attach}: no warning in\n{}", daemon.log());
+                // It warns of what it costs to stand in.
+                daemon
+                    .wait_log("in place of a better hook")
+                    .with_context(|| format!("without {hidden}, {attach}"))?;
                 others.push((format!("{attach} without {hidden}"), daemon));
             }
         }

@@ -184,7 +184,7 @@ fn it_is_killed() -> Result<()> {
 
         let next = launch(single.namespace(), &configuration)?.start()?;
         // It says what it cannot know, and tells the end of these flows all the same.
-        ensure!(next.log().contains(&format!(" {FLOWS} flows exist already")), "{}", next.log());
+        next.wait_log(&format!(" {FLOWS} flows exist already"))?;
         udp_burst(&single, 4001, FLOWS, FLOWS)?;
         single.namespace().flush_conntrack()?;
         Log::open(&next, 1)?.wait(FLOWS, 2 * FLOWS)?;

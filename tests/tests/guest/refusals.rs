@@ -87,8 +87,8 @@ fn ensure_refused(without: Without, words: &[&str], remedy: &str) -> Result<()> 
     ensure!(finished.lines.is_empty(), "it has logged");
 
     let daemon = without(launch()?).start()?;
+    daemon.wait_log("runs over netlink: ct1")?;
     let log = daemon.log();
-    ensure!(log.contains("runs over netlink: ct1"), "not over netlink\n{log}");
     let reasons: Vec<_> =
         log.lines().filter(|line| line.contains("[ct1] eBPF capture cannot be had: ")).collect();
     ensure!(reasons.len() == 1, "{} lines tell why\n{log}", reasons.len());
