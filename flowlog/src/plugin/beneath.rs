@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -100,6 +101,13 @@ impl Anchor {
         }
     }
 
+    /// The name that it has now, if that can be known.
+    pub(super) fn name(&self) -> Option<PathBuf> {
+        let name = fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd())).ok()?;
+        let (held, named) = (self.file.metadata().ok()?, fs::metadata(&name).ok()?);
+        ((held.dev(), held.ino()) == (named.dev(), named.ino())).then_some(name)
+    }
+
     /// It has no name any more. Cheaper than [`Anchor::fate`].
     pub(super) fn is_removed(&self) -> bool {
         self.file.metadata().map_or(true, |held| held.nlink() == 0)
@@ -117,7 +125,9 @@ mod tests {
         fs::write(&path, "1").unwrap();
         let anchor = Anchor::open(&path).unwrap();
         assert_eq!(anchor.fate(), Fate::InPlace);
+        assert_eq!(anchor.name(), Some(path.clone()));
         fs::rename(&path, directory.path().join("b")).unwrap();
+        assert_eq!(anchor.name(), Some(directory.path().join("b")));
         assert_eq!(anchor.fate(), Fate::Renamed);
         fs::write(&path, "2").unwrap();
         assert_eq!(anchor.fate(), Fate::Renamed);

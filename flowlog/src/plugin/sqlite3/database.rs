@@ -10,7 +10,7 @@ use nix::unistd::{Gid, Uid};
 use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OpenFlags, Transaction, TransactionBehavior};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Schema;
 use super::coverage::{self, Run};
@@ -175,12 +175,12 @@ impl Database {
 
     /// Closes a file that was moved. Its log stands where it was before, under a
     /// name that the next database there takes: it is brought into the file, or
-    /// set aside.
+    /// where that fails renamed as the file was, or set aside.
     pub(super) fn leave(self) {
         if self.fate() != Fate::Renamed {
             return;
         }
-        let Self { connection, path, .. } = self;
+        let Self { connection, path, anchor, .. } = self;
         let state = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
             Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });
@@ -192,6 +192,7 @@ impl Database {
                     let _ = fs::remove_file(beside(&path, suffix));
                 }
             }
+            _ if follows(&path, anchor.name()) => {}
             _ => keep_log(&path),
         }
     }
@@ -311,6 +312,23 @@ fn connect(path: &Path, sync: bool, patience: Duration) -> Result<(Connection, b
     connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT, |_| Ok(()))?;
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_KEPT, |_| Ok(()))?;
     Ok((connection, created))
+}
+
+/// Renames a log as its database was; returns whether that worked. The next connection to the
+/// database brings it in.
+fn follows(path: &Path, name: Option<PathBuf>) -> bool {
+    let Some(log) = name.map(|name| beside(&name, "-wal")) else { return false };
+    // One that is there already is that of somebody else who has it open.
+    if log.exists() || fs::rename(beside(path, "-wal"), &log).is_err() {
+        return false;
+    }
+    let _ = fs::remove_file(beside(path, "-shm"));
+    info!(
+        "{} has rows that could not be brought into their database: it has to stay beside it \
+         until the database is opened",
+        log.display()
+    );
+    true
 }
 
 /// Keeps a log from the next database of that name, to which it does not belong.

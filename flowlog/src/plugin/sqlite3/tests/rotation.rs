@@ -37,6 +37,30 @@ fn a_renamed_database_is_whole() {
     }
 }
 
+/// Renamed while somebody reads, so that the log cannot be brought in: it follows.
+#[test]
+fn a_log_follows_its_database() {
+    let place = Place::new();
+    let mut sink = place.sink();
+    push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
+    settle(&mut sink);
+    let reader = place.other();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM flow").unwrap();
+    push(&mut sink, &item(Kinds::NEW, &tcp(2), None));
+    settle(&mut sink);
+    let old = place.path("flow.db.1");
+    fs::rename(&place.settings.db, &old).unwrap();
+    sink.output.reopen();
+    push(&mut sink, &item(Kinds::NEW, &tcp(3), None));
+    sink.output.close();
+    assert!(place.path("flow.db.1-wal").exists(), "there was nothing to bring in");
+    drop(reader);
+    let old = Connection::open(old).unwrap();
+    assert_eq!(rows(&old, "SELECT orig_sport FROM flow ORDER BY 1"), ["1", "2"]);
+    assert_eq!(rows(&old, "PRAGMA integrity_check"), ["ok"]);
+    assert_eq!(place.ask("SELECT orig_sport FROM flow"), ["3"]);
+}
+
 /// Renamed, and the daemon killed before it heard of it: the log waits beside.
 #[test]
 fn a_log_that_was_left_behind_is_set_aside() {
