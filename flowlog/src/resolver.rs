@@ -17,6 +17,9 @@ static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 /// How long a look-up may take before it is reported.
 const LATE: Duration = Duration::from_secs(10);
 
+/// How often the name of a peer is looked up that says nothing when it moves: over UDP.
+pub const REFRESH: Duration = Duration::from_secs(50);
+
 /// What a look-up has found.
 pub type Answer = io::Result<Vec<SocketAddr>>;
 

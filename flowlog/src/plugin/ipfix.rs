@@ -14,6 +14,7 @@ use super::{Body, Item, Scratch};
 
 mod client;
 mod message;
+mod moves;
 mod record;
 mod template;
 mod transport;

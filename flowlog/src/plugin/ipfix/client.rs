@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::message::{Added, Messages};
+use super::moves::Moves;
 use super::transport::{Protocol, Transport};
 use super::{ENCODING, Settings};
 use crate::plugin::output::Address;
 use crate::plugin::ship::{Batch, Client, Delivered, Settled, Trouble};
+use crate::resolver::{Name, REFRESH, Resolver};
 
 /// How long a message over TCP is at most: a collector gets much at once, and
 /// soon.
@@ -30,6 +32,8 @@ pub(super) struct Collector {
     messages: Messages,
     /// When to look after what has been sent; absent: nothing is open.
     settle: Option<Instant>,
+    /// Over UDP, of a name.
+    moves: Option<Moves>,
 }
 
 impl Client for Collector {
@@ -40,7 +44,9 @@ impl Client for Collector {
         let transport = Transport::connect(settings).await?;
         let limit = if *protocol == Protocol::Udp { *mtu } else { STREAM_MESSAGE };
         let messages = Messages::new(*domain, limit, *refresh);
-        Ok(Self { name: settings.collector(), transport, messages, settle: None })
+        let name = || Name::new(&settings.host, settings.port, Resolver::default());
+        let moves = transport.peer().and_then(|peer| Moves::new(name(), peer, REFRESH));
+        Ok(Self { name: settings.collector(), transport, messages, settle: None, moves })
     }
 
     async fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Trouble> {
@@ -68,10 +74,36 @@ impl Client for Collector {
     }
 
     fn due(&self) -> Option<Instant> {
-        self.settle
+        self.settle.into_iter().chain(self.moves.as_ref().map(Moves::due)).min()
     }
 
     async fn tick(&mut self) -> Result<Settled, Trouble> {
+        let now = Instant::now();
+        if let Some(moves) = self.moves.as_mut().filter(|moves| moves.due() <= now) {
+            if moves.look() {
+                return Err(Trouble::passing(format!(
+                    "the name of the collector {} has another address now: what was not \
+                     confirmed is sent there",
+                    self.name
+                )));
+            }
+            if self.settle.is_none_or(|settle| now < settle) {
+                return Ok(Settled::No);
+            }
+        }
+        self.settle().await
+    }
+
+    async fn close(&mut self) -> Result<Settled, Trouble> {
+        let settled = if self.settle.is_none() { Settled::No } else { self.settle().await? };
+        self.transport.close().await.map_err(|error| broken(&self.name, &error))?;
+        Ok(settled)
+    }
+}
+
+impl Collector {
+    /// Waits until what was sent has arrived, as far as that can be known.
+    async fn settle(&mut self) -> Result<Settled, Trouble> {
         let begin = Instant::now();
         while !self.arrived().await? {
             if begin.elapsed() > PATIENCE {
@@ -86,14 +118,6 @@ impl Client for Collector {
         Ok(Settled::All)
     }
 
-    async fn close(&mut self) -> Result<Settled, Trouble> {
-        let settled = if self.settle.is_none() { Settled::No } else { self.tick().await? };
-        self.transport.close().await.map_err(|error| broken(&self.name, &error))?;
-        Ok(settled)
-    }
-}
-
-impl Collector {
     /// Sends the message that is being made, if it has records.
     async fn send(&mut self, delivered: &mut Delivered) -> Result<(), Trouble> {
         if self.messages.records() == 0 {

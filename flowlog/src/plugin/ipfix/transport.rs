@@ -73,6 +73,14 @@ impl Transport {
         }
     }
 
+    /// Where it leads, over UDP.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Udp { socket, .. } => socket.peer_addr().ok(),
+            Self::Tcp(_) | Self::Tls(_) => None,
+        }
+    }
+
     /// Sends a message.
     pub(super) async fn send(&mut self, message: &[u8]) -> io::Result<()> {
         match self {

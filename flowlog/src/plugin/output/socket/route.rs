@@ -5,10 +5,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::plugin::output::peer::{Address, Connected, Connection};
-use crate::resolver::{Name, News, Resolver};
+use crate::resolver::{Name, News, REFRESH, Resolver};
 
-/// How often the name of a peer is looked up that says nothing when it moves: over UDP.
-const REFRESH: Duration = Duration::from_secs(50);
 /// How often it is asked whether a look-up has ended.
 const POLL: Duration = Duration::from_millis(50);
 /// After a failure of the look-up or the connection no sooner than this.
