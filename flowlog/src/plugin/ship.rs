@@ -21,6 +21,7 @@ pub use self::spool::{Failure, Spool};
 
 mod backoff;
 mod batch;
+mod failure;
 mod given_up;
 mod keeper;
 mod losses;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::Full;
+use super::failure::Failure;
 use super::losses::Loss;
 use super::spool::{Job, Sink};
-use super::store::{Change, Failure, Gone, Store, Wrong};
+use super::store::{Change, Gone, Store, Wrong};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Amount, Measure, Part};
 

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::batch::{self, Batch, Row};
+use super::failure::{Failure, is_damage};
 use super::losses::{self, Loss};
-use super::store::{Failure, Health, PATIENCE, is_damage};
+use super::store::{Health, PATIENCE};
 
 /// The spool's file, open for one worker to read.
 pub(super) struct Reader {

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::Settings;
+pub use super::failure::Failure;
 use super::keeper::Keeper;
 use super::losses::{Loss, Losses};
-pub use super::store::Failure;
 use super::store::{FILES, Health, Store};
 use super::worker::Control;
 use crate::plugin::stall::Stall;

@@ -13,10 +13,11 @@ use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
 use super::batch::Batch;
+use super::failure::Failure;
 use super::losses::Loss;
 use super::reader::{Found, Reader};
 use super::spool::{Job, Sink, Spool};
-use super::store::{Failure, Health};
+use super::store::Health;
 use super::{Appetite, Client, Delivered, Settled, Trouble, Upstream};
 use crate::capture::netlink::now_ns;
 use crate::plugin::threads;

@@ -1,0 +1,68 @@
+//! Why the spool cannot be used, and what to do.
+
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+
+/// Why the spool cannot be used, with the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Its directory.
+    #[error(
+        "the spool's directory {0} cannot be used: {1}; make it, or name another with \
+             `spool_dir=` in [global]"
+    )]
+    Directory(PathBuf, std::io::Error),
+    /// Somebody else delivers what is in it.
+    #[error(
+        "the spool in {0} is in use by another flowlog: end that one, or name another \
+             directory with `spool_dir=` in [global]"
+    )]
+    InUse(PathBuf),
+    /// A file of another kind, or of a newer version.
+    #[error(
+        "{0} is not a spool of this version: move it away, or name another directory with \
+             `spool_dir=` in [global]"
+    )]
+    Foreign(PathBuf),
+    /// Its file is damaged, or another one is in its place, and stays there.
+    #[error("the spool {0} cannot be renamed: {1}; make its directory writable")]
+    InTheWay(PathBuf, std::io::Error),
+    /// What SQLite says.
+    #[error("the spool {0}: {1}; {remedy}", remedy = remedy(.1))]
+    Database(PathBuf, rusqlite::Error),
+}
+
+impl Failure {
+    /// The file is damaged.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::Database(_, error) if is_damage(error))
+    }
+
+    /// The disk is full.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Database(_, error)
+            if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
+}
+
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+}
+
+fn remedy(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "make room",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another process has it open: end that one"
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            "make the file and its directory writable"
+        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            "it is set aside; `sqlite3 FILE .recover` saves what can be read"
+        }
+        _ => "see what the kernel says of the disk",
+    }
+}
