@@ -63,7 +63,7 @@ fn settings(directory: PathBuf) -> archive::Settings {
 
 fn written(directory: PathBuf, making: Duration) -> anyhow::Result<serde_json::Value> {
     let host = Host { name: "gateway".to_owned(), hash: 7 };
-    let mut archive = Archive::open(settings(directory), host, BEGIN, Moment::at(BEGIN))?;
+    let mut archive = Archive::open(settings(directory), host, BEGIN, BEGIN, Moment::at(BEGIN))?;
     let mut mix = Mix::new(1, RATE);
     let mut encoder = Encoder::new();
     let mut body = Vec::new();

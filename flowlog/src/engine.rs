@@ -17,6 +17,7 @@ use self::rest::Rest;
 use crate::activate::Activation;
 use crate::capture::netlink::now_ns;
 use crate::capture::{Capture, Drained, DumpKind, Progress, RecordSink};
+use crate::daemon::notify::{Notifier, Word};
 use crate::daemon::watchdog::Watchdog;
 use crate::event::{Event, Record};
 use crate::kernel::TableFill;
@@ -37,8 +38,12 @@ pub(crate) mod rest;
 
 /// Messages taken from a source before others, signals and timers get a turn.
 const BUDGET: usize = 4096;
+/// The shortest time to a timer: events wake the loop at once.
+const BREATH: Duration = Duration::from_millis(5);
 /// How long a shutdown goes on draining what still arrives.
 const DRAIN_AT_EXIT: Duration = Duration::from_millis(1500);
+/// How long the last events are read behind it.
+const FINISH_AT_EXIT: Duration = Duration::from_millis(500);
 /// How long after the signal sinks may go on writing, all together.
 const WRITE_AT_EXIT: Duration = Duration::from_millis(5500);
 
@@ -135,13 +140,32 @@ impl Source {
         deadlines.into_iter().chain([self.recovery.due()]).flatten().min()
     }
 
-    /// Ends the capture, and hands all that is left to the sinks.
-    fn finish(&mut self) {
+    /// Ends the capture, and hands all that is left to the sinks, as far as it can be read until
+    /// `deadline`.
+    fn finish(&mut self, deadline: Instant) {
+        let begun = now_ns();
+        let healthy = self.trouble().is_none();
         let mut feed = Feed { nfct: &mut self.nfct, stacks: &mut self.stacks };
-        if let Err(error) = self.capture.finish(&mut feed) {
-            warn!("[{}] the last events cannot be read: {error}", self.id);
-        }
+        let read = loop {
+            match self.capture.drain(BUDGET, &mut feed) {
+                Ok(progress) if progress.drained == Drained::Dry => break Ok(true),
+                Ok(_) if Instant::now() > deadline => break Ok(false),
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        let ended = self.capture.finish(&mut feed);
         self.nfct.finish(&mut self.stacks);
+        match read.and_then(|dry| ended.map(|()| dry)) {
+            Ok(true) if healthy => self.stacks.caught_up(begun),
+            Ok(true) => {}
+            Ok(false) => warn!(
+                "[{}] events came faster than they could be read until the end: the last of them \
+                 are in no log",
+                self.id
+            ),
+            Err(error) => warn!("[{}] the last events cannot be read: {error}", self.id),
+        }
     }
 
     fn act(&mut self, action: Action, now: Instant, complaints: &mut RateLimit) {
@@ -173,6 +197,7 @@ pub struct Engine {
     questions: Option<Questions>,
     /// Absent where nobody watches.
     watchdog: Option<Watchdog>,
+    notifier: Notifier,
     monitor: Monitor,
 }
 
@@ -209,7 +234,13 @@ impl Engine {
             stats,
             questions,
             watchdog: Watchdog::of_environment(),
+            notifier: Notifier::of_environment(),
         })
+    }
+
+    /// Says to the service manager, if there is one, that events are read.
+    pub fn ready(&self) {
+        self.notifier.say(Word::Ready);
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -225,7 +256,7 @@ impl Engine {
             self.monitor.tick(Instant::now(), &mut self.sources);
             // Behind it: a turn that does not end is what the watchdog is for.
             if let Some(watchdog) = &mut self.watchdog {
-                watchdog.tick(Instant::now());
+                watchdog.tick(Instant::now(), &self.notifier);
             }
         }
         self.shut_down();
@@ -245,7 +276,7 @@ impl Engine {
             messages += progress.messages;
             more |= progress.drained == Drained::More;
             source.stacks.flush();
-            if progress.drained != Drained::More && !source.recovery.fails() {
+            if progress.drained != Drained::More && source.trouble().is_none() {
                 let hold = HOLD + source.capture.holds();
                 source.stacks.caught_up(begun.saturating_sub(hold.as_nanos() as u64));
             }
@@ -276,7 +307,9 @@ impl Engine {
         let retry = self.sources.iter().filter_map(|source| source.stacks.retry_in()).min();
         let retry = retry.map(|soon| Instant::now() + soon);
         let watchdog = self.watchdog.as_ref().map(Watchdog::due);
-        [ticks, retry, watchdog, Some(self.monitor.due())].into_iter().flatten().min()
+        let due = [ticks, retry, watchdog, Some(self.monitor.due())].into_iter().flatten().min();
+        // Whatever stays due, the loop does not spin for it.
+        due.map(|due| due.max(Instant::now() + BREATH))
     }
 
     /// Handles a signal; returns whether it ends the daemon.
@@ -311,7 +344,8 @@ impl Engine {
         // From now on the server says that flowlog is shutting down.
         self.questions = None;
         while self.turn() && start.elapsed() < DRAIN_AT_EXIT {}
-        self.sources.iter_mut().for_each(Source::finish);
+        let deadline = Instant::now() + FINISH_AT_EXIT;
+        self.sources.iter_mut().for_each(|source| source.finish(deadline));
         self.sources.iter_mut().for_each(|source| source.stacks.end(start + WRITE_AT_EXIT));
         self.sources.iter_mut().for_each(|source| source.stacks.close());
         self.monitor.warn_of_rest(Instant::now(), &self.sources);

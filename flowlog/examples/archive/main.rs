@@ -37,7 +37,8 @@ fn generate(directory: PathBuf, flows: u64, rate: f64, seed: u64) -> anyhow::Res
         keep_bytes: None,
     };
     let host = Host { name: "gateway".to_owned(), hash: seed };
-    let mut archive = Archive::open(settings, host, mix::BEGIN, Moment::at(mix::BEGIN))?;
+    let mut archive =
+        Archive::open(settings, host, mix::BEGIN, mix::BEGIN, Moment::at(mix::BEGIN))?;
     let mut mix = mix::Mix::new(seed, rate);
     let mut encoder = Encoder::new();
     let mut bytes = Vec::new();

@@ -45,7 +45,7 @@ fn settings(directory: &TempDir) -> Settings {
 }
 
 fn open(settings: Settings, run: u64) -> Archive {
-    Archive::open(settings, Host { name: "gate".to_owned(), hash: 0xab }, run, Moment::at(run))
+    Archive::open(settings, Host { name: "gate".to_owned(), hash: 0xab }, run, run, Moment::at(run))
         .unwrap()
 }
 
@@ -387,7 +387,7 @@ fn a_directory_that_cannot_be_used_is_refused_with_a_remedy() {
     let refused = |path: &Path| {
         let settings = Settings { directory: path.to_owned(), ..settings(&directory) };
         let host = Host { name: "gate".to_owned(), hash: 0 };
-        Archive::open(settings, host, RUN, Moment::at(RUN)).err().unwrap()
+        Archive::open(settings, host, RUN, RUN, Moment::at(RUN)).err().unwrap()
     };
     let missing = refused(&directory.path().join("a/b"));
     assert!(missing.to_string().contains("make the directory that it is in"), "{missing}");

@@ -96,13 +96,23 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Opens it for the run that has begun at `run`.
+    /// Opens it for the run `run`, of which it has all since `from`: when events were first
+    /// read, or up to when it was covered before it was opened anew.
     ///
     /// # Errors
     /// The directory cannot be used; says what to do.
-    pub fn open(settings: Settings, host: Host, run: u64, now: Moment) -> Result<Self, Error> {
+    pub fn open(
+        settings: Settings,
+        host: Host,
+        run: u64,
+        from: u64,
+        now: Moment,
+    ) -> Result<Self, Error> {
         let directory = Directory::open(&settings.directory)?;
-        let kept = about::kept(directory.files());
+        let mut kept = about::kept(directory.files());
+        // Files may have been moved away.
+        let own = kept.entry(run).or_default();
+        own.to = own.to.max(from);
         let Settings { rotate_interval, keep_for, keep_bytes, .. } = settings;
         let mut archive = Self {
             retention: Retention::new(Rules { rotate_interval, keep_for, keep_bytes }, now),
@@ -219,6 +229,11 @@ impl Archive {
         self.due
     }
 
+    /// Up to when the files of this run cover.
+    pub fn covered(&self) -> u64 {
+        self.kept.get(&self.own).map_or(0, |kept| kept.to)
+    }
+
     /// Closes the file, and removes old ones. It covers the time up to which all
     /// records are known to have been pushed, and is there also without any. Rows say
     /// that too.
@@ -296,7 +311,9 @@ impl Archive {
     /// Ends the file, which has all up to `to` that is not named as lost.
     fn end_part(&mut self, to: u64) -> Result<(), Error> {
         let Self { run, last, .. } = *self;
-        let before = self.kept.get(&run).copied().unwrap_or(Kept { last: None, to: run });
+        // Of an earlier run whose files have gone no more is known than what is in this one.
+        let first = self.part.as_ref().map_or(to, |part| part.told().times.0.min(to));
+        let before = self.kept.get(&run).copied().unwrap_or(Kept { last: None, to: first });
         let (from, to) = (before.to, to.max(before.to));
         if from == to && self.part.is_none() && self.lost.is_empty() {
             return Ok(());

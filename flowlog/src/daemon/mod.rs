@@ -2,6 +2,7 @@
 //! priority, giving up root, being watched, and its other threads.
 
 pub mod background;
+pub mod notify;
 pub mod pidfile;
 pub mod priority;
 pub mod privileges;

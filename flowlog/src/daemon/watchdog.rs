@@ -3,8 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use sd_notify::NotifyState;
-use tracing::warn;
+use super::notify::{Notifier, Word};
 
 /// Keeps the service manager patient.
 #[derive(Debug)]
@@ -29,12 +28,10 @@ impl Watchdog {
         self.due
     }
 
-    /// Tells that all is well, if it is time to.
-    pub fn tick(&mut self, now: Instant) {
-        if self.is_due(now)
-            && let Err(error) = sd_notify::notify(&[NotifyState::Watchdog])
-        {
-            warn!("the watchdog cannot be told that flowlog lives, and may end it: {error}");
+    /// Says that all is well, if it is time to.
+    pub fn tick(&mut self, now: Instant, notifier: &Notifier) {
+        if self.is_due(now) {
+            notifier.say(Word::Alive);
         }
     }
 

@@ -38,11 +38,6 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// It cannot be read: what happens there is not known.
-    pub(super) fn fails(&self) -> bool {
-        self.failure.is_some()
-    }
-
     /// It is not yet time to try again.
     pub(super) fn waits(&self, now: Instant) -> bool {
         self.failure.is_some() && self.again.is_some_and(|again| now < again)

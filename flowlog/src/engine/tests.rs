@@ -113,6 +113,7 @@ fn engine(source: Source, stats: Stats) -> Engine {
         stats,
         questions: None,
         watchdog: None,
+        notifier: Notifier::default(),
     }
 }
 
@@ -143,7 +144,7 @@ async fn at_the_end_all_is_drained_then_finished_then_summed_up() {
     let (source, stats, calls) = source(&file, None);
     let mut engine = engine(source, stats);
     engine.shut_down();
-    assert_eq!(*calls.borrow(), [Call::Drain, Call::Finish, Call::Totals]);
+    assert_eq!(*calls.borrow(), [Call::Drain, Call::Drain, Call::Finish, Call::Totals]);
     let written = std::fs::read_to_string(&file).unwrap();
     assert!(written.ends_with("[LOST] EVENTS=4 SOURCE=ebpf \n"), "{written}");
 }

@@ -76,8 +76,9 @@ impl LogFile {
 
     /// Writes a message whose first `done` bytes are written already.
     pub(super) fn write(&mut self, message: &Message, done: &mut usize) -> Outcome {
-        if self.looked.elapsed() > LOOK && *done == 0 {
-            self.look();
+        if self.looked.elapsed() > LOOK && self.look() {
+            // The line as a whole.
+            *done = 0;
         }
         if self.file.is_none() {
             // A FIFO may have a reader now, a path its directory again.
@@ -98,22 +99,27 @@ impl LogFile {
 
     /// Opens the file anew if it was removed or replaced. One that was deleted
     /// would take messages that nobody can ever read.
-    fn look(&mut self) {
+    /// Returns whether it is another one now.
+    fn look(&mut self) -> bool {
         self.looked = Instant::now();
-        let Some(old) = self.file.as_ref().and_then(|file| file.metadata().ok()) else { return };
+        let Some(old) = self.file.as_ref().and_then(|file| file.metadata().ok()) else {
+            return false;
+        };
         let found = self.path.metadata();
         if found.as_ref().is_ok_and(|new| is_same(&old, new)) {
-            return;
+            return false;
         }
         match open(&self.path) {
             Ok(file) => {
                 self.file = file;
                 self.displaced = false;
                 self.note_anew(if found.is_ok() { "replaced" } else { "removed" });
+                return true;
             }
             Err(_) if old.nlink() == 0 => {
                 self.file = None;
                 self.removed = true;
+                return true;
             }
             Err(error) if !self.displaced => {
                 self.displaced = true;
@@ -125,6 +131,7 @@ impl LogFile {
             }
             Err(_) => {}
         }
+        false
     }
 
     fn note_anew(&mut self, what: &str) {

@@ -94,10 +94,14 @@ impl Anchor {
         if held.nlink() == 0 {
             return Fate::Removed;
         }
-        let named = fs::metadata(&self.path).ok();
-        match named.is_some_and(|it| (it.dev(), it.ino()) == (held.dev(), held.ino())) {
-            true => Fate::InPlace,
-            false => Fate::Renamed,
+        match fs::metadata(&self.path) {
+            Ok(it) if (it.dev(), it.ino()) == (held.dev(), held.ino()) => Fate::InPlace,
+            Ok(_) => Fate::Renamed,
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Fate::Renamed,
+                // It cannot be said what stands there.
+                _ => Fate::InPlace,
+            },
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
@@ -75,6 +75,7 @@ pub fn open(
         run,
         held_max: *held_max,
         failed: Arc::default(),
+        covered: Arc::default(),
     };
     let sink = Shipped::open::<Writer>(start, Encoding(Encoder::new()), far);
     Ok(if made { sink.owning(&archive.directory) } else { sink })
@@ -103,6 +104,8 @@ struct Far {
     held_max: u64,
     /// The last attempt has failed.
     failed: Arc<AtomicBool>,
+    /// Up to when the files of this run cover; 0 before the first is begun.
+    covered: Arc<AtomicU64>,
 }
 
 /// The archive, on the worker's thread.
@@ -116,6 +119,7 @@ struct Writer {
     looked: Instant,
     malformed: u64,
     failed: Arc<AtomicBool>,
+    covered: Arc<AtomicU64>,
 }
 
 impl Client for Writer {
@@ -124,12 +128,16 @@ impl Client for Writer {
     const COVERS: bool = true;
 
     async fn connect(far: &Far) -> Result<Self, Trouble> {
-        let Far { archive, host, run, held_max, failed } = far.clone();
+        let Far { archive, host, run, held_max, failed, covered } = far.clone();
+        let now = Moment::now();
+        // Events are read by now, since a moment.
+        let begun = covered.compare_exchange(0, now.wall, Ordering::Relaxed, Ordering::Relaxed);
+        let from = begun.map_or_else(|covered| covered, |_| now.wall);
         let directory = archive.directory.clone();
-        let archive = Archive::open(archive, host, run, Moment::now())
+        let archive = Archive::open(archive, host, run, from, now)
             .map_err(|error| trouble(&directory, &error, &failed))?;
         let looked = Instant::now();
-        Ok(Self { archive, directory, held_max, held: 0, looked, malformed: 0, failed })
+        Ok(Self { archive, directory, held_max, held: 0, looked, malformed: 0, failed, covered })
     }
 
     fn learn(&mut self, Upstream { complete, losses }: Upstream<'_>) {
@@ -193,7 +201,9 @@ impl Writer {
     /// Looks whether a clock was set, and whether the directory is still there.
     fn look(&mut self) -> Result<(), Trouble> {
         self.looked = Instant::now();
-        self.archive.look(Moment::now()).map_err(|error| self.trouble(&error))
+        let there = self.archive.look(Moment::now());
+        self.covered.store(self.archive.covered(), Ordering::Relaxed);
+        there.map_err(|error| self.trouble(&error))
     }
 
     /// Returns how many of the records were in a closed file already.
@@ -226,6 +236,7 @@ impl Writer {
     /// that no file says yet.
     fn close_file(&mut self) -> Result<Settled, Trouble> {
         let closed = self.archive.close(Moment::now());
+        self.covered.store(self.archive.covered(), Ordering::Relaxed);
         self.tell();
         closed.map_err(|error| self.trouble(&error))?;
         if self.archive.held() > 0 || self.archive.losses() > 0 {

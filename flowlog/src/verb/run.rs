@@ -298,8 +298,7 @@ fn serve(
             readiness.ready()?;
         }
         log::settle();
-        // Without systemd there is nobody to tell, which is no fault.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        engine.ready();
         engine.run().await;
         Ok(())
     })

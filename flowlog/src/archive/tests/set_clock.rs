@@ -44,7 +44,7 @@ impl Clock {
 
 fn open_at(settings: Settings) -> Archive {
     let host = Host { name: "gate".to_owned(), hash: 0xab };
-    Archive::open(settings, host, RUN, Moment { wall: RUN, steady: 7 }).unwrap()
+    Archive::open(settings, host, RUN, RUN, Moment { wall: RUN, steady: 7 }).unwrap()
 }
 
 fn covers(directory: &TempDir) -> Vec<(u64, u64)> {
@@ -104,7 +104,7 @@ fn a_clock_that_was_set_forward_covers_no_time_between_and_removes_nothing() {
     let Clock { now, archive } = clock;
     drop(archive);
     let host = Host { name: "gate".to_owned(), hash: 0xab };
-    let archive = Archive::open(keep, host, now.wall, now).unwrap();
+    let archive = Archive::open(keep, host, now.wall, now.wall, now).unwrap();
     let mut clock = Clock { now, archive };
     clock.run(20);
     clock.set(-(days as i64));

@@ -117,6 +117,11 @@ impl Capture for NetlinkCapture {
     fn health(&self) -> Option<String> {
         self.events.trouble()
     }
+
+    fn finish(&mut self, sink: &mut dyn RecordSink) -> io::Result<()> {
+        self.tell_losses(sink);
+        Ok(())
+    }
 }
 
 /// Nanoseconds since the epoch; 0 for a clock set before 1970.

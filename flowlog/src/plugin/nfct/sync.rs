@@ -126,7 +126,11 @@ impl Sync {
             Phase::Idle if self.reset_requested && self.started => {
                 Some(self.retry.unwrap_or_else(Instant::now))
             }
-            Phase::Idle => [self.due, self.redump_due()].into_iter().flatten().min(),
+            Phase::Idle => {
+                let due = [self.due, self.redump_due()].into_iter().flatten().min()?;
+                // A dump that failed is not made again before then.
+                Some(self.retry.map_or(due, |retry| due.max(retry)))
+            }
             Phase::Settling { until, .. } => Some(*until),
             Phase::Dumping | Phase::Querying { .. } => None,
         }
@@ -310,6 +314,19 @@ mod tests {
         assert!(!sync.is_starting());
         let next = second + Duration::from_secs(1);
         assert!(matches!(sync.tick(next, false, |_| {}), Some(Action::Dump)));
+    }
+
+    #[test]
+    fn a_redump_that_failed_is_awaited() {
+        let now = Instant::now();
+        let mut sync = sync(None, Some(1));
+        sync.tick(now, true, |_| {});
+        sync.dump_done(true, Vec::new(), now);
+        let later = now + Duration::from_secs(2);
+        assert!(sync.deadline().is_some_and(|due| due <= later));
+        assert!(matches!(sync.tick(later, true, |_| {}), Some(Action::Dump)));
+        sync.failed(later);
+        assert!(sync.deadline().is_some_and(|due| due > later), "{:?}", sync.deadline());
     }
 
     #[test]

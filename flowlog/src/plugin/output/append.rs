@@ -26,6 +26,18 @@ pub(super) enum Opened {
 /// it is, is asked of the descriptor. `/dev/stdout` and `/dev/stderr` are the process's own, also
 /// where they are sockets, which cannot be opened.
 pub(super) fn open(path: &Path) -> io::Result<Opened> {
+    open_or(path, |options| Ok(Some(options.create(true).open(path)?)))
+}
+
+/// The same, and creates nothing: a FIFO that is made again is awaited.
+pub(super) fn open_what_is_there(path: &Path) -> io::Result<Opened> {
+    open_or(path, |_| Ok(None))
+}
+
+fn open_or(
+    path: &Path,
+    create: impl FnOnce(&mut OpenOptions) -> io::Result<Option<File>>,
+) -> io::Result<Opened> {
     let own = match path.to_str() {
         Some("/dev/stdout") => Some(io::stdout().as_fd().try_clone_to_owned()?),
         Some("/dev/stderr") => Some(io::stderr().as_fd().try_clone_to_owned()?),
@@ -36,16 +48,17 @@ pub(super) fn open(path: &Path) -> io::Result<Opened> {
         return Ok(if is_read_by_somebody(&file)? {
             Opened::Pipe(Pipe::inherited(file)?)
         } else {
-            Opened::File(LogFile { file, regular: false, created: false })
+            Opened::File(LogFile { file, regular: false, created: false, torn: false })
         });
     }
     let mut options = OpenOptions::new();
     options.append(true).mode(0o644).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
     let (file, created) = match options.open(path) {
         Ok(file) => (file, false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            (options.create(true).open(path)?, true)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match create(&mut options)? {
+            Some(file) => (file, true),
+            None => return Ok(Opened::Awaited),
+        },
         Err(error) if is_unread(&error, path) => return Ok(Opened::Awaited),
         Err(error) => return Err(error),
     };
@@ -53,10 +66,12 @@ pub(super) fn open(path: &Path) -> io::Result<Opened> {
         return Ok(Opened::Pipe(Pipe::nonblocking(file)?));
     }
     let regular = file.metadata()?.is_file();
-    let log = LogFile { file, regular, created };
+    let mut log = LogFile { file, regular, created, torn: false };
     if regular && log.is_torn(path) {
         warn!("{} ended within a line, which is ended now", path.display());
-        write(&log.file, b"\n")?;
+        log.torn = true;
+        // Where the disk is full the next line does it.
+        let _ = log.end_line();
     }
     Ok(Opened::File(log))
 }
@@ -93,6 +108,8 @@ pub(super) struct LogFile {
     regular: bool,
     /// It did not exist before.
     created: bool,
+    /// Its last line has no line feed.
+    torn: bool,
 }
 
 impl LogFile {
@@ -129,6 +146,9 @@ impl LogFile {
     /// Appends `lines`, and returns how many bytes of them are now in the file
     /// for good: all of them, or whole lines up to where writing failed.
     pub(super) fn append(&mut self, lines: &[u8]) -> (usize, io::Result<()>) {
+        if let Err(error) = self.end_line() {
+            return (0, Err(error));
+        }
         let mut written = 0;
         while written < lines.len() {
             match write(&self.file, &lines[written..]) {
@@ -139,6 +159,15 @@ impl LogFile {
             }
         }
         (written, Ok(()))
+    }
+
+    /// Ends a line that somebody else has left torn.
+    fn end_line(&mut self) -> io::Result<()> {
+        if self.torn {
+            write(&self.file, b"\n")?;
+            self.torn = false;
+        }
+        Ok(())
     }
 
     /// Sets the file back to the end of the last whole line, if a line was

@@ -22,6 +22,8 @@ pub(super) struct Backlog {
     lengths: VecDeque<u32>,
     /// Bytes from `head` on that were sent.
     sent: usize,
+    /// The first record that was not sent whole: its number, and where it begins behind `head`.
+    next: (usize, usize),
 }
 
 impl Backlog {
@@ -31,6 +33,7 @@ impl Backlog {
             head: 0,
             lengths: VecDeque::with_capacity(RECORDS),
             sent: 0,
+            next: (0, 0),
         }
     }
 
@@ -69,29 +72,25 @@ impl Backlog {
 
     /// The first record that was not sent, where records are sent whole.
     pub(super) fn next_record(&self) -> Option<&[u8]> {
-        let Range { start, end } = self.record_at(self.sent)?;
+        let Range { start, end } = self.next_range()?;
         Some(&self.bytes[self.head + start..self.head + end])
     }
 
     /// What is to be sent next: the rest of a record that was sent in part, or else whole
     /// records of together `most` bytes, at least one.
     pub(super) fn next_batch(&self, most: usize) -> &[u8] {
-        let mut end = 0;
-        let mut records = 0;
-        for length in &self.lengths {
+        let (first, start) = self.next;
+        let mut end = start;
+        for (number, length) in self.lengths.range(first..).enumerate() {
             let next = end + *length as usize;
-            if next > self.sent {
-                if records > 0 && next - self.sent > most {
-                    break;
-                }
-                records += 1;
-                // The rest of a record goes alone, so that the next begins a batch.
-                if end < self.sent {
-                    end = next;
-                    break;
-                }
+            if number > 0 && next - self.sent > most {
+                break;
             }
             end = next;
+            // The rest of a record goes alone, so that the next begins a batch.
+            if number == 0 && start < self.sent {
+                break;
+            }
         }
         &self.bytes[self.head + self.sent..self.head + end.max(self.sent)]
     }
@@ -99,12 +98,19 @@ impl Backlog {
     /// `bytes` more were sent.
     pub(super) fn advance(&mut self, bytes: usize) {
         self.sent += bytes;
+        let (number, start) = &mut self.next;
+        while let Some(length) = self.lengths.get(*number)
+            && *start + *length as usize <= self.sent
+        {
+            *start += *length as usize;
+            *number += 1;
+        }
     }
 
     /// The first `bytes` have arrived: forgets the records that are whole within
     /// them, and returns how many these are, and their bytes.
     pub(super) fn release(&mut self, bytes: usize) -> (u64, u64) {
-        let (mut records, mut released) = (0, 0);
+        let (mut records, mut released) = (0_usize, 0);
         while let Some(length) = self.lengths.front().map(|length| *length as usize) {
             if released + length > bytes {
                 break;
@@ -115,43 +121,35 @@ impl Backlog {
         }
         self.head += released;
         self.sent = self.sent.saturating_sub(released);
+        let (number, start) = self.next;
+        self.next = (number.saturating_sub(records), start.saturating_sub(released));
         self.compact();
-        (records, released as u64)
+        (records as u64, released as u64)
     }
 
     /// What was sent is to be sent again, from the beginning of the first record
     /// on; returns how many whole records that makes twice.
     pub(super) fn rewind(&mut self) -> u64 {
-        let mut whole = 0;
-        let mut end = 0;
-        for length in &self.lengths {
-            end += *length as usize;
-            if end > self.sent {
-                break;
-            }
-            whole += 1;
-        }
+        let (whole, _) = std::mem::take(&mut self.next);
         self.sent = 0;
-        whole
+        whole as u64
     }
 
     /// Gives up the first record that was not sent, and those before it.
     pub(super) fn drop_next(&mut self) -> (u64, u64) {
-        let end = self.record_at(self.sent).map_or(self.sent, |record| record.end);
+        let end = self.next_range().map_or(self.sent, |record| record.end);
         self.release(end)
     }
 
-    /// The record that begins at `offset` behind `head`. Records before it are
-    /// few where this is asked.
-    fn record_at(&self, offset: usize) -> Option<Range<usize>> {
-        let mut start = 0;
-        for length in &self.lengths {
-            if start >= offset {
-                return Some(start..start + *length as usize);
-            }
-            start += *length as usize;
+    /// The first record of which nothing was sent, behind `head`.
+    fn next_range(&self) -> Option<Range<usize>> {
+        let (number, start) = self.next;
+        let length = |number: usize| Some(*self.lengths.get(number)? as usize);
+        if start >= self.sent {
+            return Some(start..start + length(number)?);
         }
-        None
+        let start = start + length(number)?;
+        Some(start..start + length(number + 1)?)
     }
 
     fn compact(&mut self) {

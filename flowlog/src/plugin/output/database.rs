@@ -41,11 +41,8 @@ pub struct DatabaseOutput {
     handed: Instant,
     /// What was lost since.
     gaps: Gaps,
-    /// Everything that happened before was pushed; 0: that was not said yet.
+    /// Everything that happened before was pushed, or happened before it was opened.
     complete: u64,
-    /// The time of the newest record, and of that before the current batch.
-    newest: u64,
-    before: u64,
     jobs: Sender<Job>,
     /// Present until the thread has begun.
     idle: Option<Box<(Writer, Receiver<Job>)>>,
@@ -85,9 +82,7 @@ impl DatabaseOutput {
             since: now,
             handed: now,
             gaps: Gaps::default(),
-            complete: 0,
-            newest: 0,
-            before: wall_clock(),
+            complete: wall_clock(),
             jobs,
             progress: writer.progress(),
             idle: Some(Box::new((writer, receiver))),
@@ -124,7 +119,6 @@ impl DatabaseOutput {
             self.since = Instant::now();
         }
         self.chunk.push(row);
-        self.newest = self.newest.max(at);
     }
 
     #[cold]
@@ -138,7 +132,8 @@ impl DatabaseOutput {
     pub fn lost_before(&mut self, lost: &Lost) {
         if self.schema == Schema::Own {
             let Lost { source, events, at } = *lost;
-            let since = self.before.min(at);
+            // What came before was known then to be all.
+            let since = self.complete.min(at);
             self.gaps.push(Gap::new(Reason::Lost, (since, at), events).at(source));
         }
     }
@@ -149,11 +144,7 @@ impl DatabaseOutput {
     }
 
     fn hand_over(&mut self) {
-        self.hand_over_up_to(self.complete);
-    }
-
-    /// Hands over what there is, which is all up to that time.
-    fn hand_over_up_to(&mut self, until: u64) {
+        let until = self.complete;
         let mut chunk = std::mem::take(&mut self.chunk);
         chunk.gaps = std::mem::take(&mut self.gaps);
         let amount = chunk.amount();
@@ -172,17 +163,13 @@ impl DatabaseOutput {
     /// Everything that happened before `complete` was pushed.
     pub fn caught_up(&mut self, complete: u64) {
         self.complete = complete;
-        if self.chunk.is_empty() && self.retry_in() == Some(Duration::ZERO) {
-            self.hand_over();
-        }
     }
 
     /// Ends a batch: what has gathered long enough is handed over.
     pub fn flush(&mut self) {
-        if !self.chunk.is_empty() && self.retry_in() == Some(Duration::ZERO) {
+        if self.retry_in() == Some(Duration::ZERO) {
             self.hand_over();
         }
-        self.before = self.newest;
     }
 
     /// When to flush again though nothing new has come: also so that the time that the
@@ -231,8 +218,7 @@ impl DatabaseOutput {
         }
         self.begin();
         self.deadline = Some(deadline);
-        // All that has happened was taken.
-        self.hand_over_up_to(wall_clock());
+        self.hand_over();
         // It fails where the thread could not be started.
         let _ = self.jobs.send(Job::End(deadline));
     }

@@ -143,6 +143,7 @@ impl FileOutput {
 
     /// See [`super::Output::close`].
     pub fn close(&mut self) {
+        self.look_now();
         if !self.buffer.is_empty() {
             self.write();
         }
@@ -168,6 +169,7 @@ impl FileOutput {
     /// Opens the file anew, for log rotation; the old one stays in use if that
     /// fails.
     pub fn reopen(&mut self) {
+        self.look_now();
         // What was logged before belongs into the old file.
         if !self.buffer.is_empty() {
             self.write();
@@ -215,11 +217,18 @@ impl FileOutput {
             return;
         }
         let Ok((open, named)) = self.file.identity() else { return };
-        if self.path.metadata().is_ok_and(|there| Identity::of(&there) == open) {
-            self.unproven = 0;
-            return;
+        match self.path.metadata() {
+            Ok(there) if Identity::of(&there) == open => self.unproven = 0,
+            // It cannot be said what stands there.
+            Err(error) if named && !is_absence(&error) => {}
+            _ => self.moved(named),
         }
-        self.moved(named);
+    }
+
+    /// Looks at once: what was written to a file that has gone is to be counted before it is left.
+    fn look_now(&mut self) {
+        self.look_at = Instant::now();
+        self.look();
     }
 
     #[cold]
@@ -326,6 +335,11 @@ impl FileOutput {
     pub(in crate::plugin) fn waiting(&self) -> u64 {
         lines_in(&self.buffer)
     }
+}
+
+/// Nothing stands at the path.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Has the name of a new file on disk.

@@ -47,6 +47,8 @@ pub struct SocketOutput {
     /// The daemon ends: he is waited for until then.
     end: Option<Instant>,
     pause: Duration,
+    /// Attempts in a row that failed, of one for each of his addresses.
+    failed: usize,
     /// He was away: that he is back is worth telling.
     broken: bool,
     /// He took no more: records wait.
@@ -73,6 +75,7 @@ impl SocketOutput {
             state: State::Down(Instant::now()),
             begun: false,
             end: None,
+            failed: 0,
             pause: FIRST_PAUSE,
             broken: false,
             full: false,
@@ -148,12 +151,14 @@ impl SocketOutput {
         // Also while nothing waits: the next record is to go to the right address.
         let name = self.route.due().map(|due| due.saturating_duration_since(now));
         let waits = (!self.backlog.is_empty()).then(|| match self.state {
-            State::Down(until) => until.saturating_duration_since(now),
-            State::Connecting(..) => SOON,
-            State::Up(_) if self.full => SOON,
-            State::Up(_) => CONFIRM,
+            // The look-up has a time of its own.
+            State::Down(_) if !self.route.is_known() => None,
+            State::Down(until) => Some(until.saturating_duration_since(now)),
+            State::Connecting(..) => Some(SOON),
+            State::Up(_) if self.full => Some(SOON),
+            State::Up(_) => Some(CONFIRM),
         });
-        [name, waits].into_iter().flatten().min()
+        [name, waits.flatten()].into_iter().flatten().min()
     }
 
     /// Where he is.
@@ -293,8 +298,6 @@ impl SocketOutput {
             // The look-up goes on by itself, see `follow_name`.
             return;
         }
-        // A name may have several addresses: all are tried, then there is a pause.
-        let mut left = self.route.attempts();
         loop {
             let now = Instant::now();
             let result = match std::mem::replace(&mut self.state, State::Down(now)) {
@@ -312,6 +315,7 @@ impl SocketOutput {
             match result {
                 Ok(Connected::Yes(connection)) => {
                     self.state = State::Up(connection);
+                    self.failed = 0;
                     // Nobody need be there to connect a datagram socket to.
                     if !self.route.address().is_datagram() {
                         self.reached();
@@ -323,8 +327,10 @@ impl SocketOutput {
                     return;
                 }
                 Err(error) => {
-                    left -= 1;
-                    if left == 0 {
+                    // A name may have several addresses: all are tried, then there is a pause.
+                    self.failed += 1;
+                    if self.failed >= self.route.attempts() {
+                        self.failed = 0;
                         self.break_off(&error);
                         return;
                     }

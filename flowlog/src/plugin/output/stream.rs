@@ -17,6 +17,8 @@ use crate::stats::Measure;
 
 /// How often a reader that is away is looked for.
 const RETRY: Duration = Duration::from_secs(1);
+/// Bytes that are written in a turn: a reader that keeps up must not keep the loop.
+const TURN: usize = 1 << 20;
 /// From an attempt that found no room to the next; each that finds none doubles it.
 const SOON: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_millis(500);
@@ -146,7 +148,7 @@ impl StreamOutput {
         if is_inherited(&self.path) || same() == Some(true) {
             return;
         }
-        match append::open(&self.path) {
+        match append::open_what_is_there(&self.path) {
             Ok(Opened::Pipe(pipe)) => {
                 if self.pipe.replace(pipe).is_some() {
                     self.replaced();
@@ -188,7 +190,11 @@ impl StreamOutput {
         self.confirm();
         if let Some(result) = self.send() {
             match result {
-                Ok(()) => self.full = None,
+                // The rest with the next turn, which comes at once.
+                Ok(()) => {
+                    let rest = !self.backlog.unsent().is_empty();
+                    self.full = rest.then_some((now, SOON));
+                }
                 Err(Errno::EAGAIN | Errno::EINTR) => self.crowded(now),
                 Err(errno) => self.left(errno),
             }
@@ -200,11 +206,13 @@ impl StreamOutput {
     fn send(&mut self) -> Option<nix::Result<()>> {
         let Self { pipe, backlog, away, path, .. } = self;
         let pipe = pipe.as_ref()?;
+        let mut left = TURN;
         loop {
             let batch = backlog.next_batch(ATOMIC);
-            if batch.is_empty() {
+            if batch.is_empty() || left == 0 {
                 return Some(Ok(()));
             }
+            left = left.saturating_sub(batch.len());
             match pipe.write(batch) {
                 Ok(count) => backlog.advance(count),
                 Err(errno) => return Some(Err(errno)),

@@ -23,6 +23,7 @@ fn far(directory: &TempDir, run: u64) -> Far {
         run,
         held_max: u64::MAX,
         failed: Arc::default(),
+        covered: Arc::default(),
     }
 }
 

@@ -110,7 +110,11 @@ impl Keeper {
             Ok(given_up) => {
                 let sinks = || sinks.iter().map(|(name, sink)| (name.as_str(), sink));
                 given_up.count(self.store.path(), sinks());
-                sinks().for_each(|(_, sink)| sink.stats.set_trouble(Part::Spool, None));
+                for (_, sink) in sinks() {
+                    sink.stats.set_trouble(Part::Spool, None);
+                    // One that has found the new file before its rows waits for others.
+                    sink.newest.send_modify(|_| {});
+                }
                 true
             }
             Err(failure) => {

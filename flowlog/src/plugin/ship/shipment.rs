@@ -15,7 +15,6 @@ use super::losses::Loss;
 use super::spool::{Chunk, Job, Sink, Spool};
 use super::worker::{self, Control, Link};
 use super::{Client, Shipping};
-use crate::capture::netlink::now_ns;
 use crate::plugin::output::CLOSE_TIMEOUT;
 use crate::plugin::threads;
 use crate::stack::Site;
@@ -221,6 +220,9 @@ impl Shipment {
         if self.chunk.records > 0 && self.since.elapsed() >= GATHER {
             self.hand_over();
         }
+        if self.heard.elapsed() >= SILENCE {
+            self.heard = Instant::now();
+        }
     }
 
     /// When to flush again though nothing new has come.
@@ -262,8 +264,6 @@ impl Shipment {
     pub fn close(&mut self) {
         let deadline = self.deadline.unwrap_or_else(|| Instant::now() + CLOSE_TIMEOUT);
         self.end(deadline);
-        // The capture has ended.
-        self.caught_up(now_ns());
         self.spool.settle(deadline);
         self.control.stop(deadline);
         if let Some(worker) = self.worker.take()

@@ -334,7 +334,12 @@ fn follows(path: &Path, name: Option<PathBuf>) -> bool {
 /// Keeps a log from the next database of that name, to which it does not belong.
 fn keep_log(path: &Path) {
     let log = beside(path, "-wal");
-    let aside = beside(path, "-wal.left");
+    let names = (1..).map(|turn| match turn {
+        1 => beside(path, "-wal.left"),
+        turn => beside(path, &format!("-wal.left.{turn}")),
+    });
+    // One of before keeps its name.
+    let aside = names.into_iter().find(|name| !name.exists()).unwrap_or_default();
     match fs::rename(&log, &aside) {
         Ok(()) => warn!(
             "{} has rows of a database that was moved away, and is {} now; rename it to that \

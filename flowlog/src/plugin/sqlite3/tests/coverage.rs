@@ -17,6 +17,7 @@ fn a_run_is_covered_from_its_beginning_to_its_end() {
             push(&mut sink, &item(Kinds::NEW, &tcp(turn * 100 + port), None));
         }
         settle(&mut sink);
+        sink.output.caught_up(now());
         sink.output.close();
     }
     let after = now();
@@ -52,6 +53,7 @@ fn what_is_not_committed_is_not_covered() {
 fn losses_are_in_the_coverage() {
     let place = Place::with_table("CREATE TABLE other (a)");
     let mut sink = place.sink();
+    sink.output.caught_up(AT);
     push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
     settle(&mut sink);
     let at = AT + 7;
