@@ -2,6 +2,7 @@
 //! name still stands for the namespace that is captured. Where another one has
 //! taken its place, the source is opened anew in it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -72,10 +73,20 @@ impl Place {
         self.due = now + LOOK;
         match Identity::of(&self.path) {
             Ok(Some(found)) if found == self.captured => self.same(),
+            Ok(Some(_)) if self.is_of_a_process() => self.gone(),
             Ok(Some(other)) => return self.enter(other, now),
-            Ok(None) | Err(_) => self.gone(),
+            Ok(None) => self.gone(),
+            Err(error) if is_absence(&error) => self.gone(),
+            // Another user may not look, which says nothing of the namespace.
+            Err(_) => {}
         }
         None
+    }
+
+    /// The file is below /proc: another process may have got the number of one that has ended,
+    /// and its namespace is none that anybody has named.
+    fn is_of_a_process(&self) -> bool {
+        self.path.starts_with("/proc")
     }
 
     /// What is amiss, and what to do.
@@ -146,6 +157,11 @@ impl Place {
         }
         None
     }
+}
+
+/// Nothing stands there.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Why a namespace could not be entered, without its name and remedy.
