@@ -3,6 +3,7 @@
 
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 
+use caps::CapSet;
 use sd_notify::NotifyState;
 use tracing::warn;
 
@@ -49,7 +50,13 @@ impl Notifier {
 
     fn sending(send: impl Fn(Word) + Send + 'static) -> Self {
         let (sender, words) = mpsc::sync_channel(QUEUE);
-        let run = move || words.into_iter().for_each(send);
+        let run = move || {
+            // It only writes to a socket. Where it has none there is nothing to give up.
+            for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
+                let _ = caps::clear(None, set);
+            }
+            words.into_iter().for_each(send);
+        };
         match spawn_without_signals("notify", run) {
             Ok(_) => Self(Some(sender)),
             Err(why) => {
