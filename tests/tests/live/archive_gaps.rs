@@ -182,6 +182,17 @@ fn wait_until_after(moment: &str, seconds: u32) -> Result<String> {
     now()
 }
 
+/// The library that sets the clock of a process. The program of that name starts another process,
+/// which a signal to it does not reach.
+pub(super) fn faketime() -> Result<String> {
+    let library = fs::read_dir("/usr/lib")?
+        .flatten()
+        .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|path| path.exists());
+    let library = library.context("libfaketime is missing: apt-get install faketime")?;
+    Ok(library.to_string_lossy().into_owned())
+}
+
 /// A daemon whose clock is set by what stands in a file.
 struct Set {
     daemon: Daemon,
@@ -190,18 +201,13 @@ struct Set {
 
 impl Set {
     fn start(single: &SingleNs, keys: &str) -> Result<Self> {
-        let shim = fs::read_dir("/usr/lib")?
-            .flatten()
-            .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
-            .find(|path| path.exists())
-            .context("libfaketime is missing: apt-get install faketime")?;
         let keys = format!("directory=\"@DIR@/archive\"\n{keys}");
         let text = config("spool_dir=\"@DIR@/spool\"", &keys);
         let launch = Launch::new(Program::Flowlog, single.namespace(), &text)?;
         let clock = launch.dir().join("clock");
         fs::write(&clock, "+0")?;
         let daemon = launch
-            .environment("LD_PRELOAD", &shim.to_string_lossy())
+            .environment("LD_PRELOAD", &faketime()?)
             .environment("FAKETIME_TIMESTAMP_FILE", &clock.to_string_lossy())
             .environment("FAKETIME_NO_CACHE", "1")
             .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")

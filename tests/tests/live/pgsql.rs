@@ -16,6 +16,8 @@ use tests::postgres::{PASSWORD, PORT, Postgres, keys};
 use tests::shipping::{self, Site};
 use tests::traffic;
 
+use crate::archive_gaps::faketime;
+
 const FLOWS: u32 = 100_000;
 
 #[test]
@@ -233,7 +235,6 @@ fn own_tables_have_what_sqlite3_has() -> Result<()> {
 #[test]
 #[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
 fn a_month_ends() -> Result<()> {
-    const CLOCK: [&str; 3] = ["faketime", "-f", "@2027-02-28 23:59:50"];
     let single = SingleNs::new()?;
     // Else the kernel says when something happened, which nobody deceives.
     single.namespace().set_sysctls(&[("net/netfilter/nf_conntrack_timestamp", 0)])?;
@@ -241,7 +242,12 @@ fn a_month_ends() -> Result<()> {
     let mut site = Site::new(&single)?;
     let text = site.config("PGSQL", &keys(&server));
     let launch = Launch::new(Program::Flowlog, single.namespace(), &text)?;
-    let daemon = launch.time_zone("UTC").wrapped_by(&CLOCK).start()?;
+    let daemon = launch
+        .time_zone("UTC")
+        .environment("LD_PRELOAD", &faketime()?)
+        .environment("FAKETIME", "@2027-02-28 23:59:50")
+        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .start()?;
     let count = |month: &str| server.number(&format!("SELECT count(*) FROM flow_2027_{month}"));
     // The clock runs.
     poll::until("a row of March", || {
