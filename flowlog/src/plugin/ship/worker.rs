@@ -72,6 +72,9 @@ pub(super) struct Link {
     arrived: i64,
     /// The newest row that was ever handed to a client.
     handed: i64,
+    /// The newest row that was found to be damaged: it stays until a later one has arrived, and
+    /// is found again.
+    damaged: i64,
     /// Losses that the client knows, and how often they had changed then.
     losses: Option<(u64, Vec<(i64, Loss)>)>,
     /// The latest time of a record that was handed to a client.
@@ -81,7 +84,17 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(sink: Arc<Sink>, jobs: Sender<Job>, spool: &Spool) -> Self {
         let (path, health) = (spool.path().to_owned(), spool.health().clone());
-        Self { sink, jobs, path, health, arrived: 0, handed: 0, losses: None, latest: 0 }
+        Self {
+            sink,
+            jobs,
+            path,
+            health,
+            arrived: 0,
+            handed: 0,
+            damaged: 0,
+            losses: None,
+            latest: 0,
+        }
     }
 
     fn count(&self, measure: Measure, n: u64) {
@@ -360,7 +373,9 @@ impl<C: Client> Worker<C> {
                     self.link.sink.undelivered.clear();
                     return Ok(None);
                 }
+                Found::Damaged(row, _) if row <= self.link.damaged => after = row,
                 Found::Damaged(row, records) => {
+                    self.link.damaged = row;
                     error!(
                         "row {row} of {} is damaged: {records} records for {} are lost",
                         self.link.path.display(),

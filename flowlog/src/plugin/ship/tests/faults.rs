@@ -118,6 +118,34 @@ fn a_damaged_row_is_counted() {
     assert_eq!(daemon.shipment.stats().kept().records, 0);
 }
 
+/// The newest row stays until a later one has arrived, and is found at each connection.
+#[test]
+fn a_damaged_row_is_counted_once() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    far.with(|state| state.away = true);
+    let mut daemon = Daemon::start(&directory, &far);
+    daemon.push(0..20);
+    daemon.shipment.close();
+    drop(daemon);
+    let connection = rusqlite::Connection::open(directory.path().join("spool/spool.db")).unwrap();
+    let damage = "UPDATE batch SET payload = substr(payload, 1, bytes - 1)";
+    assert_eq!(connection.execute(damage, []).unwrap(), 1);
+    drop(connection);
+    far.with(|state| state.away = false);
+    let mut daemon = Daemon::start(&directory, &far);
+    daemon.shipment.begin();
+    for turn in 1..=3 {
+        daemon.shipment.reopen();
+        let begin = Instant::now();
+        while daemon.get(Measure::Reconnects) < turn {
+            assert!(begin.elapsed() < Duration::from_secs(20), "no connection");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    daemon.shipment.close();
+    assert_eq!(daemon.get(Measure::Lost), 20);
+}
+
 /// The end does not wait for a far side that does not answer.
 #[test]
 fn the_end_comes_in_time() {
