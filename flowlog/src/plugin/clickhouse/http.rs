@@ -39,7 +39,7 @@ pub(super) struct Http {
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// Reads and writes.
-    driver: JoinHandle<()>,
+    driver: JoinHandle<hyper::Result<()>>,
     /// It has answered before.
     proven: bool,
 }
@@ -102,7 +102,11 @@ impl Http {
         query: &str,
         body: Bytes,
     ) -> hyper::Result<Result<String, Trouble>> {
-        connection.sender.ready().await?;
+        if let Err(error) = connection.sender.ready().await {
+            // The connection says itself why it has ended.
+            let ended = (&mut connection.driver).await;
+            return Err(ended.ok().and_then(Result::err).unwrap_or(error));
+        }
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = hyper::Method::POST;
         *request.headers_mut() = self.headers.clone();
@@ -170,8 +174,7 @@ impl Http {
     {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| self.broken(&error))?;
-        // What goes wrong is told to whoever asks.
-        let driver = tokio::spawn(async { drop(connection.await) });
+        let driver = tokio::spawn(connection);
         Ok(Connection { sender, driver, proven: false })
     }
 
@@ -188,7 +191,9 @@ impl Http {
         let why = source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
         // `canceled` is a connection that was closed before the request was under way.
         let closed = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
-        if closed || source.is_some_and(|source| source.is::<io::Error>()) {
+        // It has said something before it was asked, for which hyper has no question of its own.
+        let greeted = why.contains("unexpected message");
+        if closed && !greeted || source.is_some_and(|source| source.is::<io::Error>()) {
             return Trouble::passing(format!(
                 "ClickHouse at {} has broken the connection ({why}); see what its own log says, and \
                  whether `url=` names its port for {}",
