@@ -38,7 +38,7 @@ const INNER: u64 = 1 << 62;
 #[map]
 static CALLS_UNDER_WAY: Calls<Call> = Calls::with_max_entries(CALLS, 0);
 
-/// Remembers a call that begins; the default: nothing is to be told of it.
+/// Remembers a call that begins; the default: nothing is to be reported of it.
 #[inline(always)]
 pub(crate) fn begin(call: Call) {
     begin_in(&CALLS_UNDER_WAY, call, call.entry != 0);
@@ -51,7 +51,7 @@ pub(crate) fn end() -> Option<Call> {
 }
 
 /// As [`begin`], of another function, whose calls have a map of their own.
-/// `told`: something is to be told of the call.
+/// `told`: the call is to be reported.
 ///
 /// No `Option`: of one that is empty the compiler copies what it does not hold,
 /// which the verifier refuses.

@@ -48,7 +48,7 @@ const FINISH_AT_EXIT: Duration = Duration::from_millis(500);
 const WRITE_AT_EXIT: Duration = Duration::from_millis(5500);
 
 /// What happened so long ago has been drained, whatever holds it on its way: the time
-/// of a message may be half a second older than it, and losses are told each second.
+/// of a message may be half a second older than it, and losses are reported each second.
 const HOLD: Duration = Duration::from_secs(3);
 
 /// A source with the stacks that it feeds.

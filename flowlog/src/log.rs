@@ -169,8 +169,8 @@ pub fn dropped() -> u64 {
     with_output(|output| output.target.dropped()).unwrap_or(0)
 }
 
-/// Waits until the messages of the start are written, but no longer than a moment: whoever
-/// waits for the daemon to be ready can read them then.
+/// Waits until the messages of the start are written, but no longer than a moment: a
+/// service manager that waits for READY=1 finds them in the log then.
 pub fn settle() {
     let deadline = Instant::now() + AT_START;
     for (queue, _) in queues() {

@@ -178,7 +178,7 @@ impl<'n> Server<'n> {
     /// The same, one by one.
     ///
     /// # Errors
-    /// There is no such stream, or `take` fails.
+    /// The stream does not exist, or `take` fails.
     pub fn each_message(
         &self,
         stream: &str,

@@ -19,7 +19,7 @@ const SHRINKS_TO: u64 = 4;
 
 /// A loss takes no more: a time, a name and a number.
 const LOSS_BYTES: usize = 64;
-/// A loss is told within that time, nanoseconds: captures and NFCT count for up to a
+/// A loss is reported within that time, nanoseconds: captures and NFCT count for up to a
 /// second each, and a comparison of sources waits for both.
 const NOTICED_WITHIN: u64 = 5_000_000_000;
 

@@ -39,7 +39,7 @@ pub(super) struct Retention {
     begun: Moment,
     /// When to look again, by the steady clock; absent: not before a file is closed.
     due: Option<u64>,
-    /// Many are removed one by one, which was told.
+    /// Many are removed one by one, which was logged.
     slow: bool,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Retention {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
     pub(super) removed: Removed,
-    /// Files that are to go, of which one has: told once.
+    /// Files that are to go, of which one has: logged once.
     pub(super) crowd: u64,
 }
 

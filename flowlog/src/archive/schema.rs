@@ -48,7 +48,7 @@ pub const TO: &str = "flowlog.to";
 pub const LOST_EVENTS: &str = "flowlog.lost_events";
 /// `flowlog.gaps`: what the file does not have of the time that files cover, a line
 /// each: `lost`, `dropped`, `refused` or `unsure`, the first and the last time as
-/// [`FROM`], how many records, and which source told it of events that the kernel
+/// [`FROM`], how many records, and which source reported it of events that the kernel
 /// lost. A file of an earlier version has none.
 pub const GAPS: &str = "flowlog.gaps";
 /// `flowlog.run`: when the run of flowlog began whose records they are, as

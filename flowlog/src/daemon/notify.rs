@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)). Its socket may be full, and a send there
+//! Notifications of the service manager (sd_notify(3)). Its socket may be full, and a send there
 //! waits: it has a thread of its own.
 
 use std::sync::mpsc::{self, SyncSender, TrySendError};

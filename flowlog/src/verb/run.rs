@@ -72,7 +72,7 @@ struct Running {
     stats: Stats,
 }
 
-/// Runs the daemon until it is told to end. What stops its start, or ends it, is
+/// Runs the daemon until a signal ends it. What stops its start, or ends it, is
 /// reported to `logfile` and on standard error.
 ///
 /// # Errors

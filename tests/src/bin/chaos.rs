@@ -35,7 +35,7 @@ fn main() -> Result<ExitCode> {
     // Before there is a second thread.
     disk::own_mounts()?;
     let mut say = |line: String| {
-        // Whoever reads it may be gone.
+        // The reader may be gone.
         let _ = writeln!(std::io::stdout(), "{line}");
     };
     let report = run(&options, &mut say)?;

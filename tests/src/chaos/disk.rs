@@ -38,7 +38,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Mounts one of so many MiB in a new directory.
+    /// Mounts one of `mebibytes` in a new directory.
     ///
     /// # Errors
     /// The caller is not root.

@@ -198,7 +198,7 @@ impl<'n> Lab<'n> {
         self.broken.push(Broken { at: self.now(), what: what.into() });
     }
 
-    /// Records that a fault may take unseen: those of so many seconds.
+    /// Records that a fault may take unseen: those of a few seconds.
     pub(super) fn allow(&mut self, sink: &'static str, seconds: u32) {
         let records = u64::from(self.rate) * 2 * u64::from(seconds);
         *self.allowed.entry(sink).or_default() += records;

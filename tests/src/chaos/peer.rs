@@ -303,7 +303,7 @@ fn drain(one: &mut Connection, received: &mut Received, away: bool) -> Result<bo
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Whoever resets a connection ends it.
+            // A reset ends a connection.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(true),
             Err(error) => return Err(error.into()),
         }

@@ -36,7 +36,7 @@ impl Seen {
 pub enum Parsed {
     /// A record of a flow.
     Flow(Seen),
-    /// A record of so many lost events.
+    /// A record of a number of lost events.
     Lost(u64),
     /// Nothing that anybody wrote.
     Strange,

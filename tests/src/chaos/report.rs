@@ -7,7 +7,7 @@ use super::faults::Happened;
 use super::ledger::Account;
 use super::verdict::Promise;
 
-/// All that is told of a run.
+/// The report of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The seed.

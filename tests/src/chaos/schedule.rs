@@ -33,7 +33,7 @@ pub enum Kind {
     RemoveDirectory,
     /// An output is replaced by another file, without a signal.
     ReplaceFile,
-    /// Files and the database are renamed, and the daemon is told by HUP.
+    /// Files and the database are renamed, and HUP is sent to the daemon.
     Rotate,
     /// HUP alone.
     Hangup,

@@ -17,10 +17,10 @@
 /* The same as `Control` in shim.rs. */
 struct control {
     int64_t clock_offset_ns;  /* added to the wall clock */
-    uint32_t failing_dumps;   /* so many reads of dumps will fail */
-    uint32_t failed_dumps;    /* so many have failed */
-    uint32_t failing_syncs;   /* so many fdatasyncs will fail */
-    uint32_t failed_syncs;    /* so many have failed */
+    uint32_t failing_dumps;   /* reads of dumps that will fail */
+    uint32_t failed_dumps;    /* those that have failed */
+    uint32_t failing_syncs;   /* fdatasyncs that will fail */
+    uint32_t failed_syncs;    /* those that have failed */
 };
 
 static struct control none;

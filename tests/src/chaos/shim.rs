@@ -56,7 +56,7 @@ impl Shim {
         &self.path
     }
 
-    /// Moves the wall clock of the daemon by so many seconds from the real one.
+    /// Moves the wall clock of the daemon by a number of seconds from the real one.
     ///
     /// # Errors
     /// The control file cannot be written.

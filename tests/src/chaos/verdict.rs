@@ -33,9 +33,9 @@ const GROWTH_AT_FIRST: f64 = 1.5;
 const LONG: Duration = Duration::from_mins(3);
 /// Looks that a third must have before its median says something.
 const LOOKS: usize = 5;
-/// Of the faults that were on, so many are named: the last ones.
+/// The most faults that are named: the last ones that were on.
 const NAMED: usize = 8;
-/// Of what is missing, so many times are named.
+/// The most times of missing records that are named.
 const SPANS: usize = 4;
 
 /// The faults that were on in this span.
@@ -92,7 +92,7 @@ pub fn books(
     Promise { name: "made = logged + counted as lost, and nothing twice", broken }
 }
 
-/// The times in which so many flows were made, the largest ones first.
+/// The times in which flows are missing, those with the most first.
 fn spans(flows: &[Duration]) -> Vec<(Duration, Duration, usize)> {
     /// Flows that are missing so close together have one cause.
     const CLOSE: Duration = Duration::from_secs(1);

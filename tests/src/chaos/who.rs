@@ -35,7 +35,7 @@ pub struct Answers {
     pub wrong: Vec<(u32, String)>,
 }
 
-/// So many reasons are told.
+/// The most reasons that are reported.
 const REASONS: usize = 4;
 
 /// Asks for each of these flows in these directories.

@@ -173,7 +173,7 @@ fn fill_up(disk: &SmallDisk) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Waits until so many seconds after that moment; returns the new one.
+/// Waits until a number of seconds after that moment; returns the new one.
 fn wait_until_after(moment: &str, seconds: u32) -> Result<String> {
     let script = format!("test $(date +%s) -gt $(($(date -d '{moment}' +%s) + {seconds}))");
     poll::until("some seconds to pass", || {

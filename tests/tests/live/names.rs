@@ -80,7 +80,7 @@ impl<'n> Named<'n> {
     }
 }
 
-/// Receives until so many messages are there.
+/// Receives until that number of messages is there.
 fn receive(socket: &UdpSocket, messages: usize) -> Result<()> {
     let mut count = 0;
     poll::until(&format!("{messages} messages"), || {

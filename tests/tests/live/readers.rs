@@ -48,7 +48,7 @@ fn count(text: &[u8]) -> u64 {
     lines.filter(|line| line.contains("198.19.")).count() as u64
 }
 
-/// Waits until a file of the daemon has so many records.
+/// Waits until a file of the daemon has that number of records.
 pub(super) fn wait_lines(daemon: &Daemon, file: &str, lines: u32) -> Result<()> {
     poll::until(&format!("{lines} lines in {file}"), || {
         Ok((count(daemon.text(file).as_bytes()) == u64::from(lines)).then_some(()))

@@ -343,7 +343,7 @@ fn lose(
     change: &mut Change<'_>,
     effects: &mut Effects,
 ) -> rusqlite::Result<()> {
-    // Of bytes that nobody can read nobody knows when they were: at any time.
+    // Bytes that cannot be read may be of any time.
     let (since, until) = if span == (0, 0) { (0, i64::MAX as u64) } else { span };
     change.lose(sink, &Loss { measure: Measure::Dropped, since, until, records })?;
     effects.lost.push(sink.to_owned());
