@@ -160,6 +160,24 @@ fn each_alert_is_explained_and_tested() {
     }
 }
 
+/// `increase()` does not see what was counted before the first scrape: such rules see it by a second
+/// condition.
+#[test]
+fn rules_see_what_was_counted_before_the_first_scrape() {
+    let mut counted = 0;
+    for expression in alerts(RULES, "expr:") {
+        let Some((_, rest)) = expression.split_once("increase(") else { continue };
+        let (series, rest) = rest.split_once('[').unwrap();
+        let (window, _) = rest.split_once(']').unwrap();
+        let wanted = format!(
+            "increase({series}[{window}]) > 0 or ({series} > 0 unless {series} offset {window})"
+        );
+        assert_eq!(expression, wanted);
+        counted += 1;
+    }
+    assert!(counted > 10, "{counted}");
+}
+
 /// Rules ask for nothing that does not exist: no name, and no label in their words.
 #[test]
 fn rules_know_only_these() {
