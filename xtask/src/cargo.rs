@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -32,6 +33,22 @@ pub(crate) const GUEST_TESTS: [&str; 9] = [
     "guest",
 ];
 
+/// What [`build_quickly`] changes of the profile `release`. Cargo keeps both builds.
+const QUICK: [(&str, &str); 4] = [
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+    ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "2"),
+];
+/// [`QUICK`] is used.
+static BUILDS_QUICKLY: AtomicBool = AtomicBool::new(false);
+
+/// From now on a release build is one for tests: fast, but not as fast as the one that is released,
+/// which takes twice as long to build.
+pub(crate) fn build_quickly() {
+    BUILDS_QUICKLY.store(true, Ordering::Relaxed);
+}
+
 /// The directory of the workspace.
 pub(crate) fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -53,6 +70,9 @@ pub(crate) fn cargo(words: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(words).current_dir(workspace());
+    if BUILDS_QUICKLY.load(Ordering::Relaxed) {
+        command.envs(QUICK);
+    }
     command
 }
 

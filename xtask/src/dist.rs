@@ -42,7 +42,8 @@ pub(crate) enum Build {
     /// As they are released, with the feature `kafka-tls`.
     Released,
     /// As fast as it goes, for tests, and put elsewhere: without that feature, for which OpenSSL
-    /// is built twice, and with nothing optimized in the archive's program.
+    /// is built twice, and with nothing optimized in the archive's program, which would take as long
+    /// as all the rest.
     Quick,
 }
 

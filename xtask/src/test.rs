@@ -28,7 +28,8 @@ const FULL_CASES: &str = "20000";
 pub(crate) struct Args {
     /// Also what takes long: property tests with many cases, the replay benchmark once,
     /// `flowlog who` over 50 million flows, five minutes of chaos instead of one, KAFKA over TLS,
-    /// for which OpenSSL is built, and the archive's program as it is released
+    /// for which OpenSSL is built. All is built as it is released: without this option the
+    /// compiler optimizes less
     #[arg(long)]
     full: bool,
     /// Only the tests on other kernels
@@ -37,7 +38,8 @@ pub(crate) struct Args {
     /// Only the tests of the package and the archive
     #[arg(long, conflicts_with_all = ["guests_only", "kernels"])]
     package_only: bool,
-    /// Run the guest tests on this kernel only, such as 6.12; may be given several times
+    /// Run the guest tests on this kernel only, such as 6.12, or 6.1-rt for PREEMPT_RT; may be
+    /// given several times
     #[arg(long = "kernel", value_name = "SERIES", value_parser = vm::series)]
     kernels: Vec<String>,
     /// For the test programs: a part of a test's name, or flags of libtest
@@ -77,8 +79,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
-    // To optimize the static program takes as long as all that is released.
-    let how = if args.full { Build::Released } else { Build::Quick };
+    let how = if args.full {
+        Build::Released
+    } else {
+        cargo::build_quickly();
+        Build::Quick
+    };
     if args.package_only {
         return package::run(how, root, steps, &args.args);
     }
@@ -90,7 +96,7 @@ fn all(args: &Args, root: bool, steps: &mut Steps) -> Result<()> {
         host(args, root, steps)?;
         package::run(how, root, steps, &args.args)?;
     }
-    guests::run(steps, &args.kernels, &args.args)
+    guests::run(steps, &args.kernels, args.full, &args.args)
 }
 
 /// The tests on this host's kernel, and those that need none.

@@ -103,13 +103,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }))
 }
 
-/// Two numbers with a dot between them. What else could be written here would end in file names
-/// and patterns.
+/// Two numbers with a dot between them, with `-rt` behind for a PREEMPT_RT kernel. What else could
+/// be written here would end in file names and patterns.
 pub(crate) fn series(text: &str) -> Result<String, String> {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    match text.split_once('.') {
+    match text.strip_suffix(kernel::RT).unwrap_or(text).split_once('.') {
         Some((major, minor)) if number(major) && number(minor) => Ok(text.to_owned()),
-        _ => Err("expected a series such as 6.12".to_owned()),
+        _ => Err("expected a series such as 6.12, or 6.12-rt".to_owned()),
     }
 }
 
@@ -119,8 +119,10 @@ mod tests {
 
     #[test]
     fn a_series_is_two_numbers() {
-        assert_eq!(series("6.12").as_deref(), Ok("6.12"));
-        for wrong in ["6", "6.", ".1", "6.1.0", "6.x", "../6.1", ""] {
+        for right in ["6.12", "6.1-rt"] {
+            assert_eq!(series(right).as_deref(), Ok(right));
+        }
+        for wrong in ["6", "6.", ".1", "6.1.0", "6.x", "../6.1", "", "-rt", "6.1-rt-rt", "6.1-"] {
             assert!(series(wrong).is_err(), "{wrong}");
         }
     }

@@ -19,6 +19,8 @@ use crate::vm::{Ending, Guest, Machine, kernel};
 /// The kernels, and whether each must be had: the oldest and the newest are where a change would
 /// show first, but the archive need not have them.
 const KERNELS: [(&str, bool); 4] = [("5.10", false), ("6.1", true), ("6.12", true), ("7.2", false)];
+/// What `--full` adds: a kernel whose locks are larger, so that its structures lie otherwise.
+const FULL: [(&str, bool); 1] = [("6.1-rt", true)];
 /// How long a guest may take. Its processor is emulated, on a host that may be busy.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 /// The guest's shell runs it with the arguments of libtest. A guest is slow, and what is measured
@@ -43,7 +45,7 @@ struct Outcome {
 ///
 /// # Errors
 /// The test program or flowlog does not build, or somebody wants an end.
-pub(super) fn run(steps: &mut Steps, named: &[String], args: &[String]) -> Result<()> {
+pub(super) fn run(steps: &mut Steps, named: &[String], full: bool, args: &[String]) -> Result<()> {
     steps.run("guest tests, build", &mut cargo(&cargo::GUEST_TESTS))?;
     interrupt::check()?;
     let place = tempfile::Builder::new().prefix("flowlog-guests-").tempdir()?;
@@ -51,7 +53,7 @@ pub(super) fn run(steps: &mut Steps, named: &[String], args: &[String]) -> Resul
         fs::copy(&program, place.path().join(name))
             .with_context(|| format!("cannot copy {}", program.display()))?;
     }
-    let kernels = Mutex::new(kernels(steps, named)?);
+    let kernels = Mutex::new(kernels(steps, named, full)?);
     let next = || kernels.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let command: Vec<_> = ["sh", "-c", COMMAND, "guest"].map(str::to_owned).into();
     let command = [command.as_slice(), args].concat();
@@ -77,9 +79,9 @@ pub(super) fn run(steps: &mut Steps, named: &[String], args: &[String]) -> Resul
 }
 
 /// The kernels that can be had. What cannot is recorded.
-fn kernels(steps: &mut Steps, named: &[String]) -> Result<VecDeque<Kernel>> {
+fn kernels(steps: &mut Steps, named: &[String], full: bool) -> Result<VecDeque<Kernel>> {
     let mut kernels = VecDeque::new();
-    for (series, required) in wanted(named) {
+    for (series, required) in wanted(named, full) {
         match kernel::provide(&series) {
             Ok(directory) => kernels.push_back(Kernel { series, directory }),
             Err(error) => {
@@ -92,12 +94,13 @@ fn kernels(steps: &mut Steps, named: &[String]) -> Result<VecDeque<Kernel>> {
 }
 
 /// The series to test, and whether each is required: what is asked for by name is.
-fn wanted(named: &[String]) -> Vec<(String, bool)> {
-    if named.is_empty() {
-        KERNELS.map(|(series, required)| (series.to_owned(), required)).into()
-    } else {
-        named.iter().map(|series| (series.clone(), true)).collect()
+fn wanted(named: &[String], full: bool) -> Vec<(String, bool)> {
+    if !named.is_empty() {
+        return named.iter().map(|series| (series.clone(), true)).collect();
     }
+    let more = FULL.into_iter().filter(|_| full);
+    let all = KERNELS.into_iter().chain(more);
+    all.map(|(series, required)| (series.to_owned(), required)).collect()
 }
 
 /// Boots one guest and waits for its end.
@@ -152,8 +155,10 @@ mod tests {
     #[test]
     fn what_is_named_is_required() {
         let named = ["7.2".to_owned()];
-        assert_eq!(wanted(&named), [("7.2".to_owned(), true)]);
-        let required = |series: &str| wanted(&[]).into_iter().find(|(s, _)| s == series).unwrap().1;
+        assert_eq!(wanted(&named, true), [("7.2".to_owned(), true)]);
+        assert_eq!(wanted(&[], true).len(), wanted(&[], false).len() + 1);
+        let all = wanted(&[], false);
+        let required = |series: &str| all.iter().find(|(s, _)| s == series).unwrap().1;
         assert!(required("6.1") && required("6.12") && !required("5.10") && !required("7.2"));
     }
 }

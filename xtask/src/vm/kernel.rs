@@ -1,4 +1,4 @@
-//! The newest cloud kernel of a series, out of Debian's packages, kept for the next time.
+//! The newest cloud or PREEMPT_RT kernel of a series, out of Debian's packages, kept for the next time.
 //!
 //! apt resolves and checks them, with lists of its own so that the system's stay as they are, and
 //! with the mirror that the system uses. A version is never named: old ones leave the archive.
@@ -22,6 +22,8 @@ const SUITES: [(&str, &[&str]); 3] = [
     ("6.1", &["bookworm", "bookworm-security"]),
     ("6.12", &["bookworm-security", "trixie-security"]),
 ];
+/// Behind a series: its PREEMPT_RT kernel, whose locks are larger.
+pub(super) const RT: &str = "-rt";
 /// How long a kernel counts as the newest.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Debian's own keys, so that no other archive can provide the kernel.
@@ -107,7 +109,13 @@ fn fetch(series: &str, cache: &Path) -> Result<PathBuf> {
 }
 
 fn suites(series: &str) -> &'static [&'static str] {
+    let (series, _) = flavour(series);
     SUITES.iter().find(|(name, _)| *name == series).map_or(&["sid"], |(_, suites)| suites)
+}
+
+/// The numbers of a series, and the name that its packages have behind the version.
+fn flavour(series: &str) -> (&str, &'static str) {
+    series.strip_suffix(RT).map_or((series, "cloud"), |numbers| (numbers, "rt"))
 }
 
 /// The directory with the modules of a kernel, lib/modules/RELEASE.
@@ -157,12 +165,13 @@ impl<'d> Apt<'d> {
 
     /// The newest package with an image of a series.
     fn image(&self, series: &str) -> Result<String> {
+        let (series, flavour) = flavour(series);
         // The dot behind keeps out the packages that only depend on the newest.
-        let pattern = format!(r"^linux-image-{}\..*cloud-amd64$", series.replace('.', r"\."));
+        let pattern = format!(r"^linux-image-{}\..*{flavour}-amd64$", series.replace('.', r"\."));
         let found = ok(self.command("apt-cache").args(["search", "--names-only", &pattern]))?;
         let names = found.lines().filter_map(|line| line.split_whitespace().next());
         let newest = names.max_by_key(|name| numbers(name)).map(str::to_owned);
-        newest.with_context(|| format!("none in {}", suites(series).join(", ")))
+        newest.with_context(|| format!("no {pattern} in {}", suites(series).join(", ")))
     }
 
     /// Fetches the package and those that it is split into; returns the files.
