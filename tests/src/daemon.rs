@@ -6,6 +6,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -16,6 +17,9 @@ use crate::namespace::Namespace;
 use crate::notify::{self, Notify};
 use crate::poll;
 use crate::process::Guarded;
+
+/// How long a daemon may take to end.
+pub const END: Duration = Duration::from_secs(8);
 
 /// Keys of `[ct1]` that give ulogd2 and flowlog a buffer in which no test's events are lost.
 /// ulogd2 takes the size only where it is below the maximum.
@@ -285,13 +289,18 @@ impl Daemon {
             .with_context(|| self.describe())
     }
 
-    /// Ends it (TERM) and returns what it left.
+    /// Ends it (TERM) and returns what it left. It has [`END`] for that, whatever is wrong around
+    /// it; guests are emulated, and have longer.
     ///
     /// # Errors
-    /// It does not end, or left a torn line.
+    /// It does not end in time, or left a torn line.
     pub fn stop(self) -> Result<Finished> {
+        let begin = Instant::now();
         self.process.signal(Signal::SIGTERM)?;
-        self.wait()
+        let finished = self.wait()?;
+        let time = begin.elapsed();
+        ensure!(time < END || !cfg!(feature = "live"), "TERM took {time:?}\n{}", finished.log);
+        Ok(finished)
     }
 
     /// Waits until it ends by itself and returns what it left.

@@ -26,6 +26,8 @@ pub(super) struct LogFile {
     displaced: bool,
     /// It was deleted, and has not been opened anew since.
     removed: bool,
+    /// It is a FIFO. One that was deleted is awaited: a file in its place would have no reader.
+    fifo: bool,
     remark: Option<String>,
 }
 
@@ -35,9 +37,11 @@ impl LogFile {
     /// # Errors
     /// It cannot be opened, or is a socket.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = open(path, true)?;
         Ok(Self {
             path: path.to_owned(),
-            file: open(path)?,
+            fifo: file.as_ref().is_none_or(is_fifo),
+            file,
             looked: Instant::now(),
             displaced: false,
             removed: false,
@@ -55,10 +59,17 @@ impl LogFile {
         self.remark.take()
     }
 
+    /// What stands at the path now.
+    fn open_anew(&mut self) -> io::Result<Option<File>> {
+        let file = open(&self.path, !self.fifo)?;
+        self.fifo = file.as_ref().is_none_or(is_fifo);
+        Ok(file)
+    }
+
     /// Opens it anew; the old one stays in use if that fails.
     pub(super) fn reopen(&mut self) {
         self.looked = Instant::now();
-        match open(&self.path) {
+        match self.open_anew() {
             Ok(file) => {
                 self.file = file;
                 self.displaced = false;
@@ -67,7 +78,8 @@ impl LogFile {
             Err(error) => {
                 let path = self.path.display();
                 self.remark = Some(format!(
-                    "cannot reopen logfile '{path}': {error}; the old one stays in use"
+                    "cannot reopen logfile '{path}': {error}; the old one stays in use. Correct it, \
+                     and send SIGHUP again"
                 ));
                 self.displaced = true;
             }
@@ -82,7 +94,7 @@ impl LogFile {
         }
         if self.file.is_none() {
             // A FIFO may have a reader now, a path its directory again.
-            self.file = open(&self.path).unwrap_or_default();
+            self.file = self.open_anew().unwrap_or_default();
             if self.file.is_some() && std::mem::take(&mut self.removed) {
                 self.note_anew("removed");
             }
@@ -109,11 +121,14 @@ impl LogFile {
         if found.as_ref().is_ok_and(|new| is_same(&old, new)) {
             return false;
         }
-        match open(&self.path) {
+        match self.open_anew() {
             Ok(file) => {
+                self.removed = file.is_none();
                 self.file = file;
                 self.displaced = false;
-                self.note_anew(if found.is_ok() { "replaced" } else { "removed" });
+                if self.file.is_some() {
+                    self.note_anew(if found.is_ok() { "replaced" } else { "removed" });
+                }
                 return true;
             }
             Err(_) if old.nlink() == 0 => {
@@ -125,7 +140,7 @@ impl LogFile {
                 self.displaced = true;
                 self.remark = Some(format!(
                     "logfile '{}' was moved, and cannot be opened anew: {error}; the old one \
-                     stays in use",
+                     stays in use. Correct it: flowlog tries again each second",
                     self.path.display()
                 ));
             }
@@ -148,16 +163,18 @@ fn is_fifo(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
-/// Opens a file for appending; `None` if it is a FIFO that nobody reads.
-fn open(path: &Path) -> io::Result<Option<File>> {
+/// Opens a file for appending; `None` if it is a FIFO that nobody reads, or if nothing is there
+/// and nothing may be created.
+fn open(path: &Path, create: bool) -> io::Result<Option<File>> {
     let opened = OpenOptions::new()
         .append(true)
-        .create(true)
+        .create(create)
         .mode(0o640)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path);
     match opened {
         Ok(file) => Ok(Some(file)),
+        Err(error) if !create && error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
             let is_fifo = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
             if is_fifo { Ok(None) } else { Err(error) }
@@ -200,6 +217,31 @@ mod tests {
         assert_eq!(write_to(&mut file, "away"), Outcome::Away);
         let _reader = open().unwrap();
         assert_eq!(write_to(&mut file, "two"), Outcome::Done);
+    }
+
+    #[test]
+    fn a_fifo_that_was_removed_is_awaited() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        let make = || mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+        let open = || OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        make();
+        let mut reader = open().unwrap();
+        let mut file = LogFile::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        file.look();
+        assert_eq!(write_to(&mut file, "away"), Outcome::Away);
+        assert!(!path.exists(), "no file takes its place");
+        assert_eq!(reader.read(&mut [0; 10]).unwrap(), 0, "the old one is closed");
+        make();
+        let mut reader = open().unwrap();
+        assert_eq!(write_to(&mut file, "one"), Outcome::Done);
+        let mut text = [0; 100];
+        let length = reader.read(&mut text).unwrap();
+        assert!(text[..length].ends_with(b" one\n"));
+        assert!(file.remark().unwrap().contains("was removed"));
+        file.reopen();
+        assert!(file.remark().is_none());
     }
 
     #[test]

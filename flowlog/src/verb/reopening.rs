@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::config::{Config, Stage};
+use crate::config::{Config, LogTarget, Stage};
 use crate::daemon::privileges::{Target, as_user};
 use crate::plugin::output::Destination;
 
@@ -44,9 +44,12 @@ pub(super) fn refused(config: &Config, user: &Target) -> io::Result<Vec<Refused>
     Ok(refused.collect())
 }
 
-/// The files that are written by their names.
+/// The files that are written by their names, the daemon's own log among them.
 fn outputs(config: &Config) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
+    let mut paths = match &config.log {
+        LogTarget::File(path) => vec![path.clone()],
+        LogTarget::Syslog | LogTarget::Stdout | LogTarget::Stderr => Vec::new(),
+    };
     for stage in config.stacks.iter().flat_map(|stack| &stack.stages) {
         let path = match stage {
             Stage::LogEmu(settings) => Some(&settings.file),
@@ -102,17 +105,19 @@ mod tests {
         }
         fs::write(dir.path().join("open/file-of-root"), "").unwrap();
         let nobody = look_up("nobody").unwrap();
-        let places = |path: &str| {
+        let with = |logfile: &str, file: &str| {
             let text = format!(
-                "[global]\nstack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n\
-                 [emu1]\nfile={}\n",
-                dir.path().join(path).display()
+                "[global]\nlogfile={logfile}\n\
+                 stack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n\
+                 [emu1]\nfile={file}\n",
             );
             let config = config::parse(Path::new("f.conf"), &text).config.unwrap();
             let refused = refused(&config, &nobody)?;
             let what: Vec<_> = refused.into_iter().map(|refused| refused.what).collect();
             Ok::<_, io::Error>(what.join("\n"))
         };
+        let full = |path: &str| dir.path().join(path).display().to_string();
+        let places = |path: &str| with("syslog", &full(path));
         if !nix::unistd::geteuid().is_root() {
             assert_eq!(places("open/new").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
             return;
@@ -122,6 +127,8 @@ mod tests {
         assert!(place.contains("/own is not writable"), "{place}");
         let file = places("open/file-of-root").unwrap();
         assert!(file.contains("open/file-of-root is not writable"), "{file}");
+        let log = with(&full("own/flowlog.log"), "/dev/stdout").unwrap();
+        assert!(log.contains("own/flowlog.log cannot be opened anew"), "{log}");
         // The other threads have kept their rights.
         fs::write(dir.path().join("own/by-root"), "").unwrap();
     }

@@ -14,7 +14,7 @@ const RULES: &str =
     "table inet f {\nchain o {\ntype filter hook output priority 0\nct state new counter\n}\n}\n";
 
 /// What is promised: noticed within 2 s. The rest is for a busy machine.
-const NOTICED: Duration = Duration::from_secs(8);
+const NOTICED: Duration = Duration::from_secs(4);
 
 fn ip_netns(verb: &str, name: &str) -> Result<()> {
     let status = Command::new("ip").args(["netns", verb, name]).status()?;

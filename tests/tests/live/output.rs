@@ -86,3 +86,19 @@ fn a_full_table_loses_no_end() -> Result<()> {
     ensure!(warnings == 1, "{warnings} warnings\n{}", finished.log);
     Ok(())
 }
+
+/// The log says how many flows there are at start, also where the table keeps fewer; the ends of
+/// all are logged.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn all_flows_at_start_are_counted() -> Result<()> {
+    const FLOWS: u32 = 20_000;
+    let single = SingleNs::new()?;
+    udp_burst(&single, 4000, 0, FLOWS)?;
+    let settings = "event_mask=5\nhash_enable=1\nhash_max_entries=1000";
+    let daemon = flowlog(single.namespace(), settings)?;
+    daemon.wait_log("20000 flows existed at start, of which 1000 are kept (hash_max_entries)")?;
+    single.namespace().flush_conntrack()?;
+    let lines = daemon.wait_lines("their ends", |lines| lines.len() >= FLOWS as usize)?;
+    ensure_equal("ends", &burst_lines("DESTROY", 4000, 0..FLOWS), &uncounted(&lines))
+}

@@ -47,15 +47,15 @@ fn a_log_file_that_was_removed_is_made_again() -> Result<()> {
     fs::remove_file(&log)?;
     udp_burst(&single, 4000, 10, 10)?;
     noticed("the file", || log.exists())?;
-    daemon.wait_log("flows.log was removed: it is opened anew")?;
+    daemon.wait_log("flows.log was removed: flowlog makes it anew")?;
     udp_burst(&single, 4000, 20, 10)?;
     wait_lines(&daemon, "flows.json", 30)?;
     let finished = stop(daemon)?;
     ensure!(total(&finished, "logemu.replaced_files")? == 1, "{}", finished.log);
     let lines = parse(&finished.text("log/flows.log"))?;
     let kept = tagged(&lines, "NEW").len() as u64;
-    let unsure = total(&finished, "logemu.unsure_lines")?;
-    ensure!(kept >= 10 && kept + unsure >= 20, "{kept} kept, {unsure} may have gone with the file");
+    ensure!(kept == 20, "{kept} of the 20 lines that came after the removal");
+    ensure!(total(&finished, "logemu.unsure_lines")? == 0, "{}", finished.log);
     Ok(())
 }
 

@@ -48,7 +48,7 @@ fn open_or(
         return Ok(if is_read_by_somebody(&file)? {
             Opened::Pipe(Pipe::inherited(file)?)
         } else {
-            Opened::File(LogFile { file, regular: false, created: false, torn: false })
+            Opened::File(LogFile::inherited(file)?)
         });
     }
     let mut options = OpenOptions::new();
@@ -66,7 +66,7 @@ fn open_or(
         return Ok(Opened::Pipe(Pipe::nonblocking(file)?));
     }
     let regular = file.metadata()?.is_file();
-    let mut log = LogFile { file, regular, created, torn: false };
+    let mut log = LogFile { file, regular, on_disk: regular, created, torn: false };
     if regular && log.is_torn(path) {
         warn!("{} ended within a line, which is ended now", path.display());
         log.torn = true;
@@ -104,8 +104,11 @@ impl Identity {
 /// An open log file.
 pub(super) struct LogFile {
     file: File,
-    /// A regular file: its length can be set back to the end of a line.
+    /// A regular file that was opened by its name: its length can be set back to the end of a
+    /// line, and it may be removed.
     regular: bool,
+    /// A regular file, also where it was inherited.
+    on_disk: bool,
     /// It did not exist before.
     created: bool,
     /// Its last line has no line feed.
@@ -113,6 +116,18 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
+    /// One that this process did not open by its name.
+    pub(super) fn inherited(file: File) -> io::Result<Self> {
+        let on_disk = file.metadata()?.is_file();
+        Ok(Self { file, regular: false, on_disk, created: false, torn: false })
+    }
+
+    /// It has a disk to wait for.
+    #[cfg(test)]
+    pub(super) fn syncs(&self) -> bool {
+        self.on_disk
+    }
+
     /// It is on a disk, under a name.
     pub(super) fn is_regular(&self) -> bool {
         self.regular
@@ -127,6 +142,11 @@ impl LogFile {
     pub(super) fn identity(&self) -> io::Result<(Identity, bool)> {
         let metadata = self.file.metadata()?;
         Ok((Identity::of(&metadata), metadata.nlink() > 0))
+    }
+
+    /// It was removed: nobody can open it any more. Devices and inherited files are not asked.
+    pub(super) fn is_removed(&self) -> bool {
+        self.regular && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
     /// Whether the last line has no line feed; what cannot be read is taken for whole.
@@ -197,7 +217,7 @@ impl LogFile {
 
     /// Waits until everything is on disk. Pipes and devices have no disk.
     pub(super) fn sync(&self) -> io::Result<()> {
-        if self.regular { self.file.sync_data() } else { Ok(()) }
+        if self.on_disk { self.file.sync_data() } else { Ok(()) }
     }
 
     pub(super) fn give_to(&self, uid: Uid, gid: Gid) {

@@ -26,16 +26,15 @@ pub struct FileOutput {
     /// The file that is open has another name by now, which was counted.
     renamed: bool,
     moves: RateLimit,
-    /// The file that is open is not to be written any more: its last sync failed, or it is not the
-    /// one at the path and that one cannot be opened.
+    /// The file that is open is not to be written any more: its last sync failed, or it was
+    /// removed.
     outdated: bool,
     buffer: Vec<u8>,
-    /// Bytes at the front of the buffer that were written, and not yet synced.
+    /// Bytes at the front of the buffer that were written, and are not known to be in a file with
+    /// a name or, with `sync`, on disk.
     unsynced: usize,
     /// Records in the buffer.
     records: u64,
-    /// Records written since it was looked whether the file still has its name.
-    unproven: u64,
     /// When that is looked for again.
     look_at: Instant,
     /// Bytes that may gather: a chunk, or all that may wait while writing fails.
@@ -73,7 +72,6 @@ impl FileOutput {
             buffer: Vec::with_capacity(CHUNK + 4096),
             unsynced: 0,
             records: 0,
-            unproven: 0,
             look_at: Instant::now() + LOOK,
             limit: CHUNK.min(buffer_max),
             failing: false,
@@ -179,7 +177,10 @@ impl FileOutput {
         match result {
             Ok(()) => info!("{path} opened anew"),
             Err(error) => {
-                warn!("{path} cannot be opened anew, the old file stays in use: {error}");
+                warn!(
+                    "{path} cannot be opened anew, and the old file stays in use: {error}. Correct \
+                     it, and send SIGHUP again"
+                );
             }
         }
     }
@@ -194,7 +195,6 @@ impl FileOutput {
         }
         self.file = file;
         (self.outdated, self.renamed) = (false, false);
-        self.unproven = 0;
         let again = lines_in(&self.buffer[..self.unsynced]);
         self.counted.stats.add(Measure::Repeated, again);
         self.unsynced = 0;
@@ -218,14 +218,14 @@ impl FileOutput {
         }
         let Ok((open, named)) = self.file.identity() else { return };
         match self.path.metadata() {
-            Ok(there) if Identity::of(&there) == open => self.unproven = 0,
+            Ok(there) if Identity::of(&there) == open => {}
             // It cannot be said what stands there.
             Err(error) if named && !is_absence(&error) => {}
             _ => self.moved(named),
         }
     }
 
-    /// Looks at once: what was written to a file that has gone is to be counted before it is left.
+    /// Looks at once: a file that was removed is not to be closed with what waits.
     fn look_now(&mut self) {
         self.look_at = Instant::now();
         self.look();
@@ -233,35 +233,42 @@ impl FileOutput {
 
     #[cold]
     fn moved(&mut self, named: bool) {
-        let Counted { noun, stats } = &self.counted;
-        let path = self.path.display().to_string();
-        if !std::mem::replace(&mut self.renamed, named) {
-            stats.add(Measure::Replaced, 1);
-        }
         if named {
+            if !std::mem::replace(&mut self.renamed, true) {
+                self.counted.stats.add(Measure::Replaced, 1);
+            }
+            let path = self.path.display().to_string();
             debug!("{path} was renamed");
-        } else {
-            // They were written while the file may have had no name any more.
-            stats.add(Measure::Unsure, self.unproven);
-            let unsure = self.unproven;
-            warn!("{path} was removed: it is opened anew; {unsure} {noun} may have gone with it");
-        }
-        self.unproven = 0;
-        if named {
             // What is written there is kept, so that one is used until the path can be opened.
             if let Err(error) = self.open_anew()
                 && self.moves.allow()
             {
-                warn!("{path} cannot be opened anew, the renamed file stays in use: {error}");
+                warn!(
+                    "{path} cannot be opened anew, and the renamed file stays in use: {error}. \
+                     Correct it: flowlog tries again each second"
+                );
             }
             return;
         }
-        self.outdated = true;
+        self.removed();
         if !self.buffer.is_empty() {
             self.write();
         } else if let Err(error) = self.open_anew() {
             self.failed(&error);
         }
+    }
+
+    /// The file has no name any more: nothing is written to it from now on.
+    #[cold]
+    fn removed(&mut self) {
+        if !std::mem::take(&mut self.renamed) {
+            self.counted.stats.add(Measure::Replaced, 1);
+        }
+        self.outdated = true;
+        warn!(
+            "{} was removed: flowlog makes it anew. Have log rotation rename it and send SIGHUP",
+            self.path.display()
+        );
     }
 
     /// Hands the file to `user`, if flowlog has created it, so that it can be
@@ -284,18 +291,26 @@ impl FileOutput {
     }
 
     fn write_and_sync(&mut self) -> io::Result<()> {
-        if self.outdated {
-            self.open_anew()?;
+        for _ in 0..2 {
+            if self.outdated {
+                self.open_anew()?;
+            }
+            let (written, result) = self.file.append(&self.buffer[self.unsynced..]);
+            self.unsynced += written;
+            if self.unsynced > 0 && self.sync {
+                // A kernel that could not write a page forgets that it has to: the same file says
+                // next time that all is well (fsync(2), errors).
+                self.file.sync().inspect_err(|_| self.outdated = true)?;
+            }
+            // Records count as written when the file still had a name after the write. Otherwise
+            // they are written again.
+            if self.unsynced == 0 || !self.file.is_removed() {
+                self.written(self.unsynced);
+                return result;
+            }
+            self.removed();
         }
-        let (written, result) = self.file.append(&self.buffer[self.unsynced..]);
-        self.unsynced += written;
-        if self.unsynced > 0 && self.sync {
-            // A kernel that could not write a page forgets that it has to: the same file says
-            // next time that all is well (fsync(2), errors).
-            self.file.sync().inspect_err(|_| self.outdated = true)?;
-        }
-        self.written(self.unsynced);
-        result
+        Err(io::Error::other("another process removes the file after each write"))
     }
 
     /// The first `bytes` of the buffer are in the file, and with `sync` on disk.
@@ -310,7 +325,6 @@ impl FileOutput {
         let records = self.records - left.min(self.records);
         self.counted.stats.add(Measure::Records, records);
         self.counted.stats.add(Measure::Bytes, bytes as u64);
-        self.unproven += records;
         self.records = left;
     }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
+use nix::sys::termios::tcgetsid;
 use nix::unistd::write;
 
 use super::append::Identity;
@@ -21,7 +22,8 @@ enum How {
     /// It is this process's own, and does not block.
     Nonblocking,
     /// Others share it, so it may block: it is asked before. A pipe that is writable takes
-    /// [`ATOMIC`] bytes (`pipe_poll`, fs/pipe.c, 6.18).
+    /// [`ATOMIC`] bytes (`pipe_poll`, fs/pipe.c, 6.18). A terminal promises one byte only
+    /// (`tty_poll`, drivers/tty/tty_io.c), so it is never written so.
     Asked,
     /// A socket: each call says that it must not block.
     Socket,
@@ -55,7 +57,11 @@ impl Pipe {
         options.write(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
         match options.open(own) {
             Ok(file) => Self::nonblocking(file),
-            Err(_) => Ok(Self { file, how: How::Asked, counts: kind.is_fifo() }),
+            Err(_) if kind.is_fifo() => Ok(Self { file, how: How::Asked, counts: true }),
+            // Everybody may open their controlling terminal by this name (tty(4)), also where it
+            // is another user's, as after su(1).
+            Err(_) if tcgetsid(&file).is_ok() => Self::nonblocking(options.open("/dev/tty")?),
+            Err(error) => Err(foreign_terminal(&error)),
         }
     }
 
@@ -106,4 +112,15 @@ impl Pipe {
         let result = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
         if result < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
     }
+}
+
+/// A terminal that cannot be opened once more would have to be written blocking.
+fn foreign_terminal(error: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!(
+            "it is the terminal of another user and cannot be opened without blocking ({error}); \
+             write to a file, or to a pipe: flowlog … | cat"
+        ),
+    )
 }

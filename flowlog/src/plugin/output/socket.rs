@@ -245,7 +245,10 @@ impl SocketOutput {
             News::Failed(error) if known => {
                 if self.complaints.allow() {
                     let route = &self.route;
-                    warn!("{route} cannot be looked up, its old address stays in use: {error}");
+                    warn!(
+                        "{route} cannot be looked up, and its old address stays in use: {error}. \
+                         Correct the name, or see /etc/resolv.conf"
+                    );
                 }
             }
             News::Failed(error) => {
@@ -255,7 +258,10 @@ impl SocketOutput {
             News::Late(time) => {
                 let rest = if known { "its old address stays in use" } else { "records wait" };
                 let (route, seconds) = (&self.route, time.as_secs());
-                warn!("{route}: no name server has answered for {seconds} s; {rest}");
+                warn!(
+                    "{route}: no name server has answered for {seconds} s; {rest}. See \
+                     /etc/resolv.conf, or write an address in place of the name"
+                );
             }
         }
     }
