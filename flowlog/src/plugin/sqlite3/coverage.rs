@@ -3,26 +3,71 @@
 //! It is written in the transactions of the rows, so it never states more than they do. Only
 //! flowlog's own tables have it.
 
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rusqlite::types::ValueRef;
 use rusqlite::{Transaction, params};
 
+use super::database::Database;
 use super::failure::Failure;
+use super::own::checksum;
+use super::queue::Mark;
 use crate::archive::coverage::Gap;
 
+/// The name of the table.
+pub(super) const TABLE: &str = "coverage";
 /// `run`: since the daemon started, or began this file, until the time up to which all
 /// records are committed; absent: none is yet. Other kinds: see [`Reason`].
 ///
 /// [`Reason`]: crate::archive::coverage::Reason
 pub(super) const CREATE: &str = "CREATE TABLE IF NOT EXISTS coverage (\n  \
     kind TEXT NOT NULL,\n  since INTEGER NOT NULL,\n  until INTEGER,\n  \
-    records INTEGER NOT NULL,\n  detail TEXT\n) STRICT;\n";
-const BEGIN: &str = "INSERT INTO coverage (kind, since, until, records) VALUES ('run', ?, ?, ?)";
-const GO_ON: &str = "UPDATE coverage SET until = ?, records = ? WHERE rowid = ? AND kind = 'run'";
-const GAP: &str =
-    "INSERT INTO coverage (kind, since, until, records, detail) VALUES (?, ?, ?, ?, ?)";
+    records INTEGER NOT NULL,\n  detail TEXT,\n  checksum INTEGER\n) STRICT;\n";
+const INSERT: &str = "INSERT INTO coverage (kind, since, until, records, detail, checksum) \
+                      VALUES (?, ?, ?, ?, ?, ?)";
+const GO_ON: &str = "UPDATE coverage SET until = ?, records = ?, checksum = ? \
+                     WHERE rowid = ? AND kind = 'run' AND since = ?";
 
-/// The time that a database covers. Times are nanoseconds since the epoch.
+/// A row.
+struct Entry<'a> {
+    kind: &'a str,
+    since: i64,
+    until: Option<i64>,
+    records: i64,
+    detail: Option<&'a str>,
+}
+
+impl Entry<'_> {
+    /// As of rows of the other tables: over the values in the order of the columns.
+    fn checksum(&self) -> i64 {
+        let Self { kind, since, until, records, detail } = *self;
+        let values = [
+            text(kind),
+            ValueRef::Integer(since),
+            until.map_or(ValueRef::Null, ValueRef::Integer),
+            ValueRef::Integer(records),
+            detail.map_or(ValueRef::Null, text),
+        ];
+        checksum(values.into_iter())
+    }
+
+    fn insert(&self, transaction: &Transaction<'_>) -> Result<i64, Failure> {
+        let Self { kind, since, until, records, detail } = *self;
+        let values = params![kind, since, until, records, detail, self.checksum()];
+        Ok(transaction.prepare_cached(INSERT)?.insert(values)?)
+    }
+}
+
+fn text(text: &str) -> ValueRef<'_> {
+    ValueRef::Text(text.as_bytes())
+}
+
+/// A time that a database covers. Times are nanoseconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Run {
+    /// Tells it from others of this process.
+    number: u32,
     /// Since when all records were taken.
     pub(super) since: u64,
     /// Up to when all of them are committed.
@@ -30,30 +75,159 @@ pub(super) struct Run {
     /// How many.
     pub(super) records: u64,
     /// Its row, once it has one.
-    pub(super) row: Option<i64>,
+    row: Option<i64>,
+    /// It is another than its row.
+    changed: bool,
 }
 
 impl Run {
-    /// Goes on in another file.
-    pub(super) fn in_another_file(self) -> Self {
-        Self { since: self.until.unwrap_or(self.since), until: None, records: 0, row: None }
+    /// With records of a transaction.
+    pub(super) fn with(self, records: u64) -> Self {
+        Self { records: self.records + records, ..self }
     }
 
-    /// Writes it; returns the number of its row.
-    pub(super) fn write(&self, transaction: &Transaction<'_>) -> Result<i64, Failure> {
-        let Self { since, until, records, row } = *self;
-        let until = until.map(|until| until as i64);
-        if let Some(row) = row {
-            let values = params![until, records as i64, row];
+    /// No clock has shown a later time than `now`: it ends there. One that begins later covers
+    /// nothing.
+    fn cut(&mut self, now: u64) {
+        if self.until.is_some_and(|until| until > now) {
+            self.until = Some(now).filter(|now| *now > self.since);
+            self.changed = true;
+        }
+    }
+
+    /// Writes it; returns it with its row.
+    pub(super) fn write(self, transaction: &Transaction<'_>) -> Result<Self, Failure> {
+        let until = self.until.map(|until| until as i64);
+        let (since, records) = (self.since as i64, self.records as i64);
+        let entry = Entry { kind: "run", since, until, records, detail: None };
+        let written = Self { changed: false, ..self };
+        if let Some(row) = self.row {
+            let values = params![until, records, entry.checksum(), row, since];
+            // Somebody may have removed it.
             if transaction.prepare_cached(GO_ON)?.execute(values)? > 0 {
-                return Ok(row);
+                return Ok(written);
             }
         }
-        Ok(transaction.prepare_cached(BEGIN)?.insert(params![
-            since as i64,
-            until,
-            records as i64
-        ])?)
+        Ok(Self { row: Some(entry.insert(transaction)?), ..written })
+    }
+}
+
+/// What a database covers: a run for each time that a clock was set in; none where the tables are
+/// ulogd2's.
+#[derive(Debug, Default)]
+pub(super) struct Cover {
+    /// The last is the present one.
+    runs: VecDeque<Run>,
+    begun: u32,
+    /// When the present one was written.
+    written: Option<Instant>,
+    /// The file that has their rows.
+    file: Option<(u64, u64)>,
+}
+
+/// Runs that are remembered, so that they can be cut when the clock is set back.
+const REMEMBERED: usize = 16;
+
+impl Cover {
+    /// All records are taken from now on.
+    pub(super) fn begin(&mut self, since: u64) {
+        self.begun += 1;
+        self.runs.push_back(Run { number: self.begun, since, ..Run::default() });
+        self.written = None;
+    }
+
+    /// Its tables turned out to be ulogd2's.
+    pub(super) fn clear(&mut self) {
+        self.runs.clear();
+    }
+
+    /// Goes past a mark: what stands before it is committed.
+    pub(super) fn pass(&mut self, mark: Mark) {
+        match mark {
+            Mark::Reached(until) => self.reaches(until),
+            Mark::ClockSet(now) => self.clock_was_set(now),
+        }
+    }
+
+    fn reaches(&mut self, until: u64) {
+        if let Some(run) = self.runs.back_mut()
+            // What happened before it began is not known.
+            && until >= run.since
+        {
+            run.until = Some(until);
+            run.changed = true;
+        }
+    }
+
+    /// The present run ends with the last time that is known by the old clock, and another one
+    /// begins. None stays beyond the new time.
+    fn clock_was_set(&mut self, now: u64) {
+        if self.runs.is_empty() {
+            return;
+        }
+        for run in &mut self.runs {
+            run.cut(now);
+            run.changed |= run.row.is_none();
+        }
+        self.runs.retain(|run| run.row.is_some() || run.until.is_some() || run.records > 0);
+        if self.runs.len() >= REMEMBERED {
+            self.runs.pop_front();
+        }
+        self.begin(now);
+    }
+
+    /// There is a run to be written: one that has ended, or the present one, which has not been
+    /// for `period`.
+    pub(super) fn is_due(&self, period: Duration) -> bool {
+        let mut runs = self.runs.iter().rev();
+        let Some(present) = runs.next() else { return false };
+        let long_ago = self.written.is_none_or(|written| written.elapsed() >= period);
+        let is_due = present.row.is_none() || present.changed && long_ago;
+        is_due || runs.any(|run| run.changed)
+    }
+
+    /// The runs to be written; the last of them is the present one. None of them ends after
+    /// `now`.
+    pub(super) fn due(&self, period: Duration, now: u64) -> Vec<Run> {
+        if !self.is_due(period) {
+            return Vec::new();
+        }
+        let last = self.runs.len().saturating_sub(1);
+        let each = self.runs.iter().enumerate();
+        let due = each.filter(|(place, run)| *place == last || run.changed);
+        let mut due: Vec<Run> = due.map(|(_, run)| *run).collect();
+        due.iter_mut().for_each(|run| run.cut(now));
+        due
+    }
+
+    /// Records of the present run were committed, and these runs with them, in a database.
+    pub(super) fn written(&mut self, records: u64, runs: &[Run], database: Option<&Database>) {
+        let Some(present) = self.runs.back_mut() else { return };
+        if runs.is_empty() {
+            present.records += records;
+            present.changed |= records > 0;
+            return;
+        }
+        for written in runs {
+            if let Some(run) = self.runs.iter_mut().find(|run| run.number == written.number) {
+                *run = *written;
+            }
+        }
+        self.written = Some(Instant::now());
+        self.file = database.and_then(Database::device_and_inode);
+    }
+
+    /// The database was opened, perhaps another file than before: there the present run goes on.
+    pub(super) fn goes_on_in(&mut self, database: &Database) {
+        let has_rows = self.runs.iter().any(|run| run.row.is_some());
+        if has_rows
+            && database.is_another_than(self.file)
+            && let Some(Run { number, since, until, .. }) = self.runs.pop_back()
+        {
+            let since = until.unwrap_or(since);
+            self.runs.clear();
+            self.runs.push_back(Run { number, since, ..Run::default() });
+        }
     }
 }
 
@@ -61,7 +235,7 @@ impl Run {
 pub(super) fn write_gap(gap: &Gap, transaction: &Transaction<'_>) -> Result<(), Failure> {
     let Gap { reason, since, until, records, source } = gap;
     let [since, until, records] = [since, until, records].map(|number| *number as i64);
-    let values = params![reason.name(), since, until, records, source];
-    transaction.prepare_cached(GAP)?.execute(values)?;
+    let kind = reason.name();
+    Entry { kind, since, until: Some(until), records, detail: Some(source) }.insert(transaction)?;
     Ok(())
 }
