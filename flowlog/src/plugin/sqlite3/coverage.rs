@@ -24,8 +24,14 @@ pub(super) const TABLE: &str = "coverage";
 pub(super) const CREATE: &str = "CREATE TABLE IF NOT EXISTS coverage (\n  \
     kind TEXT NOT NULL,\n  since INTEGER NOT NULL,\n  until INTEGER,\n  \
     records INTEGER NOT NULL,\n  detail TEXT,\n  checksum INTEGER\n) STRICT;\n";
+/// Only if it is not there: a commit whose sync failed may have written it.
 const INSERT: &str = "INSERT INTO coverage (kind, since, until, records, detail, checksum) \
-                      VALUES (?, ?, ?, ?, ?, ?)";
+                      SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (\
+                      SELECT 1 FROM coverage WHERE kind = ?1 AND since = ?2 AND until IS ?3 \
+                      AND records = ?4 AND detail IS ?5 \
+                      AND rowid > (SELECT max(rowid) - 512 FROM coverage))";
+const RUN: &str = "SELECT max(rowid) FROM coverage WHERE kind = 'run' AND since = ?1 \
+                   AND rowid > (SELECT max(rowid) - 512 FROM coverage)";
 const GO_ON: &str = "UPDATE coverage SET until = ?, records = ?, checksum = ? \
                      WHERE rowid = ? AND kind = 'run' AND since = ?";
 
@@ -52,10 +58,11 @@ impl Entry<'_> {
         checksum(values.into_iter())
     }
 
-    fn insert(&self, transaction: &Transaction<'_>) -> Result<i64, Failure> {
+    fn insert(&self, transaction: &Transaction<'_>) -> Result<(), Failure> {
         let Self { kind, since, until, records, detail } = *self;
         let values = params![kind, since, until, records, detail, self.checksum()];
-        Ok(transaction.prepare_cached(INSERT)?.insert(values)?)
+        transaction.prepare_cached(INSERT)?.execute(values)?;
+        Ok(())
     }
 }
 
@@ -100,15 +107,19 @@ impl Run {
         let until = self.until.map(|until| until as i64);
         let (since, records) = (self.since as i64, self.records as i64);
         let entry = Entry { kind: "run", since, until, records, detail: None };
-        let written = Self { changed: false, ..self };
-        if let Some(row) = self.row {
+        let find = || -> Result<Option<i64>, Failure> {
+            Ok(transaction.prepare_cached(RUN)?.query_row([since], |row| row.get(0))?)
+        };
+        let row = self.row.map_or_else(find, |row| Ok(Some(row)))?;
+        if let Some(row) = row {
             let values = params![until, records, entry.checksum(), row, since];
             // Somebody may have removed it.
             if transaction.prepare_cached(GO_ON)?.execute(values)? > 0 {
-                return Ok(written);
+                return Ok(Self { row: Some(row), changed: false, ..self });
             }
         }
-        Ok(Self { row: Some(entry.insert(transaction)?), ..written })
+        entry.insert(transaction)?;
+        Ok(Self { row: find()?, changed: false, ..self })
     }
 }
 
@@ -236,6 +247,5 @@ pub(super) fn write_gap(gap: &Gap, transaction: &Transaction<'_>) -> Result<(), 
     let Gap { reason, since, until, records, source } = gap;
     let [since, until, records] = [since, until, records].map(|number| *number as i64);
     let kind = reason.name();
-    Entry { kind, since, until: Some(until), records, detail: Some(source) }.insert(transaction)?;
-    Ok(())
+    Entry { kind, since, until: Some(until), records, detail: Some(source) }.insert(transaction)
 }

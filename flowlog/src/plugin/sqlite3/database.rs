@@ -147,6 +147,20 @@ impl Database {
         let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     }
 
+    /// Brings the whole log into the database, and both to the disk. After a sync that failed
+    /// the log may hold a commit that counts as undone, whose pages the kernel takes for
+    /// written: a commit that finds its rows there syncs nothing.
+    ///
+    /// # Errors
+    /// That failed.
+    pub(super) fn settle(&self) -> Result<(), Failure> {
+        let (pages, moved): (i64, i64) =
+            self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok((row.get(1)?, row.get(2)?))
+            })?;
+        if pages == moved { Ok(()) } else { Err(Failure::is_read()) }
+    }
+
     /// A disk that is full after so many pages.
     #[cfg(test)]
     pub(crate) fn limit_pages(&self, pages: Option<i64>) {

@@ -130,6 +130,12 @@ impl Failure {
         Self::new("it is a directory", "name a file in it with `db=`")
     }
 
+    pub(super) fn is_read() -> Self {
+        let remedy = "another process reads it: end its transaction, or that process";
+        let what = "its log cannot be checkpointed after a sync that failed";
+        Self { kind: Kind::Io, ..Self::new(what, remedy) }
+    }
+
     pub(super) fn not_a_file() -> Self {
         Self::new("it is not a file", "name another one with `db=`")
     }

@@ -332,6 +332,9 @@ impl Writer {
         let known = self.progress.schema.get();
         let (database, schema) = Database::open(&self.path, self.sync, &self.table, known)?;
         self.decide(&schema);
+        if self.progress.commits.in_doubt() > 0 {
+            database.settle()?;
+        }
         self.cover.goes_on_in(&database);
         self.database = Some(database);
         Ok(())
