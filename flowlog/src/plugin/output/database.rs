@@ -179,7 +179,7 @@ impl DatabaseOutput {
     fn clock_was_set(&mut self, before: Moment, now: Moment) {
         self.hand_over();
         // It fails where the thread could not be started.
-        let _ = self.jobs.send(Job::ClockSet(now.wall));
+        let _ = self.jobs.send(Job::ClockSet(now));
         // The same time by the new clock.
         let age = before.wall.saturating_sub(self.complete);
         let passed = now.steady.saturating_sub(before.steady);

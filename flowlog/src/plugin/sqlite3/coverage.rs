@@ -13,6 +13,7 @@ use super::database::Database;
 use super::failure::Failure;
 use super::own::checksum;
 use super::queue::Mark;
+use crate::archive::clock::Moment;
 use crate::archive::coverage::Gap;
 
 /// The name of the table.
@@ -93,13 +94,11 @@ impl Run {
         Self { records: self.records + records, ..self }
     }
 
-    /// No clock has shown a later time than `now`: it ends there. One that begins later covers
+    /// As it may be stated at `now`: it does not end later, and one that begins later covers
     /// nothing.
-    fn cut(&mut self, now: u64) {
-        if self.until.is_some_and(|until| until > now) {
-            self.until = Some(now).filter(|now| *now > self.since);
-            self.changed = true;
-        }
+    fn at(self, now: u64) -> Self {
+        let until = self.until.map(|until| until.min(now)).filter(|until| *until >= self.since);
+        Self { until, ..self }
     }
 
     /// Writes it; returns it with its row.
@@ -134,9 +133,11 @@ pub(super) struct Cover {
     written: Option<Instant>,
     /// The file that has their rows.
     file: Option<(u64, u64)>,
+    /// When the clock was set for the last time.
+    set: Option<Moment>,
 }
 
-/// Runs that are remembered, so that they can be cut when the clock is set back.
+/// Runs that are remembered, so that they can be cut when the clock is set back, and mended.
 const REMEMBERED: usize = 16;
 
 impl Cover {
@@ -171,20 +172,19 @@ impl Cover {
     }
 
     /// The present run ends with the last time that is known by the old clock, and another one
-    /// begins. None stays beyond the new time.
-    fn clock_was_set(&mut self, now: u64) {
+    /// begins. All are written anew: those of the future were cut, and are whole again where the
+    /// clock was set back by mistake.
+    fn clock_was_set(&mut self, now: Moment) {
+        self.set = Some(now);
         if self.runs.is_empty() {
             return;
         }
-        for run in &mut self.runs {
-            run.cut(now);
-            run.changed |= run.row.is_none();
-        }
         self.runs.retain(|run| run.row.is_some() || run.until.is_some() || run.records > 0);
+        self.runs.iter_mut().for_each(|run| run.changed = true);
         if self.runs.len() >= REMEMBERED {
             self.runs.pop_front();
         }
-        self.begin(now);
+        self.begin(now.wall);
     }
 
     /// There is a run to be written: one that has ended, or the present one, which has not been
@@ -199,16 +199,17 @@ impl Cover {
 
     /// The runs to be written; the last of them is the present one. None of them ends after
     /// `now`.
-    pub(super) fn due(&self, period: Duration, now: u64) -> Vec<Run> {
+    pub(super) fn due(&self, period: Duration, now: Moment) -> Vec<Run> {
         if !self.is_due(period) {
             return Vec::new();
         }
         let last = self.runs.len().saturating_sub(1);
         let each = self.runs.iter().enumerate();
         let due = each.filter(|(place, run)| *place == last || run.changed);
-        let mut due: Vec<Run> = due.map(|(_, run)| *run).collect();
-        due.iter_mut().for_each(|run| run.cut(now));
-        due
+        // The clock may have been set since without a mark that has come here.
+        let passed = |set: Moment| now.steady.saturating_sub(set.steady);
+        let known = self.set.map_or(now.wall, |set| set.wall.saturating_add(passed(set)));
+        due.map(|(_, run)| run.at(known.min(now.wall))).collect()
     }
 
     /// Records of the present run were committed, and these runs with them, in a database.
@@ -221,7 +222,7 @@ impl Cover {
         }
         for written in runs {
             if let Some(run) = self.runs.iter_mut().find(|run| run.number == written.number) {
-                *run = *written;
+                (run.row, run.records, run.changed) = (written.row, written.records, false);
             }
         }
         self.written = Some(Instant::now());

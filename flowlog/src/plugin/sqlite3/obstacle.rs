@@ -65,7 +65,7 @@ fn no_room(path: &Path) -> Option<(String, &'static str)> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let disk = statvfs(parent.unwrap_or(Path::new("."))).ok()?;
     let blocks = if geteuid().is_root() { disk.blocks_free() } else { disk.blocks_available() };
-    let left = u64::from(blocks).saturating_mul(disk.fragment_size());
+    let left = blocks.saturating_mul(disk.fragment_size());
     let what = || format!("its disk has {left} bytes left");
     (left < ROOM).then(|| (what(), "make room; rows wait until then"))
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use super::Schema;
 use super::row::{self, Row};
+use crate::archive::clock::Moment;
 use crate::archive::coverage::Gaps;
 use crate::stats::Amount;
 
@@ -82,16 +83,16 @@ pub(super) struct Queue {
 enum Entry {
     /// Rows, with the time up to which rows were handed over by then.
     Rows(Chunk, u64),
-    ClockSet(u64),
+    ClockSet(Moment),
 }
 
-/// What stands behind rows. Times are nanoseconds since the epoch.
+/// What stands behind rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// All rows up to that time stand before it.
+    /// All rows up to that time, nanoseconds since the epoch, stand before it.
     Reached(u64),
-    /// The clock was set to that time: rows behind it have their times by the new clock.
-    ClockSet(u64),
+    /// The clock was set by then: rows behind it have their times by the new clock.
+    ClockSet(Moment),
 }
 
 impl Queue {
@@ -103,8 +104,8 @@ impl Queue {
         }
     }
 
-    /// Takes the mark of a clock that was set to a time.
-    pub(super) fn push_clock_set(&mut self, now: u64) {
+    /// Takes the mark of a clock that was set.
+    pub(super) fn push_clock_set(&mut self, now: Moment) {
         self.entries.push_back(Entry::ClockSet(now));
     }
 
@@ -197,7 +198,7 @@ mod tests {
                 }
                 queue.push(chunk, made.into());
                 if set {
-                    queue.push_clock_set(made.into());
+                    queue.push_clock_set(Moment::at(made.into()));
                     clocks.push(made);
                 }
             }
@@ -218,7 +219,7 @@ mod tests {
             for mark in passed {
                 match mark {
                     Mark::Reached(until) => times.push(until),
-                    Mark::ClockSet(now) => set.push(now as u32),
+                    Mark::ClockSet(now) => set.push(now.wall as u32),
                 }
             }
             prop_assert!(times.is_sorted() && times.last().is_none_or(|time| *time <= gone.into()));

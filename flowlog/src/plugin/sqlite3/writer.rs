@@ -41,8 +41,8 @@ const TAKEN: u64 = 16 << 20;
 pub(crate) enum Job {
     /// To write rows, which were handed over up to a time (nanoseconds since the epoch).
     Write(Chunk, u64),
-    /// The clock was set to that time, behind the rows that were handed over.
-    ClockSet(u64),
+    /// The clock was set by then, behind the rows that were handed over.
+    ClockSet(Moment),
     /// To open the file anew, once all that came before is written.
     Reopen,
     /// To end: when all is written, or at that time.
@@ -378,7 +378,7 @@ impl Writer {
         self.connect()?;
         let Self { database, queue, gaps, cover, progress, .. } = self;
         let Some(database) = database else { return Ok(Written::default()) };
-        let runs = cover.due(period, Moment::now().wall);
+        let runs = cover.due(period, Moment::now());
         database.write(queue.each(), Notes { gaps, runs: &runs }, &progress.commits)
     }
 

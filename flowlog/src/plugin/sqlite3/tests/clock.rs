@@ -110,6 +110,28 @@ fn no_run_stays_in_the_future() {
     assert!(runs.iter().all(|(_, until)| until.is_none_or(|until| until <= now)), "{runs:?}");
 }
 
+/// Set back by mistake, and corrected: the time of before is covered again.
+#[test]
+fn a_clock_that_was_set_back_by_mistake_takes_nothing_away() {
+    let place = Place::new();
+    let mut sink = place.sink();
+    sink.output.begin();
+    let is_covered = |place: &Place, hours: i64, covered: usize| {
+        let near = |time: u64| time.abs_diff(moment(hours).wall) < HOUR / 2;
+        let runs = runs(place);
+        let known = runs.iter().filter(|(since, until)| near(*since) && until.is_some_and(near));
+        runs.iter().any(|(since, _)| near(*since)) && known.count() == covered
+    };
+    for (hours, before) in [(-9, None), (-20, Some(0)), (-9, Some(2))] {
+        caught_up(&mut sink, hours);
+        std::thread::sleep(Duration::from_millis(1100));
+        caught_up(&mut sink, hours);
+        let covered = before.unwrap_or(1);
+        until(&mut sink, "it is written", |_| is_covered(&place, -9, covered));
+    }
+    sink.output.close();
+}
+
 /// A clock that goes on as it should begins nothing.
 #[test]
 fn a_clock_that_is_slewed_is_no_other() {

@@ -49,7 +49,7 @@ fn by_table(
     // The last columns are those that the checksum covers, and itself, where there is one.
     let sql = "SELECT kind, since, until, records, rowid, * FROM coverage";
     let mut query = connection.prepare(sql)?;
-    let names: Vec<String> = query.column_names().into_iter().skip(5).map(str::to_owned).collect();
+    let names: Vec<String> = query.column_names().skip(5).map(str::to_owned).collect();
     let mut rows = query.query([])?;
     let mut damaged = Vec::new();
     while let Some(row) = rows.next()? {
