@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 pub use self::failure::Failure;
+pub use self::obstacle::obstacle;
 pub use self::own::{checksum, names as own_names};
 pub(super) use self::queue::Chunk;
 use self::row::Row;
@@ -20,9 +21,11 @@ use super::record_id::Identifier;
 use super::{Body, Item, Scratch};
 use crate::stats::SinkStats;
 
+mod commits;
 mod coverage;
 mod database;
 mod failure;
+mod obstacle;
 mod own;
 mod queue;
 mod row;
@@ -112,29 +115,41 @@ pub fn look(path: &Path, table: &str) -> Result<Schema, Failure> {
 
 /// The sink.
 pub struct Sqlite3 {
-    schema: Schema,
     identifier: Identifier,
     /// Where IP2STR does not stand before.
     addresses: Addresses,
     row: Row,
+    /// While it is not known which tables are written.
+    undecided: Undecided,
     output: Output,
+}
+
+/// Makes rows of both kinds of tables.
+struct Undecided {
+    table: ulogd::Table,
+    own: Row,
+    ulogd: Row,
 }
 
 impl Sqlite3 {
     /// Opens the database.
     ///
     /// # Errors
-    /// It cannot be used; says why and what to do.
+    /// It cannot be used, and that does not pass; says why and what to do.
     pub fn open(settings: &Settings, stats: SinkStats) -> anyhow::Result<Self> {
         let output = DatabaseOutput::open(settings, stats);
         let output = output.map_err(|failure| {
             anyhow::anyhow!("the database {} cannot be used: {failure}", settings.db.display())
         })?;
         Ok(Self {
-            schema: output.schema().clone(),
             identifier: Identifier::of_this_host(),
             addresses: Addresses::default(),
             row: Row::default(),
+            undecided: Undecided {
+                table: ulogd::Table::of_all_keys(),
+                own: Row::default(),
+                ulogd: Row::default(),
+            },
             output: Output::Database(Box::new(output)),
         })
     }
@@ -142,7 +157,7 @@ impl Sqlite3 {
     /// Takes an item. Not inlined, as [`Addresses::set`] is not.
     #[inline(never)]
     pub fn push(&mut self, item: &Item<'_>, scratch: &Scratch) {
-        let Self { schema, identifier, addresses, row, output } = self;
+        let Self { identifier, addresses, row, undecided, output } = self;
         let Output::Database(output) = output else { return };
         if let Body::Lost(lost) = &item.body {
             output.lost_before(lost);
@@ -153,12 +168,20 @@ impl Sqlite3 {
             addresses.set(item);
             addresses
         };
-        match schema {
-            Schema::Own => own::fill(item, identifier.id(item), addresses, row),
-            Schema::Ulogd(table) => {
+        match output.schema() {
+            Some(Schema::Own) => own::fill(item, identifier.id(item), addresses, row),
+            Some(Schema::Ulogd(table)) => {
                 if !table.fill(item, scratch, addresses, row) {
                     return;
                 }
+            }
+            None => {
+                let Undecided { table, own, ulogd } = undecided;
+                own::fill(item, identifier.id(item), addresses, own);
+                if !table.fill(item, scratch, addresses, ulogd) {
+                    ulogd.clear();
+                }
+                row.either(own, ulogd);
             }
         }
         output.push(row.as_bytes(), item.at);

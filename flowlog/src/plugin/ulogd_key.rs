@@ -77,6 +77,11 @@ const KEYS: [(&str, Key); 30] = [
 ];
 
 impl Key {
+    /// All of them.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        KEYS.iter().map(|(_, key)| *key)
+    }
+
     /// What a column of that name holds; none: it is no key that a flow has.
     pub(super) fn of_column(column: &str) -> Option<Self> {
         let name = column.replace('_', ".");

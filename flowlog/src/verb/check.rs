@@ -182,25 +182,36 @@ fn socket(path: &Path) -> Finding {
 fn database(path: &Path, table: &str) -> Finding {
     const NAME: &str = "database";
     let file = file(path);
-    if file.state == State::Problem || !path.metadata().is_ok_and(|found| found.len() > 0) {
+    if file.state == State::Problem {
         return Finding { name: NAME, ..file };
     }
     let shown = path.display();
-    match sqlite3::look(path, table) {
-        Ok(Schema::Ulogd(found)) => Finding::ok(
+    let awaited = |what: &str, remedy: &str| {
+        let what = format!("{shown} cannot be written now: {what}");
+        Finding::warning(NAME, format!("{what}; flowlog starts and awaits it"), remedy)
+    };
+    let is_new = !path.metadata().is_ok_and(|found| found.len() > 0);
+    let found = if is_new { Ok(Schema::Own) } else { sqlite3::look(path, table) };
+    match (found, sqlite3::obstacle(path)) {
+        (Err(failure), _) if failure.may_pass(path) => {
+            let (what, remedy) = failure.parts();
+            awaited(what, remedy)
+        }
+        (Err(failure), _) => {
+            let (what, remedy) = failure.parts();
+            Finding::problem(NAME, format!("{shown} cannot be used: {what}"), remedy)
+        }
+        (Ok(_), Some((what, remedy))) => awaited(&what, remedy),
+        (Ok(Schema::Ulogd(found)), None) => Finding::ok(
             NAME,
             format!("{shown}: the {} columns of its table {table} are written", found.columns()),
         ),
-        Ok(Schema::Own) if table.is_empty() => Finding::ok(NAME, file.what),
-        Ok(Schema::Own) => Finding::warning(
+        (Ok(Schema::Own), None) if table.is_empty() || is_new => Finding::ok(NAME, file.what),
+        (Ok(Schema::Own), None) => Finding::warning(
             NAME,
             format!("{shown} has no table {table}: flowlog's own tables are written"),
             "make the table if you want it, or remove `table=`",
         ),
-        Err(failure) => {
-            let (what, remedy) = failure.parts();
-            Finding::problem(NAME, format!("{shown} cannot be used: {what}"), remedy)
-        }
     }
 }
 

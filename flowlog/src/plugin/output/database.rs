@@ -2,15 +2,14 @@
 //! writer's thread. Nothing here waits for a disk or a lock.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::CLOSE_TIMEOUT;
+use crate::archive::clock::Moment;
 use crate::archive::coverage::{Gap, Gaps, Reason};
 use crate::event::Lost;
 use crate::plugin::sqlite3::{COVER_IDLE, Chunk, Failure, Job, Progress, Schema, Settings, Writer};
@@ -33,7 +32,6 @@ pub struct DatabaseOutput {
     sync: bool,
     buffer_max: usize,
     chunk_max: usize,
-    schema: Schema,
     chunk: Chunk,
     /// When the first of its rows came.
     since: Instant,
@@ -43,6 +41,8 @@ pub struct DatabaseOutput {
     gaps: Gaps,
     /// Everything that happened before was pushed, or happened before it was opened.
     complete: u64,
+    /// When the clocks were looked at last.
+    looked: Moment,
     jobs: Sender<Job>,
     /// Present until the thread has begun.
     idle: Option<Box<(Writer, Receiver<Job>)>>,
@@ -54,35 +54,27 @@ pub struct DatabaseOutput {
 }
 
 impl DatabaseOutput {
-    /// Opens the database. Nothing is written before [`DatabaseOutput::begin`].
+    /// Opens the database, or awaits it. Nothing is written before [`DatabaseOutput::begin`].
     ///
     /// # Errors
-    /// It cannot be used.
+    /// It cannot be used, and that does not pass.
     pub fn open(settings: &Settings, stats: SinkStats) -> Result<Self, Failure> {
-        let Settings { table, sync, buffer_max, .. } = settings;
+        let Settings { sync, buffer_max, .. } = settings;
         let writer = Writer::open(settings, stats.clone())?;
-        let (path, schema) = (writer.path().clone(), writer.schema().clone());
-        let shown = path.display();
-        match &schema {
-            Schema::Ulogd(found) => {
-                info!("{shown}: the {} columns of its table {table} are written", found.columns());
-            }
-            Schema::Own if table.is_empty() => {}
-            Schema::Own => info!("{shown} has no table {table}: flowlog's own tables are written"),
-        }
+        let looked = Moment::now();
         let (jobs, receiver) = mpsc::channel();
         let now = Instant::now();
         Ok(Self {
-            path,
+            path: writer.path().clone(),
             sync: *sync,
             buffer_max: *buffer_max,
             chunk_max: CHUNK.min(buffer_max / 4),
-            schema,
             chunk: Chunk::default(),
             since: now,
             handed: now,
             gaps: Gaps::default(),
-            complete: wall_clock(),
+            complete: looked.wall,
+            looked,
             jobs,
             progress: writer.progress(),
             idle: Some(Box::new((writer, receiver))),
@@ -95,14 +87,19 @@ impl DatabaseOutput {
     /// Starts the thread: when no process is forked and no privilege dropped any more.
     pub fn begin(&mut self) {
         let Some(idle) = self.idle.take() else { return };
-        let since = wall_clock();
+        let since = Moment::now().wall;
         let (writer, jobs) = *idle;
         self.thread = threads::spawn("sqlite3", move || writer.run(&jobs, since));
     }
 
-    /// Which tables are written.
-    pub fn schema(&self) -> &Schema {
-        &self.schema
+    /// Which tables are written, once that is known.
+    #[inline]
+    pub(in crate::plugin) fn schema(&self) -> Option<&Schema> {
+        self.progress.schema.get()
+    }
+
+    fn is_ulogd(&self) -> bool {
+        matches!(self.schema(), Some(Schema::Ulogd(_)))
     }
 
     /// Takes the row of a record of that time, nanoseconds since the epoch.
@@ -130,7 +127,7 @@ impl DatabaseOutput {
     /// Events were lost before they came here.
     #[cold]
     pub fn lost_before(&mut self, lost: &Lost) {
-        if self.schema == Schema::Own {
+        if !self.is_ulogd() {
             let Lost { source, events, at } = *lost;
             // What came before was known then to be all.
             let since = self.complete.min(at);
@@ -162,7 +159,31 @@ impl DatabaseOutput {
 
     /// Everything that happened before `complete` was pushed.
     pub fn caught_up(&mut self, complete: u64) {
-        self.complete = complete;
+        self.caught_up_at(complete, Moment::now());
+    }
+
+    /// The same, at that moment.
+    pub(in crate::plugin) fn caught_up_at(&mut self, complete: u64, now: Moment) {
+        let before = std::mem::replace(&mut self.looked, now);
+        if now.was_set_since(before) {
+            self.clock_was_set(before, now);
+        }
+        // A time of before the clock was set back is none.
+        if complete <= now.wall {
+            self.complete = complete;
+        }
+    }
+
+    /// What was pushed so far has its times by the old clock.
+    #[cold]
+    fn clock_was_set(&mut self, before: Moment, now: Moment) {
+        self.hand_over();
+        // It fails where the thread could not be started.
+        let _ = self.jobs.send(Job::ClockSet(now));
+        // The same time by the new clock.
+        let age = before.wall.saturating_sub(self.complete);
+        let passed = now.steady.saturating_sub(before.steady);
+        self.complete = now.wall.saturating_sub(age.saturating_add(passed));
     }
 
     /// Ends a batch: what has gathered long enough is handed over.
@@ -182,10 +203,10 @@ impl DatabaseOutput {
         }
         // Neither waits in a queue while rows do.
         let caught_up = self.stats.waiting() == Amount::default();
-        let period = match self.schema {
-            _ if !self.gaps.is_empty() => GATHER,
-            Schema::Own if caught_up => COVER_IDLE,
-            _ => return None,
+        let period = match self.gaps.is_empty() {
+            false => GATHER,
+            true if caught_up && !self.is_ulogd() => COVER_IDLE,
+            true => return None,
         };
         let due = period.saturating_sub(self.handed.elapsed());
         Some(if caught_up { due } else { GATHER })
@@ -227,19 +248,19 @@ impl DatabaseOutput {
     pub fn close(&mut self) {
         self.end(Instant::now() + CLOSE_TIMEOUT);
         let (Some(thread), Some(deadline)) = (self.thread.take(), self.deadline) else { return };
-        let ended = threads::join(thread, deadline + GRACE);
-        let waiting = self.stats.waiting();
-        if waiting.records == 0 {
-            return;
-        }
-        // A commit that does not end may succeed yet.
-        let in_flight = if ended { 0 } else { self.progress.in_flight.load(Ordering::Relaxed) };
-        let unsure = in_flight.min(waiting.records);
-        let lost = waiting.records - unsure;
-        self.stats.add(Measure::Unsure, unsure);
-        self.stats.add(Measure::Lost, lost);
-        if ended {
+        threads::join(thread, deadline + GRACE);
+        let (mut lost, mut unsure) = (0, 0);
+        // From here on nothing is committed, and what may be is known.
+        self.progress.commits.give_up(|in_doubt| {
+            let waiting = self.stats.waiting();
+            unsure = in_doubt.min(waiting.records);
+            lost = waiting.records - unsure;
+            self.stats.add(Measure::Unsure, unsure);
+            self.stats.add(Measure::Lost, lost);
             self.stats.take_waiting(waiting);
+        });
+        if lost + unsure == 0 {
+            return;
         }
         let why = self.failure().unwrap_or_else(|| "the disk is too slow".to_owned());
         warn!(
@@ -258,8 +279,8 @@ impl DatabaseOutput {
     /// Hands the files to `user`, if flowlog has created them, so that they can
     /// be opened anew after privileges were dropped.
     pub fn give_to(&self, uid: nix::unistd::Uid, gid: nix::unistd::Gid) {
-        if let Some(database) = self.idle.as_ref().and_then(|idle| idle.0.database()) {
-            database.give_to(uid, gid);
+        if let Some(idle) = &self.idle {
+            idle.0.give_to(uid, gid);
         }
     }
 
@@ -268,10 +289,4 @@ impl DatabaseOutput {
     pub(in crate::plugin) fn writer(&self) -> &Writer {
         &self.idle.as_ref().unwrap().0
     }
-}
-
-/// Nanoseconds since the epoch.
-fn wall_clock() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from);
-    now.as_nanos() as u64
 }

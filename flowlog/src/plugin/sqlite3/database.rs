@@ -3,25 +3,23 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Gid, Uid};
 use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OpenFlags, Transaction, TransactionBehavior};
 use tracing::{info, warn};
 
 use super::Schema;
+use super::commits::Commits;
 use super::coverage::{self, Run};
 use super::failure::{self, Failure};
 use super::row;
 use crate::archive::coverage::{Gap, Gaps, Reason};
 use crate::plugin::beneath::{self, Anchor, Fate, beside};
 
-/// How long a lock of another process is waited for: at start, and by the writer's thread,
-/// which may have to end.
-const PATIENCE_AT_START: Duration = Duration::from_secs(2);
+/// How long a lock of another process is waited for at a time: the writer's thread may have to
+/// end.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// A transaction ends after this time, and the rest is left to the next one.
 const TURN: Duration = Duration::from_millis(500);
@@ -53,8 +51,8 @@ pub(crate) struct Database {
 pub(super) struct Notes<'a> {
     /// What was lost.
     pub(super) gaps: &'a Gaps,
-    /// The time that is covered, if that is to be written.
-    pub(super) run: Option<&'a Run>,
+    /// The times that are covered, if they are to be written; the rows are of the last.
+    pub(super) runs: &'a [Run],
 }
 
 /// What came of writing rows.
@@ -62,45 +60,36 @@ pub(super) struct Notes<'a> {
 pub(super) struct Written {
     /// Rows that were looked at, from the first on.
     pub(super) rows: u64,
-    /// Of those, rows that were there already.
+    /// Of those, rows that were there already, other than by a commit that left them in doubt.
     pub(super) repeated: u64,
+    /// The first rows, which an earlier commit has left in doubt.
+    doubted: u64,
     /// Of those, rows that the table does not take.
     pub(super) refused: u64,
     /// Why not, of the last of them.
     pub(super) why: Option<String>,
-    /// The row of the time that is covered, if it was written.
-    pub(super) run: Option<i64>,
+    /// The times that are covered, as they were written.
+    pub(super) runs: Vec<Run>,
 }
 
 impl Database {
-    /// Opens the file at start, and learns which table is to be written. Makes
-    /// flowlog's own where there is none of that name.
+    /// Opens the file. Where it is not `known` which tables are written, looks whether it has
+    /// `table`. Makes flowlog's own where they are missing, and a known table of ulogd2 in an
+    /// empty file.
     ///
     /// # Errors
     /// It cannot be used.
-    pub(super) fn start(path: &Path, sync: bool, table: &str) -> Result<(Self, Schema), Failure> {
-        let (connection, created) = connect(path, sync, PATIENCE_AT_START)?;
-        let schema = Schema::find(&connection, table)?;
-        let database = Self::prepare(connection, created, path, &schema)?;
-        database.connection.busy_timeout(PATIENCE)?;
-        Ok((database, schema))
-    }
-
-    /// Opens the file, in which the tables are as they were, or are made.
-    ///
-    /// # Errors
-    /// As [`Database::start`].
-    pub(super) fn open(path: &Path, sync: bool, schema: &Schema) -> Result<Self, Failure> {
-        let (connection, created) = connect(path, sync, PATIENCE)?;
-        Self::prepare(connection, created, path, schema)
-    }
-
-    fn prepare(
-        connection: Connection,
-        created: bool,
+    pub(super) fn open(
         path: &Path,
-        schema: &Schema,
-    ) -> Result<Self, Failure> {
+        sync: bool,
+        table: &str,
+        known: Option<&Schema>,
+    ) -> Result<(Self, Schema), Failure> {
+        let (connection, created) = connect(path, sync)?;
+        let schema = match known {
+            Some(schema) => schema.clone(),
+            None => Schema::find(&connection, table)?,
+        };
         schema.create(&connection)?;
         let inserts = schema.inserts();
         for insert in &inserts {
@@ -108,20 +97,21 @@ impl Database {
             connection.prepare_cached(insert)?;
         }
         let anchor = Anchor::open(path).map_err(|error| Failure::vanished(&error))?;
-        let own = *schema == Schema::Own;
-        Ok(Self { connection, inserts, path: path.to_owned(), anchor, created, own })
+        let own = schema == Schema::Own;
+        let database = Self { connection, inserts, path: path.to_owned(), anchor, created, own };
+        Ok((database, schema))
     }
 
-    /// Writes rows in one transaction, as many as can be in a moment. How many they are is in
-    /// `in_flight` while they are committed.
+    /// Writes rows in one transaction, as many as can be in a moment. `commits` has whether it
+    /// may be committed still, and what came of it.
     ///
     /// # Errors
-    /// None of them was written.
+    /// None of them was written, or where `commits` has them in doubt perhaps all.
     pub(super) fn write<'r>(
         &mut self,
         rows: impl Iterator<Item = &'r [u8]>,
         notes: Notes<'_>,
-        in_flight: &AtomicU64,
+        commits: &Commits,
     ) -> Result<Written, Failure> {
         let Self { connection, inserts, anchor, own, .. } = self;
         if anchor.is_removed() {
@@ -129,17 +119,25 @@ impl Database {
         }
         let begin = Instant::now();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut written = Written::default();
+        let mut written = Written { doubted: commits.in_doubt(), ..Written::default() };
         let refused = insert(&transaction, inserts, rows, &mut written, || begin.elapsed() < TURN)?;
         if *own {
             note(&transaction, notes, refused, &mut written)?;
         }
-        in_flight.store(written.rows, Ordering::Relaxed);
-        let committed = transaction.commit();
-        in_flight.store(0, Ordering::Relaxed);
-        committed?;
+        // Else it is rolled back.
+        let before = commits.begin(written.rows).ok_or_else(Failure::given_up)?;
+        let committed = transaction.commit().map_err(Failure::from);
         // What was committed to a file without a name goes with it.
-        if anchor.is_removed() { Err(Failure::removed()) } else { Ok(written) }
+        let outcome = if anchor.is_removed() { Err(Failure::removed()) } else { committed };
+        match outcome {
+            Ok(()) => Ok(written),
+            Err(failure) => {
+                if !failure.leaves_doubt() {
+                    commits.undone(before);
+                }
+                Err(failure)
+            }
+        }
     }
 
     /// Brings the log into the database, as far as that can be done at once: its
@@ -147,6 +145,20 @@ impl Database {
     pub(super) fn use_log_again(&self) {
         // Where it fails nothing is lost, and it is tried again.
         let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    }
+
+    /// Brings the whole log into the database, and both to the disk. After a sync that failed
+    /// the log may hold a commit that counts as undone, whose pages the kernel takes for
+    /// written: a commit that finds its rows there syncs nothing.
+    ///
+    /// # Errors
+    /// That failed.
+    pub(super) fn settle(&self) -> Result<(), Failure> {
+        let (pages, moved): (i64, i64) =
+            self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok((row.get(1)?, row.get(2)?))
+            })?;
+        if pages == moved { Ok(()) } else { Err(Failure::is_read()) }
     }
 
     /// A disk that is full after so many pages.
@@ -205,21 +217,6 @@ impl Database {
         drop(connection);
         set_aside(&path)
     }
-
-    /// Hands the files that were made here to a user.
-    pub(crate) fn give_to(&self, uid: Uid, gid: Gid) {
-        if !self.created {
-            return;
-        }
-        for file in beneath::files(&self.path) {
-            match nix::unistd::chown(&file, Some(uid), Some(gid)) {
-                Ok(()) | Err(nix::errno::Errno::ENOENT) => {}
-                Err(error) => {
-                    warn!("the owner of {} could not be changed: {error}", file.display());
-                }
-            }
-        }
-    }
 }
 
 fn insert<'r>(
@@ -248,6 +245,8 @@ fn insert<'r>(
             statement.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(value))?;
         }
         match statement.raw_execute() {
+            // It was this process that wrote it.
+            Ok(0) if written.rows < written.doubted => {}
             Ok(0) => written.repeated += 1,
             Ok(_) => {}
             Err(error) if failure::is_of_the_row(&error) => {
@@ -273,25 +272,31 @@ fn refused(time: u64) -> Gap {
 /// Writes what is covered and what is not.
 fn note(
     transaction: &Transaction<'_>,
-    Notes { gaps, run }: Notes<'_>,
+    Notes { gaps, runs }: Notes<'_>,
     refused: Option<Gap>,
     written: &mut Written,
 ) -> Result<(), Failure> {
     for gap in gaps.all().iter().chain(refused.as_ref()) {
         coverage::write_gap(gap, transaction)?;
     }
-    if let Some(run) = run {
-        let records = run.records + written.rows - written.repeated - written.refused;
-        written.run = Some(Run { records, ..*run }.write(transaction)?);
+    if let Some((present, ended)) = runs.split_last() {
+        for run in ended {
+            written.runs.push(run.write(transaction)?);
+        }
+        let records = written.rows - written.repeated - written.refused;
+        written.runs.push(present.with(records).write(transaction)?);
     }
     Ok(())
 }
 
-fn connect(path: &Path, sync: bool, patience: Duration) -> Result<(Connection, bool), Failure> {
-    if path.is_dir() {
-        return Err(Failure::directory());
+fn connect(path: &Path, sync: bool) -> Result<(Connection, bool), Failure> {
+    let found = fs::metadata(path);
+    match &found {
+        Ok(found) if found.is_dir() => return Err(Failure::directory()),
+        Ok(found) if !found.is_file() => return Err(Failure::not_a_file()),
+        _ => {}
     }
-    let length = fs::metadata(path).map_or(0, |file| file.len());
+    let length = found.map_or(0, |file| file.len());
     if length == 0 && fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
         // SQLite would remove it.
         keep_log(path);
@@ -304,7 +309,7 @@ fn connect(path: &Path, sync: bool, patience: Duration) -> Result<(Connection, b
     if connection.is_readonly("main")? {
         return Err(Failure::read_only());
     }
-    connection.busy_timeout(patience)?;
+    connection.busy_timeout(PATIENCE)?;
     // Where shared memory cannot be had it stays what it was, and that works too.
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", if sync { "full" } else { "normal" })?;

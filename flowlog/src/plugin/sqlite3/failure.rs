@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use nix::unistd::{AccessFlags, access};
 use rusqlite::ErrorCode;
 
 use crate::plugin::beneath::beside;
@@ -22,14 +23,20 @@ pub struct Failure {
 enum Kind {
     /// The connection stands, and the same may work later.
     Passes,
+    /// The disk or the system failed: the file has to be opened anew, which may work later.
+    Io,
+    /// The file, or one beside it, cannot be opened; later it may be.
+    CannotOpen,
     /// The file is damaged.
     Damaged,
     /// What stands there is not a database, or not any more.
     NotADatabase,
     /// The file was removed while it was open.
     Removed,
-    /// The file has to be opened anew.
-    Other,
+    /// It stays so until a person changes something.
+    Lasting,
+    /// The rows were counted as lost before they could be committed.
+    GivenUp,
 }
 
 const OTHER_TABLES: &str = "the tables are not flowlog's: name another file with `db=`, or a \
@@ -39,6 +46,31 @@ impl Failure {
     /// The connection stands, and the same may work later.
     pub fn passes(&self) -> bool {
         self.kind == Kind::Passes
+    }
+
+    /// It stays so until a person changes something.
+    pub(super) fn is_lasting(&self) -> bool {
+        matches!(self.kind, Kind::Lasting | Kind::GivenUp)
+    }
+
+    /// The rows were counted as lost before they could be committed.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.kind == Kind::GivenUp
+    }
+
+    /// Whether what was to be committed is written all the same is not known.
+    pub(super) fn leaves_doubt(&self) -> bool {
+        self.kind == Kind::Io
+    }
+
+    /// At start: the database is awaited, as it may be used later without a change of the
+    /// configuration. A file that is missing and cannot be made is a mistake.
+    pub fn may_pass(&self, path: &Path) -> bool {
+        match self.kind {
+            Kind::Passes | Kind::Io => true,
+            Kind::CannotOpen => is_permitted(path),
+            _ => false,
+        }
     }
 
     /// The file, which was a database when it was opened, is damaged.
@@ -66,7 +98,7 @@ impl Failure {
     }
 
     fn new(what: impl fmt::Display, remedy: &'static str) -> Self {
-        Self { what: what.to_string(), remedy, kind: Kind::Other }
+        Self { what: what.to_string(), remedy, kind: Kind::Lasting }
     }
 
     pub(super) fn removed() -> Self {
@@ -75,7 +107,12 @@ impl Failure {
     }
 
     pub(super) fn vanished(error: &io::Error) -> Self {
-        Self::new(format!("it was removed while it was opened: {error}"), "see who removes it")
+        let what = format!("it was removed while it was opened: {error}");
+        Self { kind: Kind::CannotOpen, ..Self::new(what, "see who removes it") }
+    }
+
+    pub(super) fn given_up() -> Self {
+        Self { kind: Kind::GivenUp, ..Self::new("its rows were given up", "") }
     }
 
     pub(super) fn cannot_be_set_aside(error: &io::Error) -> Self {
@@ -91,6 +128,16 @@ impl Failure {
 
     pub(super) fn directory() -> Self {
         Self::new("it is a directory", "name a file in it with `db=`")
+    }
+
+    pub(super) fn is_read() -> Self {
+        let remedy = "another process reads it: end its transaction, or that process";
+        let what = "its log cannot be checkpointed after a sync that failed";
+        Self { kind: Kind::Io, ..Self::new(what, remedy) }
+    }
+
+    pub(super) fn not_a_file() -> Self {
+        Self::new("it is not a file", "name another one with `db=`")
     }
 
     pub(super) fn column(table: &str, column: &str) -> Self {
@@ -129,15 +176,24 @@ impl From<rusqlite::Error> for Failure {
             Some(ErrorCode::SystemIoFailure) => {
                 "make room if the disk is full, else see what the kernel says of it"
             }
+            Some(ErrorCode::OutOfMemory) => "free memory, or raise the limit of flowlog's service",
+            Some(ErrorCode::FileLockingProtocolFailed) => {
+                "see which processes open it, and whether its file system has locks"
+            }
             _ => OTHER_TABLES,
         };
         let kind = match code {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => {
-                Kind::Passes
-            }
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::DiskFull,
+            ) => Kind::Passes,
+            Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => Kind::Io,
+            Some(ErrorCode::CannotOpen) => Kind::CannotOpen,
             Some(ErrorCode::DatabaseCorrupt) => Kind::Damaged,
             Some(ErrorCode::NotADatabase) => Kind::NotADatabase,
-            _ => Kind::Other,
+            _ => Kind::Lasting,
         };
         Self { what: error.to_string(), remedy, kind }
     }
@@ -147,6 +203,15 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {}", self.what, self.remedy)
     }
+}
+
+/// Nothing forbids to make the file, or to write it where it is.
+fn is_permitted(path: &Path) -> bool {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = parent.unwrap_or(Path::new("."));
+    let may = |path: &Path, rights| access(path, rights).is_ok();
+    may(directory, AccessFlags::W_OK | AccessFlags::X_OK)
+        && (!path.exists() || may(path, AccessFlags::R_OK | AccessFlags::W_OK))
 }
 
 /// Whether SQLite has written the file, whatever became of it: its first bytes are those of a

@@ -5,8 +5,10 @@
 //! and a record that comes twice is recognised. Addresses are text, so that the
 //! tables can be asked by hand.
 
-use rusqlite::Connection;
+use std::collections::HashSet;
+
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::coverage;
 use super::failure::Failure;
@@ -129,6 +131,14 @@ impl Table {
         ID.into_iter().chain(self.columns.iter().copied())
     }
 
+    /// Its indexes: name, columns, rows.
+    fn index_names(&self) -> impl Iterator<Item = (String, &'static str, &'static str)> {
+        self.indexes.iter().map(|(columns, rows)| {
+            let first = columns.split(',').next().unwrap_or_default();
+            (format!("{}_{first}", self.name), *columns, *rows)
+        })
+    }
+
     fn create(&self) -> String {
         let name = self.name;
         let columns: Vec<_> = self.columns().map(|(name, kind)| format!("{name} {kind}")).collect();
@@ -137,11 +147,8 @@ impl Table {
              {CHECKSUM} INTEGER,\n  PRIMARY KEY (time, hash)\n) STRICT, WITHOUT ROWID;\n",
             columns.join(",\n  ")
         );
-        for (columns, rows) in self.indexes {
-            let first = columns.split(',').next().unwrap_or_default();
-            sql += &format!(
-                "CREATE INDEX IF NOT EXISTS {name}_{first} ON {name} ({columns}){rows};\n"
-            );
+        for (index, columns, rows) in self.index_names() {
+            sql += &format!("CREATE INDEX IF NOT EXISTS {index} ON {name} ({columns}){rows};\n");
         }
         sql
     }
@@ -154,18 +161,47 @@ impl Table {
     }
 }
 
-/// Makes the tables, indexes and columns where they are missing. Writes nothing if all is there.
+/// Makes the tables, indexes and columns where they are missing. Where all is there it takes no
+/// lock of a writer, so that another process may hold it.
 pub(super) fn create(connection: &Connection) -> Result<(), Failure> {
+    if is_complete(connection)? {
+        return Ok(());
+    }
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     let tables: String = TABLES.iter().map(Table::create).collect();
-    let coverage = coverage::CREATE;
-    connection.execute_batch(&format!("BEGIN IMMEDIATE;\n{tables}{coverage}COMMIT;"))?;
-    for Table { name, .. } in &TABLES {
-        if !has_checksum(connection, name)? {
-            let sql = format!("ALTER TABLE {name} ADD COLUMN {CHECKSUM} INTEGER");
-            connection.execute_batch(&sql)?;
+    transaction.execute_batch(&tables)?;
+    transaction.execute_batch(coverage::CREATE)?;
+    for table in with_checksums() {
+        if !has_checksum(&transaction, table)? {
+            let sql = format!("ALTER TABLE {table} ADD COLUMN {CHECKSUM} INTEGER");
+            transaction.execute_batch(&sql)?;
         }
     }
-    Ok(())
+    Ok(transaction.commit()?)
+}
+
+/// Nothing of what [`create`] makes is missing.
+fn is_complete(connection: &Connection) -> Result<bool, Failure> {
+    let mut names = connection.prepare("SELECT name FROM sqlite_schema")?;
+    let names: HashSet<String> =
+        names.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut needed = TABLES.iter().flat_map(|table| table.index_names().map(|(name, ..)| name));
+    if !with_checksums().all(|table| names.contains(table))
+        || !needed.all(|index| names.contains(&index))
+    {
+        return Ok(false);
+    }
+    for table in with_checksums() {
+        if !has_checksum(connection, table)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The tables whose rows have a checksum: all.
+fn with_checksums() -> impl Iterator<Item = &'static str> {
+    TABLES.iter().map(|table| table.name).chain([coverage::TABLE])
 }
 
 fn has_checksum(connection: &Connection, table: &str) -> Result<bool, Failure> {

@@ -94,6 +94,31 @@ impl Row {
     }
 }
 
+/// Stands in place of a statement: which tables are written was not known yet, and the row of
+/// flowlog's own tables follows, its length before it, then that with all keys of ulogd2, if
+/// there is one.
+const EITHER: u8 = 0xff;
+
+impl Row {
+    /// Makes a row that is decided upon later.
+    pub(super) fn either(&mut self, own: &Self, ulogd: &Self) {
+        self.begin(EITHER);
+        self.0.extend_from_slice(&(own.0.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(&own.0);
+        self.0.extend_from_slice(&ulogd.0);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The two of a row that was to be decided upon later; absent: it is one already.
+pub(super) fn both(row: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = row.strip_prefix(&[EITHER])?.split_first_chunk()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+}
+
 /// A row that was made: its statement, and its values.
 pub(super) fn read(row: &[u8]) -> (usize, Values<'_>) {
     let (statement, rest) = row.split_first().unwrap_or((&0, &[]));

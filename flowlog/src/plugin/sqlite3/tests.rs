@@ -7,6 +7,8 @@ use crate::flow::{Counters, Family, Flow, HelperName, Netns, Status, Tuple, prot
 use crate::plugin::Body;
 use crate::stats::{Measure, SinkStats};
 
+mod awaited;
+mod clock;
 mod coverage;
 mod faults;
 mod replaced;

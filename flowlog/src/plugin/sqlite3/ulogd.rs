@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::failure::Failure;
-use super::row::Row;
+use super::row::{self, Row};
 use crate::flow::{Family, Flow, Tuple, proto};
 use crate::plugin::clock::SECOND;
 use crate::plugin::ip2str::{self, Addresses};
@@ -52,6 +52,23 @@ impl Table {
             quoted.join(", ")
         );
         Ok(Some(Self { create, insert, columns }))
+    }
+
+    /// One that has every key, for rows that are made before it is known which of them it wants.
+    pub(super) fn of_all_keys() -> Self {
+        Self { create: String::new(), insert: String::new(), columns: Key::all().collect() }
+    }
+
+    /// Makes a row of one that has every key.
+    pub(super) fn select(&self, all: &[u8], row: &mut Row) {
+        let values: Vec<_> = Key::all().zip(row::read(all).1).collect();
+        row.begin(0);
+        for column in &self.columns {
+            match values.iter().find(|(key, _)| key == column) {
+                Some((_, value)) => row.value(*value),
+                None => row.null(),
+            }
+        }
     }
 
     /// How many columns it has.

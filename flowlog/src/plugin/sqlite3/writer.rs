@@ -3,26 +3,30 @@
 
 use std::mem;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use nix::unistd::{Gid, Uid};
 use tracing::{info, warn};
 
-use super::coverage::Run;
+use super::commits::Commits;
+use super::coverage::Cover;
 use super::database::{self, Database, Notes, Written};
 use super::failure::Failure;
 use super::queue::{Chunk, Queue};
 use super::{Schema, Settings};
+use crate::archive::clock::Moment;
 use crate::archive::coverage::Gaps;
 use crate::plugin::beneath::{self, Fate};
 use crate::plugin::stall::Stall;
 use crate::ratelimit::RateLimit;
 use crate::stats::{Amount, Measure, Part, SinkStats};
 
-/// How often a transaction that failed is tried again, and that at the end of the daemon.
+/// After which time what failed is tried again: at first, and at the most where the file cannot
+/// be opened; at the end of the daemon.
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_OPEN: Duration = Duration::from_secs(8);
 const RETRY_AT_END: Duration = Duration::from_millis(100);
 /// How often the file is looked for under its name.
 const LOOK: Duration = Duration::from_secs(1);
@@ -37,6 +41,8 @@ const TAKEN: u64 = 16 << 20;
 pub(crate) enum Job {
     /// To write rows, which were handed over up to a time (nanoseconds since the epoch).
     Write(Chunk, u64),
+    /// The clock was set by then, behind the rows that were handed over.
+    ClockSet(Moment),
     /// To open the file anew, once all that came before is written.
     Reopen,
     /// To end: when all is written, or at that time.
@@ -48,21 +54,30 @@ pub(crate) enum Job {
 pub(crate) struct Progress {
     /// Since when rows wait.
     pub(crate) stall: Stall,
-    /// Rows that are being committed.
-    pub(crate) in_flight: Arc<AtomicU64>,
+    /// Which rows are written, and which may be.
+    pub(crate) commits: Commits,
+    /// Which tables are written, once that is known.
+    pub(crate) schema: Arc<OnceLock<Schema>>,
 }
 
 /// The writer of a database.
 pub(crate) struct Writer {
     path: PathBuf,
     sync: bool,
-    schema: Schema,
+    /// The table of ulogd2 that is written if it is there.
+    table: String,
     /// Absent while it cannot be opened.
     database: Option<Database>,
+    /// Nothing stood there at start.
+    created: bool,
+    /// Rows were made before it was known which tables are written.
+    was_unknown: bool,
     queue: Queue,
     gaps: Gaps,
     cover: Cover,
     failing: bool,
+    /// Failures since it worked.
+    failures: u32,
     retry: Instant,
     looked: Instant,
     /// When to end at the latest, once it is to end.
@@ -75,50 +90,29 @@ pub(crate) struct Writer {
     stats: SinkStats,
 }
 
-/// What the database covers; nothing, where the tables are ulogd2's.
-#[derive(Debug, Default)]
-struct Cover {
-    run: Option<Run>,
-    /// When it was written.
-    written: Option<Instant>,
-    /// It has changed since.
-    changed: bool,
-    /// The file that has its row.
-    file: Option<(u64, u64)>,
-}
-
 impl Writer {
-    /// Opens the database, at start. One that is damaged is set aside.
+    /// Opens the database, at start. One that is damaged is set aside; one that is locked, or whose
+    /// disk is full, is awaited.
     ///
     /// # Errors
-    /// It cannot be used.
+    /// It cannot be used, and that does not pass.
     pub(crate) fn open(settings: &Settings, stats: SinkStats) -> Result<Self, Failure> {
         let Settings { db, table, sync, .. } = settings;
         // A daemon leaves its directory; the file is opened anew by this path.
         let path = std::path::absolute(db).unwrap_or_else(|_| db.clone());
-        let (database, schema) = match Database::start(&path, *sync, table) {
-            Err(failure) if failure.is_damage_of(&path) => {
-                let aside = database::set_aside(&path)?;
-                stats.add(Measure::SetAside, 1);
-                warn!(
-                    "{} is damaged: {failure}. It is {} now, and a new one is begun",
-                    path.display(),
-                    aside.display()
-                );
-                Database::start(&path, *sync, table)?
-            }
-            started => started?,
-        };
         let now = Instant::now();
-        Ok(Self {
+        let mut writer = Self {
+            created: !path.exists(),
             path,
             sync: *sync,
-            schema,
-            database: Some(database),
+            table: table.clone(),
+            database: None,
+            was_unknown: false,
             queue: Queue::default(),
             gaps: Gaps::default(),
             cover: Cover::default(),
             failing: false,
+            failures: 0,
             retry: now,
             looked: now,
             end: None,
@@ -127,7 +121,24 @@ impl Writer {
             replacements: RateLimit::per_second(),
             progress: Progress::default(),
             stats,
-        })
+        };
+        if table.is_empty() {
+            writer.decide(&Schema::Own);
+        }
+        let opened = match writer.open_database() {
+            Err(failure) if failure.is_damage_of(&writer.path) => {
+                writer.set_aside(&failure)?;
+                writer.created = true;
+                writer.open_database()
+            }
+            opened => opened,
+        };
+        match opened {
+            Err(failure) if failure.may_pass(&writer.path) => writer.failed(failure),
+            opened => opened?,
+        }
+        writer.was_unknown = writer.schema().is_none();
+        Ok(writer)
     }
 
     /// The file, by its full path.
@@ -135,12 +146,28 @@ impl Writer {
         &self.path
     }
 
-    pub(crate) fn schema(&self) -> &Schema {
-        &self.schema
+    fn schema(&self) -> Option<&Schema> {
+        self.progress.schema.get()
     }
 
+    #[cfg(test)]
     pub(crate) fn database(&self) -> Option<&Database> {
         self.database.as_ref()
+    }
+
+    /// Hands the files that were made at start to a user.
+    pub(crate) fn give_to(&self, uid: Uid, gid: Gid) {
+        if !self.created {
+            return;
+        }
+        for file in beneath::files(&self.path) {
+            match nix::unistd::chown(&file, Some(uid), Some(gid)) {
+                Ok(()) | Err(nix::errno::Errno::ENOENT) => {}
+                Err(error) => {
+                    warn!("the owner of {} could not be changed: {error}", file.display());
+                }
+            }
+        }
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -150,8 +177,8 @@ impl Writer {
     /// Writes until the daemon ends. Events were taken since `since`, nanoseconds since the
     /// epoch.
     pub(crate) fn run(mut self, jobs: &Receiver<Job>, since: u64) {
-        if self.schema == Schema::Own {
-            self.cover.run = Some(Run { since, ..Run::default() });
+        if !matches!(self.schema(), Some(Schema::Ulogd(_))) {
+            self.cover.begin(since);
         }
         loop {
             self.receive(jobs);
@@ -196,11 +223,25 @@ impl Writer {
         match job {
             Job::Write(mut chunk, until) => {
                 self.gaps.append(mem::take(&mut chunk.gaps));
-                let Amount { bytes, .. } = chunk.amount();
-                if let Some(until) = self.queue.push(chunk, until) {
-                    self.cover.reaches(until);
+                let amount = chunk.amount();
+                if self.was_unknown
+                    && let Some(schema) = self.progress.schema.get()
+                {
+                    chunk = chunk.decided(schema);
+                    let Amount { bytes, records } = chunk.amount();
+                    self.stats.take_waiting(Amount {
+                        bytes: amount.bytes - bytes,
+                        records: amount.records - records,
+                    });
                 }
-                bytes
+                self.queue.push(chunk, until);
+                self.release(0);
+                amount.bytes
+            }
+            Job::ClockSet(now) => {
+                self.queue.push_clock_set(now);
+                self.release(0);
+                0
             }
             Job::Reopen => {
                 self.reopen();
@@ -215,10 +256,24 @@ impl Writer {
         }
     }
 
+    /// Forgets rows, and goes past the marks that follow them; returns how much that is.
+    fn release(&mut self, rows: u64) -> Amount {
+        let (released, marks) = self.queue.release(rows);
+        marks.into_iter().for_each(|mark| self.cover.pass(mark));
+        released
+    }
+
     /// There is something to write, or the file is to be opened.
     fn is_due(&self) -> bool {
-        let written = !self.queue.is_empty() || !self.gaps.is_empty() || self.database.is_none();
-        written || self.cover.is_due(if self.end.is_some() { Duration::ZERO } else { COVER_IDLE })
+        if !self.queue.is_empty() || !self.gaps.is_empty() {
+            return true;
+        }
+        match (&self.database, self.end) {
+            // At the end it is not awaited for nothing.
+            (None, end) => end.is_none(),
+            (Some(_), None) => self.cover.is_due(COVER_IDLE),
+            (Some(_), Some(_)) => self.cover.is_due(Duration::ZERO),
+        }
     }
 
     /// Looks whether the file still has its name.
@@ -270,10 +325,38 @@ impl Writer {
         }
         // Its directory may have been removed with it; what is missing is told by SQLite.
         let _ = beneath::make_directory_of(&self.path);
-        let database = Database::open(&self.path, self.sync, &self.schema)?;
+        self.open_database()
+    }
+
+    fn open_database(&mut self) -> Result<(), Failure> {
+        let known = self.progress.schema.get();
+        let (database, schema) = Database::open(&self.path, self.sync, &self.table, known)?;
+        self.decide(&schema);
+        if self.progress.commits.in_doubt() > 0 {
+            database.settle()?;
+        }
         self.cover.goes_on_in(&database);
         self.database = Some(database);
         Ok(())
+    }
+
+    /// These tables are written, from now on always.
+    fn decide(&mut self, schema: &Schema) {
+        if self.progress.schema.set(schema.clone()).is_err() {
+            return;
+        }
+        let (path, table) = (self.path.display(), &self.table);
+        match schema {
+            Schema::Ulogd(found) => {
+                let columns = found.columns();
+                info!("{path}: the {columns} columns of its table {table} are written");
+                self.cover.clear();
+            }
+            Schema::Own if table.is_empty() => {}
+            Schema::Own => info!("{path} has no table {table}: flowlog's own tables are written"),
+        }
+        let less = self.queue.decide(schema);
+        self.stats.take_waiting(less);
     }
 
     /// Writes what can be written in a moment, and the time that is covered if it was not for
@@ -295,23 +378,28 @@ impl Writer {
         self.connect()?;
         let Self { database, queue, gaps, cover, progress, .. } = self;
         let Some(database) = database else { return Ok(Written::default()) };
-        let run = cover.run.as_ref().filter(|_| cover.is_due(period));
-        database.write(queue.each(), Notes { gaps, run }, &progress.in_flight)
+        let runs = cover.due(period, Moment::now());
+        database.write(queue.each(), Notes { gaps, runs: &runs }, &progress.commits)
     }
 
     fn count(&mut self, written: Written) {
-        let Written { rows, repeated, refused, why, run } = written;
+        let Written { rows, repeated, refused, why, runs, .. } = written;
         let new = rows - repeated - refused;
-        self.stats.add(Measure::Records, new);
-        self.stats.add(Measure::Repeated, repeated);
-        self.stats.add(Measure::Refused, refused);
-        self.gaps = Gaps::default();
-        self.cover.written(new, run, self.database.as_ref());
-        let (released, until) = self.queue.release(rows);
-        self.stats.take_waiting(released);
-        if let Some(until) = until {
-            self.cover.reaches(until);
+        let commits = self.progress.commits.clone();
+        let counted = commits.done(rows, || {
+            self.stats.add(Measure::Records, new);
+            self.stats.add(Measure::Repeated, repeated);
+            self.stats.add(Measure::Refused, refused);
+            self.gaps = Gaps::default();
+            self.cover.written(new, &runs, self.database.as_ref());
+            let released = self.release(rows);
+            self.stats.take_waiting(released);
+        });
+        if !counted {
+            self.hopeless = true;
+            return;
         }
+        self.failures = 0;
         if self.stats.waiting() == Amount::default() {
             self.progress.stall.clear();
         } else {
@@ -333,6 +421,10 @@ impl Writer {
 
     #[cold]
     fn failed(&mut self, failure: Failure) {
+        if failure.is_given_up() {
+            self.hopeless = true;
+            return;
+        }
         self.stats.add(Measure::Errors, 1);
         let failure = if failure.is_removal() {
             self.leave();
@@ -367,16 +459,20 @@ impl Writer {
         // A file that is not there any more is made anew at once, but not in a loop.
         let anew = self.database.is_none() && (failure.is_removal() || failure.is_damage());
         let again = anew && self.replacements.allow();
-        self.hopeless = self.end.is_some() && !again && !failure.passes();
+        self.hopeless = self.end.is_some() && !again && failure.is_lasting();
         let wait = match self.end {
             _ if again => Duration::ZERO,
             Some(_) => RETRY_AT_END,
+            None if self.database.is_none() => {
+                RETRY.saturating_mul(1 << self.failures.min(4)).min(RETRY_OPEN)
+            }
             None => RETRY,
         };
+        self.failures += 1;
         self.retry = Instant::now() + wait;
     }
 
-    /// Renames a database that was damaged while it was open.
+    /// Renames a database that is damaged.
     fn set_aside(&mut self, why: &Failure) -> Result<(), Failure> {
         let aside = match self.database.take() {
             Some(database) if database.fate() == Fate::InPlace => database.set_aside()?,
@@ -385,7 +481,7 @@ impl Writer {
                 drop(database);
                 return Ok(());
             }
-            // It was found when it was opened anew.
+            // It was found when it was opened.
             None if why.is_damage_of(&self.path) => database::set_aside(&self.path)?,
             None => return Ok(()),
         };
@@ -396,45 +492,5 @@ impl Writer {
             aside.display()
         );
         Ok(())
-    }
-}
-
-impl Cover {
-    /// All records up to that time are committed.
-    fn reaches(&mut self, until: u64) {
-        if let Some(run) = &mut self.run {
-            // What happened before it began is not known, nor after a clock was set back.
-            run.until = Some(until).filter(|until| *until >= run.since);
-            self.changed = true;
-        }
-    }
-
-    /// It is to be written, and has not been for `period`.
-    fn is_due(&self, period: Duration) -> bool {
-        let Some(run) = &self.run else { return false };
-        let long_ago = self.written.is_none_or(|written| written.elapsed() >= period);
-        run.row.is_none() || self.changed && long_ago
-    }
-
-    /// Records were committed, and the run in that row of the database.
-    fn written(&mut self, records: u64, row: Option<i64>, database: Option<&Database>) {
-        let Some(run) = &mut self.run else { return };
-        run.records += records;
-        self.changed |= records > 0;
-        if let Some(row) = row {
-            run.row = Some(row);
-            self.written = Some(Instant::now());
-            self.changed = false;
-            self.file = database.and_then(Database::device_and_inode);
-        }
-    }
-
-    /// The database was opened anew.
-    fn goes_on_in(&mut self, database: &Database) {
-        if database.is_another_than(self.file)
-            && let Some(run) = &mut self.run
-        {
-            *run = run.in_another_file();
-        }
     }
 }

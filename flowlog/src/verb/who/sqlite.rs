@@ -49,15 +49,46 @@ pub(super) fn ask(
     if structure?.is_none() || !has_checksums(&connection)? {
         answers.unverified(path);
     }
-    match damaged {
-        0 => Ok(()),
-        rows => Err(verify::damaged(&format!("{rows} rows are not as they were written"))),
-    }
+    damaged.check()
 }
 
+/// Whether rows have checksums, those of the table coverage also, where there is one.
 fn has_checksums(connection: &Connection) -> rusqlite::Result<bool> {
-    let sql = "SELECT 1 FROM pragma_table_info('flow') WHERE name = ?";
-    connection.prepare(sql)?.exists([verify::CHECKSUM])
+    let sql = "SELECT count(*) > 0 AND count(*) FILTER (WHERE name = ?2) = 0 \
+               FROM pragma_table_info(?1)";
+    let lacks = |table: &str| -> rusqlite::Result<bool> {
+        connection.query_row(sql, [table, verify::CHECKSUM], |row| row.get(0))
+    };
+    Ok(!lacks("flow")? && !lacks("coverage")?)
+}
+
+/// Rows that are not as they were written.
+#[derive(Debug, Default)]
+struct Damaged {
+    /// Those of records.
+    records: u64,
+    /// Those of the table coverage, by their numbers.
+    coverage: Vec<i64>,
+}
+
+impl Damaged {
+    /// # Errors
+    /// There are any; names them.
+    fn check(&self) -> Result<(), Trouble> {
+        let Self { records, coverage } = self;
+        let mut parts = Vec::new();
+        if *records > 0 {
+            parts.push(format!("{records} rows are not as they were written"));
+        }
+        if let Some(first) = coverage.first() {
+            let rows = coverage.len();
+            parts.push(format!(
+                "{rows} rows of its table coverage are not as they were written, the first is \
+                 that with rowid {first}"
+            ));
+        }
+        if parts.is_empty() { Ok(()) } else { Err(verify::damaged(&parts.join(", "))) }
+    }
 }
 
 impl From<rusqlite::Error> for Trouble {
@@ -109,21 +140,22 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     }
 }
 
-/// Returns how many rows are not as they were written.
+/// Returns the rows that are not as they were written.
 fn within(
     connection: &Connection,
     path: &Path,
     question: &Question,
     answers: &mut Answers<'_>,
-) -> Result<u64, Trouble> {
+) -> Result<Damaged, Trouble> {
     // What is asked is of one moment.
     connection.execute_batch("BEGIN")?;
-    coverage::read(connection, path, question.span, answers)?;
+    let coverage = coverage::read(connection, path, question.span, answers)?;
     losses(connection, question.span, answers)?;
     let ping = question.wanted.port.map(|_| PING);
     let ends: Vec<String> =
         ENDS.into_iter().chain(ping).map(|end| condition(question, end)).collect();
-    by_ends(connection, question, &ends, answers)
+    let records = by_ends(connection, question, &ends, answers)?;
+    Ok(Damaged { records, coverage })
 }
 
 fn losses(

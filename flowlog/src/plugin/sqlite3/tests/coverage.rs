@@ -53,17 +53,18 @@ fn what_is_not_committed_is_not_covered() {
 fn losses_are_in_the_coverage() {
     let place = Place::with_table("CREATE TABLE other (a)");
     let mut sink = place.sink();
-    sink.output.caught_up(AT);
+    let known = now();
+    sink.output.caught_up(known);
     push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
     settle(&mut sink);
-    let at = AT + 7;
+    let at = known + 7;
     for events in [9, 4] {
         let lost = Body::Lost(Lost { source: "ebpf", events, at });
         push(&mut sink, &Item { tag: Kinds::empty(), at, body: lost });
     }
     sink.output.close();
     let gaps = "SELECT kind, since, until, records, detail FROM coverage WHERE kind <> 'run'";
-    assert_eq!(place.ask(gaps), [format!("lost {AT} {at} 13 ebpf")]);
+    assert_eq!(place.ask(gaps), [format!("lost {known} {at} 13 ebpf")]);
     assert_eq!(place.ask("SELECT sum(events) FROM lost"), ["13"]);
 }
 
@@ -110,10 +111,13 @@ fn rows_have_checksums() {
         });
         sound.unwrap().map(Result::unwrap).collect::<Vec<_>>()
     };
-    for (table, columns) in own_names() {
+    let coverage = ("coverage", vec!["kind", "since", "until", "records", "detail"]);
+    for (table, columns) in own_names().chain([coverage]) {
         let rows = match table {
             "flow" => 20,
             "lost" => 1,
+            // The run, and what was lost.
+            "coverage" => 2,
             _ => 0,
         };
         assert_eq!(sound(table, &columns), vec![true; rows], "{table}");
@@ -126,6 +130,11 @@ fn rows_have_checksums() {
 /// A database of a version without coverage and checksums is used on.
 #[test]
 fn an_older_database_gets_what_it_lacks() {
+    is_used_on("DROP TABLE coverage", &["1 1"]);
+    is_used_on("ALTER TABLE coverage DROP COLUMN checksum", &["1 0", "1 1"]);
+}
+
+fn is_used_on(coverage: &str, runs: &[&str]) {
     let place = Place::new();
     let mut sink = place.sink();
     push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
@@ -134,13 +143,14 @@ fn an_older_database_gets_what_it_lacks() {
         let sql = format!("ALTER TABLE {table} DROP COLUMN checksum");
         place.other().execute_batch(&sql).unwrap();
     }
-    place.other().execute_batch("DROP TABLE coverage").unwrap();
+    place.other().execute_batch(coverage).unwrap();
     assert_eq!(look(&place.settings.db, "").unwrap(), Schema::Own, "flowlog check takes it");
     let mut sink = place.sink();
     push(&mut sink, &item(Kinds::NEW, &tcp(2), None));
     sink.output.close();
     assert_eq!(place.ask("SELECT count(*), count(checksum) FROM flow"), ["2 1"]);
-    assert_eq!(place.ask("SELECT count(*) FROM coverage"), ["1"]);
+    let checked = "SELECT records, checksum IS NOT NULL FROM coverage ORDER BY rowid";
+    assert_eq!(place.ask(checked), runs);
 }
 
 /// A table of ulogd2 stays as it is.

@@ -129,6 +129,32 @@ fn an_exit_counts_what_it_loses() {
     assert_eq!(place.count(Measure::Records), 0);
 }
 
+/// A lock that is released before, at and after the deadline: each row is written or counted,
+/// never both, also when the exit is long over.
+#[test]
+fn a_row_is_written_or_lost_whenever_a_lock_is_released() {
+    const DEADLINE: Duration = Duration::from_millis(100);
+    for late in (0..=500).step_by(50) {
+        let place = Place::new();
+        let mut sink = place.sink();
+        let other = place.other();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
+        sink.output.end(Instant::now() + DEADLINE);
+        let release = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(late));
+            other.execute_batch("ROLLBACK").unwrap();
+        });
+        sink.output.close();
+        release.join().unwrap();
+        let counts = [Measure::Records, Measure::Lost, Measure::Unsure];
+        let [written, lost, unsure] = counts.map(|measure| place.count(measure));
+        assert_eq!(written + lost + unsure, 1, "released after {late} ms");
+        let rows: u64 = place.ask("SELECT count(*) FROM flow").concat().parse().unwrap();
+        assert!((written..=written + unsure).contains(&rows), "{rows} rows after {late} ms");
+    }
+}
+
 /// A lock that is released in time costs nothing.
 #[test]
 fn an_exit_waits_for_a_lock() {

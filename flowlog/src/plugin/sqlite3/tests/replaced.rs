@@ -74,9 +74,8 @@ fn rows_wait_for_a_directory() {
     sink.output.close();
 }
 
-/// At the end a directory that is missing is not waited for.
-#[test]
-fn an_exit_does_not_wait_for_a_directory() {
+/// A database whose directory, and the one above, are removed.
+fn without_directory() -> (Place, Sqlite3, PathBuf) {
     let mut place = Place::new();
     let above = place.path("above");
     fs::create_dir_all(above.join("logs")).unwrap();
@@ -84,11 +83,45 @@ fn an_exit_does_not_wait_for_a_directory() {
     let mut sink = place.sink();
     settle(&mut sink);
     fs::remove_dir_all(&above).unwrap();
+    (place, sink, above)
+}
+
+/// What cannot be opened is tried again until the deadline of the exit.
+#[test]
+fn an_exit_waits_for_a_directory() {
+    let (place, mut sink, above) = without_directory();
     push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
+    until(&mut sink, "it fails", |_| sink_fails(&place));
+    let errors = place.count(Measure::Errors);
+    sink.output.end(Instant::now() + Duration::from_secs(20));
+    until(&mut sink, "attempts at the exit", |_| place.count(Measure::Errors) > errors + 2);
+    fs::create_dir(&above).unwrap();
+    sink.output.close();
+    assert_eq!(place.ask("SELECT count(*) FROM flow"), ["1"]);
+    assert_eq!((place.count(Measure::Lost), place.count(Measure::Unsure)), (0, 0));
+}
+
+/// And counted as lost then.
+#[test]
+fn an_exit_counts_what_waits_for_a_directory() {
+    let (place, mut sink, _) = without_directory();
+    push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
+    let begin = Instant::now();
+    sink.output.end(begin + Duration::from_millis(400));
+    sink.output.close();
+    assert!(begin.elapsed() > Duration::from_millis(390), "{:?}", begin.elapsed());
+    assert_eq!((place.count(Measure::Lost), place.count(Measure::Unsure)), (1, 0));
+}
+
+/// Without rows it is not awaited.
+#[test]
+fn an_exit_without_rows_waits_for_no_directory() {
+    let (place, mut sink, _) = without_directory();
+    until(&mut sink, "it is noticed", |_| sink_fails(&place));
     let begin = Instant::now();
     sink.output.close();
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
-    assert_eq!(place.count(Measure::Lost), 1);
+    assert_eq!(place.count(Measure::Lost), 0);
 }
 
 /// Another database takes its place: rows go there.

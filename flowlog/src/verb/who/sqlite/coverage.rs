@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::asked::{Answers, Trouble};
 use super::super::times::Span;
-use super::signed;
+use super::{signed, verify};
 use crate::archive::coverage::{Gap, Reason};
 
 /// A run of flowlog: it has all up to the time of its last commit.
@@ -17,24 +18,26 @@ const NOTICED_WITHIN: u64 = 5_000_000_000;
 /// Records at either end that tell whether there are others than those of ends.
 const LOOKED_AT: u32 = 1000;
 
-/// What is said of all times, and what is missing.
+/// What is said of all times, and what is missing. Returns the rows of the table that are not
+/// as they were written; none of them counts.
 pub(super) fn read(
     connection: &Connection,
     path: &Path,
     span: Span,
     answers: &mut Answers<'_>,
-) -> Result<(), Trouble> {
+) -> Result<Vec<i64>, Trouble> {
     let table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'coverage'";
     let ends_only = has_ends_only(connection)?;
+    let mut damaged = Vec::new();
     if connection.prepare(table)?.exists([])? {
-        by_table(connection, path, ends_only, answers)?;
+        damaged = by_table(connection, path, ends_only, answers)?;
     } else if let Some(covered) = by_records(connection)? {
         answers.covered(covered);
     }
     for gap in around(connection, span, ends_only)? {
         answers.missing(gap, path, ends_only);
     }
-    Ok(())
+    Ok(damaged)
 }
 
 fn by_table(
@@ -42,10 +45,21 @@ fn by_table(
     path: &Path,
     ends_only: bool,
     answers: &mut Answers<'_>,
-) -> Result<(), Trouble> {
-    let mut query = connection.prepare("SELECT kind, since, until, records FROM coverage")?;
+) -> Result<Vec<i64>, Trouble> {
+    // The last columns are those that the checksum covers, and itself, where there is one.
+    let sql = "SELECT kind, since, until, records, rowid, * FROM coverage";
+    let mut query = connection.prepare(sql)?;
+    let names: Vec<String> = query.column_names().skip(5).map(str::to_owned).collect();
     let mut rows = query.query([])?;
+    let mut damaged = Vec::new();
     while let Some(row) = rows.next()? {
+        let values: rusqlite::Result<Vec<Value>> = (0..names.len())
+            .map(|column| row.get_ref(column + 5)?.try_into().map_err(Into::into))
+            .collect();
+        if !verify::is_whole(&names, &values?) {
+            damaged.push(row.get(4)?);
+            continue;
+        }
         let kind: String = row.get(0)?;
         let (since, until): (i64, Option<i64>) = (row.get(1)?, row.get(2)?);
         let (since, until) = (since as u64, until.unwrap_or(since) as u64);
@@ -62,7 +76,7 @@ fn by_table(
         let gap = Gap::new(reason, (since, until), records);
         answers.missing(gap, path, ends_only);
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// From the first record to the last: where nothing else is said.

@@ -1,6 +1,7 @@
 //! Archives of which a byte is another than was written.
 
 use super::*;
+use crate::archive::clock::Moment;
 
 /// Takes the checksums away, as an earlier version has written it.
 pub(super) fn without_checksums(path: &Path) {
@@ -99,4 +100,51 @@ fn an_index_that_is_not_of_its_table_is_named() {
     let [problem] = &answer.problems[..] else { panic!("{:?}", answer.problems) };
     assert!(problem.starts_with(&format!("{}: it is damaged: ", db.display())), "{problem}");
     assert_eq!(answer.verdict(), Verdict::Incomplete);
+}
+
+/// A changed row of the table that says what is covered.
+#[test]
+fn a_changed_row_of_the_coverage_is_named() {
+    let place = Place::new();
+    let db = place.path("a.db");
+    let settings =
+        Settings { db: db.clone(), table: String::new(), sync: true, buffer_max: 1 << 24 };
+    let mut sink = Sqlite3::open(&settings, SinkStats::default()).unwrap();
+    sink.output_mut().begin();
+    let now = Moment::now().wall;
+    let (start, end) = (now + 50_000_000, now + 51_000_000);
+    for made in [begun(natted(1), start), ended(natted(1), start, end)] {
+        sink.push(&made.item(), &Scratch::default());
+    }
+    while Moment::now().wall < end {
+        thread::yield_now();
+    }
+    sink.output_mut().caught_up(end);
+    let lost = Made::Lost(Lost { source: "ebpf", events: 3, at: end + 10_000_000_000 });
+    sink.push(&lost.item(), &Scratch::default());
+    sink.output_mut().close();
+    let question = question("203.0.113.7:1", start, start);
+    let answer = ask_at(std::slice::from_ref(&db), question);
+    assert_eq!((answer.problems.len(), answer.unverified.len()), (0, 0), "{:?}", answer.problems);
+    assert_eq!((answer.connections.len(), answer.verdict()), (1, Verdict::Found));
+    for change in [
+        "UPDATE coverage SET until = until + 1000000000000 WHERE kind = 'run'",
+        "UPDATE coverage SET since = since - 1000000000000 WHERE kind = 'run'",
+        "UPDATE coverage SET records = 0 WHERE kind = 'lost'",
+        "UPDATE coverage SET kind = 'run' WHERE kind = 'lost'",
+        "UPDATE coverage SET detail = 'netlink' WHERE kind = 'lost'",
+    ] {
+        let changed = place.path("b.db");
+        fs::copy(&db, &changed).unwrap();
+        Connection::open(&changed).unwrap().execute_batch(change).unwrap();
+        let answer = ask_at(std::slice::from_ref(&changed), question);
+        let [problem] = &answer.problems[..] else { panic!("{change}: {:?}", answer.problems) };
+        assert!(problem.contains("1 rows of its table coverage are not as they were"), "{problem}");
+        assert_eq!(answer.verdict(), Verdict::Incomplete, "{change}");
+    }
+    // An earlier version has written no checksum: that is said.
+    let sql = "ALTER TABLE coverage DROP COLUMN checksum";
+    Connection::open(&db).unwrap().execute_batch(sql).unwrap();
+    let answer = ask_at(std::slice::from_ref(&db), question);
+    assert_eq!((answer.problems.len(), answer.unverified), (0, vec![db]));
 }
