@@ -12,6 +12,7 @@ mod beneath;
 mod coverage;
 mod faults;
 mod stalls;
+mod taken;
 
 /// What the far side of a test does, and what it got.
 #[derive(Clone, Default)]
