@@ -71,7 +71,7 @@ const COMPLETE: &str = "ALTER TABLE batch ADD COLUMN complete INTEGER NOT NULL D
 pub(super) struct GivenUp {
     /// Where it is now; absent: it was removed.
     pub(super) aside: Option<PathBuf>,
-    /// What it held, where that could be read.
+    /// What it held when it was opened, where that is known.
     pub(super) held: Option<Amounts>,
     /// What was copied from it.
     pub(super) copied: Amounts,
@@ -199,13 +199,12 @@ impl Store {
             Wrong::Replaced if self.path.exists() => Some(set_aside(&self.path, "found")?),
             Wrong::Replaced => None,
         };
-        let held = rescue::amounts(&self.file.connection).ok();
         let OpenFile { connection, highest, .. } = &self.file;
         let (new, rescued) = OpenFile::made_from(&self.path, connection, *highest)?;
         self.file = new;
         self.health.another_file();
         let Rescued { rows: copied, losses } = rescued;
-        Ok(GivenUp { aside, held, copied, losses })
+        Ok(GivenUp { aside, held: None, copied, losses })
     }
 
     /// Notes that the file has its name again, after it had none; returns whether it has.

@@ -253,6 +253,24 @@ fn what_is_left_is_delivered_after_the_next_start() {
     assert_eq!(daemon.shipment.stats().kept().records, 0);
 }
 
+/// Also what comes to the spool while the worker looks for it.
+#[test]
+fn what_is_made_before_the_end_is_delivered_in_it() {
+    for _ in 0..60 {
+        let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+        let mut daemon = Daemon::start(&directory, &far);
+        daemon.shipment.begin();
+        daemon.push(0..10);
+        let begin = Instant::now();
+        daemon.shipment.close();
+        // A slow disk is not waited for.
+        if begin.elapsed() < Duration::from_secs(4) {
+            assert_eq!(far.with(|state| state.taken.len()), 10);
+            assert_eq!(daemon.shipment.stats().kept().records, 0);
+        }
+    }
+}
+
 #[test]
 fn what_is_held_stays_until_it_is_settled() {
     let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());

@@ -57,10 +57,12 @@ fn a_spool_that_cannot_be_read_is_set_aside() {
     let mut daemon = Daemon::start(&directory, &far);
     daemon.shipment.begin();
     daemon.push(100..110);
+    daemon.flush();
+    // Before the end, which waits for a slow disk no longer than some seconds.
+    assert_eq!(numbers(&far.wait(10)), (100..110).collect::<Vec<_>>());
     daemon.shipment.close();
     assert_eq!(daemon.get(Measure::SetAside), 1);
     assert_eq!(daemon.get(Measure::Lost), 100, "what it held is not counted");
-    assert_eq!(numbers(&far.wait(10)), (100..110).collect::<Vec<_>>());
     let [aside] = &set_aside(&directory, "damaged")[..] else { panic!() };
     assert_eq!(fs::read(aside).unwrap(), bytes);
 }
