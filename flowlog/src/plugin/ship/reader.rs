@@ -80,7 +80,7 @@ fn read(connection: &Connection, sink: &str, after: i64, bytes: usize) -> rusqli
         }
         if !row.is_sound() {
             if batch.is_empty() {
-                return Ok(Found::Damaged(row.number, row.records_if_damaged(connection)));
+                return Ok(Found::Damaged(row.number, row.records_if_damaged(connection, sink)));
             }
             break;
         }

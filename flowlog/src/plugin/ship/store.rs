@@ -329,9 +329,10 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     if version == VERSION && connection.query_row(without, [], |row| row.get(0))? {
         connection.execute_batch(COMPLETE)?;
     }
-    if version == VERSION {
-        stored::add_sums(connection, "batch")?;
+    if version != VERSION {
+        return Ok(());
     }
+    stored::add_sums(connection, "batch")?;
     losses::prepare(connection)
 }
 
@@ -426,12 +427,12 @@ impl Change<'_> {
     ) -> rusqlite::Result<Option<Gone>> {
         let sql = "SELECT min(sequence) FROM batch WHERE sink = ? AND sequence > ?";
         let mut first = self.connection.prepare_cached(sql)?;
-        let mut oldest: Option<i64> = None;
+        let mut oldest: Option<(i64, &str)> = None;
         for (sink, taken) in sinks {
             let row: Option<i64> = first.query_row(params![sink, taken], |row| row.get(0))?;
-            oldest = oldest.into_iter().chain(row).min();
+            oldest = oldest.into_iter().chain(row.map(|row| (row, sink))).min();
         }
-        let Some(number) = oldest else { return Ok(None) };
+        let Some((number, sink)) = oldest else { return Ok(None) };
         let sql = format!("SELECT {}, bytes FROM batch WHERE sequence = ?", stored::COLUMNS);
         let mut query = self.connection.prepare_cached(&sql)?;
         let (row, bytes): (Stored, u64) =
@@ -439,12 +440,14 @@ impl Change<'_> {
         let span = row.span();
         let records = match span {
             Some(_) => row.records,
-            None => row.records_if_damaged(self.connection),
+            None => row.records_if_damaged(self.connection, sink),
         };
         self.connection
             .prepare_cached("DELETE FROM batch WHERE sequence = ?")?
             .execute([number])?;
         self.bytes = self.bytes.saturating_sub(bytes);
-        Ok(Some(Gone { number, sink: row.sink, amount: Amount { bytes, records }, span }))
+        // The name in a damaged row may be another.
+        let sink = sink.to_owned();
+        Ok(Some(Gone { number, sink, amount: Amount { bytes, records }, span }))
     }
 }

@@ -49,15 +49,15 @@ impl Stored {
         if self.is_sound() { batch::span(&self.payload) } else { None }
     }
 
-    /// Records of a row that is damaged, and so may be their number: as many as the index has of
-    /// it, which is a copy of its own, and no more than its bytes can be.
-    pub(super) fn records_if_damaged(&self, connection: &Connection) -> u64 {
+    /// Records of a row of `sink` that is damaged, and so may be their number: as many as the index
+    /// has of it, which is a copy of its own, and no more than its bytes can be.
+    pub(super) fn records_if_damaged(&self, connection: &Connection, sink: &str) -> u64 {
         let sql = "SELECT records FROM batch INDEXED BY batch_amounts \
                    WHERE sink = ? AND sequence = ?";
         let indexed = connection
             .prepare_cached(sql)
             .and_then(|mut query| {
-                query.query_row(params![self.sink, self.number], |row| row.get(0)).optional()
+                query.query_row(params![sink, self.number], |row| row.get(0)).optional()
             })
             .ok()
             .flatten();

@@ -105,13 +105,26 @@ fn settings(directory: &TempDir) -> Settings {
     }
 }
 
+/// Opens a spool. On a slow disk the thread of the daemon before may still be closing it.
+fn open(settings: &Settings) -> Spool {
+    let begin = Instant::now();
+    loop {
+        match Spool::open(settings) {
+            Err(Failure::InUse(_)) if begin.elapsed() < Duration::from_secs(20) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 impl Daemon {
     fn start(directory: &TempDir, far: &Far) -> Self {
         Self::with(&settings(directory), far, 64 << 20)
     }
 
     fn with(settings: &Settings, far: &Far, buffer_max: usize) -> Self {
-        let spool = Spool::open(settings).unwrap();
+        let spool = open(settings);
         let stats = Stats::default();
         let start = Start {
             instance: instance("far1", SinkPlugin::Nats),

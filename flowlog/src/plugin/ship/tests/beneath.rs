@@ -49,6 +49,8 @@ fn come_back(daemon: &mut Daemon, far: &Far) {
 fn a_spool_that_cannot_be_read_is_set_aside() {
     let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
     drop(with_records(&directory, &far, 100));
+    // Nobody else has it open then.
+    drop(open(&settings(&directory)));
     let path = spool(&directory).join("spool.db");
     let mut bytes = fs::read(&path).unwrap();
     bytes[..200].fill(0xee);

@@ -104,7 +104,7 @@ struct Ship {
 
 impl Ship {
     fn start(settings: &Settings, files: &Files) -> Self {
-        let spool = Spool::open(settings).unwrap();
+        let spool = open(settings);
         let stats = Stats::default();
         let instance = instance("arc1", SinkPlugin::Parquet);
         let (encoding, buffer_max) = ("text 1", 64 << 20);
