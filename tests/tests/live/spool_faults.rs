@@ -225,7 +225,7 @@ fn room_for_the_spool_is_noticed_soon() -> Result<()> {
     // Attempts to reach NATS are among them.
     const MOST: u64 = 25;
     let single = SingleNs::new()?;
-    let disk = SmallDisk::new(4 << 20)?;
+    let disk = SmallDisk::new(32 << 20)?;
     let daemon = start(&single, &disk.path("spool"), "")?;
     uncounted_burst(&single, 4000, 0, 1)?;
     wait_for(&single, "flowlog_sink_spooled_records_total", 1)?;
@@ -234,8 +234,8 @@ fn room_for_the_spool_is_noticed_soon() -> Result<()> {
     let begin = Instant::now();
     let mut flows = 1;
     while begin.elapsed() < Duration::from_secs(5) {
-        uncounted_burst(&single, 4000, flows, 300)?;
-        flows += 300;
+        uncounted_burst(&single, 4000, flows, 30)?;
+        flows += 30;
         let made = flows as usize;
         daemon.wait_lines("the other stack", |lines| lines.len() >= made)?;
     }
