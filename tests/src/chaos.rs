@@ -14,7 +14,7 @@
 //! | [`peer`], [`framing`] | readers of pipes and sockets |
 //! | [`mod@file`], `store` | outputs that are files, and directories of them |
 //! | `servers`, `broker` | servers, and garbage in their place |
-//! | `disk`, `names`, `inner`, `shim` | full disks, silent name servers, a namespace made anew, another clock |
+//! | `disk`, `names`, `inner`, [`shim`] | full disks, silent name servers, a namespace made anew, another clock |
 //! | [`record`], [`received`], `rows` | what a sink has of which flow |
 //! | [`probe`] | a look at the daemon each second |
 //! | [`counters`] | what flowlog says that it has lost; the names of its metrics |
@@ -42,7 +42,7 @@ pub mod report;
 mod rows;
 pub mod schedule;
 mod servers;
-mod shim;
+pub mod shim;
 pub mod stacks;
 mod store;
 pub mod verdict;

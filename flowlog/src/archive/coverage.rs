@@ -46,7 +46,7 @@ pub struct Gap {
     pub until: u64,
     /// Reason they are missing.
     pub reason: Reason,
-    /// How many there are.
+    /// How many there are; 0: not known.
     pub records: u64,
     /// Where: the source that lost events, in a database also the bound or the table; else
     /// empty.
@@ -72,7 +72,9 @@ impl Gap {
     pub fn join(&mut self, other: &Self) -> bool {
         let near = other.since <= self.until.saturating_add(NEAR)
             && self.since <= other.until.saturating_add(NEAR);
-        if !near || self.reason != other.reason || self.source != other.source {
+        // A sum with a number that is not known would look like one that is.
+        let alike = (self.records == 0) == (other.records == 0);
+        if !near || !alike || self.reason != other.reason || self.source != other.source {
             return false;
         }
         self.merge(other);
@@ -82,7 +84,8 @@ impl Gap {
     fn merge(&mut self, other: &Self) {
         self.since = self.since.min(other.since);
         self.until = self.until.max(other.until);
-        self.records = self.records.saturating_add(other.records);
+        let known = self.records > 0 && other.records > 0;
+        self.records = if known { self.records.saturating_add(other.records) } else { 0 };
     }
 }
 
@@ -170,6 +173,16 @@ mod tests {
         for wrong in ["lost 1 2", "gone 1 2 3 ", "lost 1 2 -3 ", "lost one 2 3 "] {
             assert_eq!(Gaps::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_number_that_is_not_known_is_in_no_sum() {
+        let mut gaps = Gaps::default();
+        for records in [5, 0, 7, 0] {
+            gaps.push(of(Reason::Lost, 10, 20, records));
+        }
+        assert_eq!(gaps.all(), [of(Reason::Lost, 10, 20, 12), of(Reason::Lost, 10, 20, 0)]);
+        assert_eq!(Gaps::parse(&gaps.text()).unwrap(), gaps.all());
     }
 
     #[test]

@@ -90,6 +90,12 @@ impl Directory {
         Ok(directory)
     }
 
+    /// Its device and inode.
+    pub(super) fn identity(&self) -> Result<(u64, u64), Error> {
+        let open = self.lock.metadata()?;
+        Ok((open.dev(), open.ino()))
+    }
+
     /// Looks whether it is still what its path names, and `part` the file that is
     /// being written.
     ///

@@ -2,7 +2,7 @@
 //! what a clock says: a file goes when the files behind it cover more than
 //! `keep_for`. Time that no file covers, because flowlog did not run or because the
 //! clock was set, counts only when flowlog has run for a day with that clock, and
-//! then slowly.
+//! then slowly: one file more each minute than are closed in it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::directory::{Directory, Entry, Removed};
 /// More files than these, or files of more time than this, are not removed at once.
 const MOST_FILES: usize = 24;
 const MOST_TIME: Duration = Duration::from_hours(24);
-/// One of them is removed each time.
+/// One more than were closed meanwhile is removed each time, so that their number shrinks.
 const PACE: Duration = Duration::from_mins(1);
 /// How long flowlog must have run with a clock for time that was not logged to count.
 const TRUST: Duration = Duration::from_hours(24);
@@ -39,15 +39,17 @@ pub(super) struct Retention {
     begun: Moment,
     /// When to look again, by the steady clock; absent: not before a file is closed.
     due: Option<u64>,
-    /// Many are removed one by one, which was logged.
+    /// Many are removed slowly, which was logged.
     slow: bool,
+    /// Files that were closed since some were removed.
+    closed: usize,
 }
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
     pub(super) removed: Removed,
-    /// Files that are to go, of which one has: logged once.
+    /// Files that are to go, of which few have: logged once.
     pub(super) crowd: u64,
 }
 
@@ -64,7 +66,7 @@ struct Old {
 
 impl Retention {
     pub(super) fn new(rules: Rules, now: Moment) -> Self {
-        Self { rules, begun: now, due: None, slow: false }
+        Self { rules, begun: now, due: None, slow: false, closed: 0 }
     }
 
     /// The clock was set, or begins to be trusted.
@@ -74,6 +76,7 @@ impl Retention {
 
     /// A file was closed.
     pub(super) fn due_now(&mut self) {
+        self.closed += 1;
         self.due.get_or_insert(0);
     }
 
@@ -87,6 +90,7 @@ impl Retention {
         directory.read()?;
         let trusted = now.steady.saturating_sub(self.begun.steady) >= TRUST.as_nanos() as u64;
         let old = old(directory.files(), self.rules, trusted);
+        let closed = std::mem::take(&mut self.closed);
         // Once begun, the last of them go as slowly.
         let slow = is_slow(&old) || self.slow && !old.is_empty();
         let mut done = Done::default();
@@ -95,7 +99,7 @@ impl Retention {
         }
         self.slow = slow;
         self.due = slow.then(|| now.steady.saturating_add(PACE.as_nanos() as u64));
-        let most = if slow { 1 } else { old.len() };
+        let most = if slow { closed + 1 } else { old.len() };
         let places: Vec<usize> = old.iter().take(most).map(|old| old.place).collect();
         done.removed = directory.remove(&places)?;
         Ok(done)

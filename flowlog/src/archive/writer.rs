@@ -49,7 +49,7 @@ pub struct Closed {
     pub malformed: u64,
     /// What has gone.
     pub removed: Removed,
-    /// Files that are due to go all at once: one goes each minute.
+    /// Files that are due to go all at once: each minute one more goes than are closed.
     pub crowd: u64,
     /// The clock was set.
     pub clock_was_set: bool,
@@ -135,6 +135,14 @@ impl Archive {
         };
         archive.due = archive.next_due(now);
         Ok(archive)
+    }
+
+    /// Which directory it is: its device and inode.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn identity(&self) -> Result<(u64, u64), Error> {
+        self.directory.identity()
     }
 
     /// Whether a closed file has that row of the spool, which that run has made.

@@ -3,8 +3,8 @@
 //! neither a kill nor a full disk loses any, or writes any twice.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
@@ -76,6 +76,7 @@ pub fn open(
         held_max: *held_max,
         failed: Arc::default(),
         covered: Arc::default(),
+        written: Arc::default(),
     };
     let sink = Shipped::open::<Writer>(start, Encoding(Encoder::new()), far);
     Ok(if made { sink.owning(&archive.directory) } else { sink })
@@ -106,6 +107,25 @@ struct Far {
     failed: Arc<AtomicBool>,
     /// Up to when the files of this run cover; 0 before the first is begun.
     covered: Arc<AtomicU64>,
+    written: Arc<Mutex<Written>>,
+}
+
+/// What this run has written to.
+#[derive(Debug, Default)]
+struct Written {
+    /// The directory: its device and inode; absent before the first.
+    directory: Option<(u64, u64)>,
+    /// The directory, or the file in it that was being written, was found to be gone.
+    gone: bool,
+}
+
+impl Written {
+    /// Goes on in that directory; returns whether it, or the file that was being written, is there
+    /// in place of another.
+    fn goes_on(&mut self, directory: (u64, u64)) -> bool {
+        let before = self.directory.replace(directory);
+        std::mem::take(&mut self.gone) || before.is_some_and(|before| before != directory)
+    }
 }
 
 /// The archive, on the worker's thread.
@@ -120,6 +140,9 @@ struct Writer {
     malformed: u64,
     failed: Arc<AtomicBool>,
     covered: Arc<AtomicU64>,
+    written: Arc<Mutex<Written>>,
+    /// See [`Client::replaced`].
+    replaced: bool,
 }
 
 impl Client for Writer {
@@ -128,16 +151,36 @@ impl Client for Writer {
     const COVERS: bool = true;
 
     async fn connect(far: &Far) -> Result<Self, Trouble> {
-        let Far { archive, host, run, held_max, failed, covered } = far.clone();
+        let Far { archive, host, run, held_max, failed, covered, written } = far.clone();
         let now = Moment::now();
         // Events are read by now, since a moment.
         let begun = covered.compare_exchange(0, now.wall, Ordering::Relaxed, Ordering::Relaxed);
         let from = begun.map_or_else(|covered| covered, |_| now.wall);
         let directory = archive.directory.clone();
-        let archive = Archive::open(archive, host, run, from, now)
-            .map_err(|error| trouble(&directory, &error, &failed))?;
-        let looked = Instant::now();
-        Ok(Self { archive, directory, held_max, held: 0, looked, malformed: 0, failed, covered })
+        let opened = Archive::open(archive, host, run, from, now)
+            .and_then(|archive| Ok((archive.identity()?, archive)));
+        let (identity, archive) = opened.map_err(|error| trouble(&directory, &error, &failed))?;
+        let replaced = lock(&written).goes_on(identity);
+        if replaced {
+            warn!("the archive {} was removed or replaced: it is opened anew", directory.display());
+        }
+        let (held, looked, malformed) = (0, Instant::now(), 0);
+        Ok(Self {
+            archive,
+            directory,
+            held_max,
+            held,
+            looked,
+            malformed,
+            failed,
+            covered,
+            written,
+            replaced,
+        })
+    }
+
+    fn replaced(&mut self) -> bool {
+        std::mem::take(&mut self.replaced)
     }
 
     fn learn(&mut self, Upstream { complete, losses }: Upstream<'_>) {
@@ -258,8 +301,8 @@ impl Writer {
         }
         if crowd > 0 {
             warn!(
-                "{crowd} files of {directory} are due to be removed at once: one is removed each \
-                 minute; raise `keep_for` or `keep_bytes` to keep them"
+                "{crowd} files of {directory} are due to be removed at once: each minute one more is \
+                 removed than were closed in it; raise `keep_for` or `keep_bytes` to keep them"
             );
         }
         self.malformed += malformed;
@@ -273,8 +316,14 @@ impl Writer {
     }
 
     fn trouble(&self, error: &Error) -> Trouble {
+        lock(&self.written).gone |= matches!(error, Error::Gone);
         trouble(&self.directory, error, &self.failed)
     }
+}
+
+/// Plain values: whole also where a thread has panicked.
+fn lock(written: &Mutex<Written>) -> MutexGuard<'_, Written> {
+    written.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn trouble(directory: &Path, error: &Error, failed: &AtomicBool) -> Trouble {

@@ -21,8 +21,11 @@ pub use self::spool::{Failure, Spool};
 
 mod backoff;
 mod batch;
+mod control;
 mod failure;
 mod given_up;
+mod health;
+mod held;
 mod keeper;
 mod losses;
 mod reader;
@@ -31,6 +34,7 @@ mod shipment;
 mod sink;
 mod spool;
 mod store;
+mod stored;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -86,6 +90,12 @@ pub trait Client: Sized {
 
     /// Reaches the far side, and makes sure that it is the right one.
     fn connect(settings: &Self::Settings) -> impl Future<Output = Result<Self, Trouble>>;
+
+    /// What it reaches has taken the place of what it reached before, which was removed or
+    /// replaced. Asked once.
+    fn replaced(&mut self) -> bool {
+        false
+    }
 
     /// Learns what is known of the records that come.
     fn learn(&mut self, upstream: Upstream<'_>) {

@@ -359,8 +359,11 @@ fn add([bytes, records]: &[AtomicU64; 2], amount: Amount) {
 }
 
 fn take([bytes, records]: &[AtomicU64; 2], amount: Amount) {
-    bytes.fetch_sub(amount.bytes, Ordering::AcqRel);
-    records.fetch_sub(amount.records, Ordering::AcqRel);
+    for (counter, less) in [(bytes, amount.bytes), (records, amount.records)] {
+        // A number of a damaged file may be too large. The closure never refuses.
+        let less = |now: u64| Some(now.saturating_sub(less));
+        let _ = counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
 }
 
 /// Report lines, `total PLUGIN.NAME: VALUE UNIT`: the sum of all sinks of a plugin, and where

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// The variable that names the control file.
-pub(super) const CONTROL: &str = "FLOWLOG_CHAOS_CONTROL";
+pub const CONTROL: &str = "FLOWLOG_CHAOS_CONTROL";
 const SOURCE: &str = include_str!("shim.c");
 /// Where the fields of `struct control` are, and its size.
 const CLOCK: u64 = 0;
@@ -22,7 +22,7 @@ const SIZE: u64 = 24;
 
 /// The compiled library and its control file.
 #[derive(Debug)]
-pub(super) struct Shim {
+pub struct Shim {
     library: PathBuf,
     path: PathBuf,
     control: File,
@@ -33,7 +33,7 @@ impl Shim {
     ///
     /// # Errors
     /// There is no C compiler.
-    pub(super) fn build(directory: &Path) -> Result<Self> {
+    pub fn build(directory: &Path) -> Result<Self> {
         let (source, library) = (directory.join("shim.c"), directory.join("shim.so"));
         fs::write(&source, SOURCE)?;
         let mut command = Command::new("cc");
@@ -47,12 +47,12 @@ impl Shim {
     }
 
     /// What goes into `LD_PRELOAD`.
-    pub(super) fn library(&self) -> &Path {
+    pub fn library(&self) -> &Path {
         &self.library
     }
 
     /// What goes into [`CONTROL`].
-    pub(super) fn control(&self) -> &Path {
+    pub fn control(&self) -> &Path {
         &self.path
     }
 
@@ -60,7 +60,7 @@ impl Shim {
     ///
     /// # Errors
     /// The control file cannot be written.
-    pub(super) fn step_clock(&self, seconds: i64) -> Result<()> {
+    pub fn step_clock(&self, seconds: i64) -> Result<()> {
         Ok(self.control.write_all_at(&(seconds * 1_000_000_000).to_ne_bytes(), CLOCK)?)
     }
 
@@ -68,7 +68,7 @@ impl Shim {
     ///
     /// # Errors
     /// As [`Shim::step_clock`].
-    pub(super) fn fail_dumps(&self, times: u32) -> Result<()> {
+    pub fn fail_dumps(&self, times: u32) -> Result<()> {
         Ok(self.control.write_all_at(&times.to_ne_bytes(), FAILING_DUMPS)?)
     }
 
@@ -76,7 +76,7 @@ impl Shim {
     ///
     /// # Errors
     /// As [`Shim::step_clock`].
-    pub(super) fn fail_syncs(&self, times: u32) -> Result<()> {
+    pub fn fail_syncs(&self, times: u32) -> Result<()> {
         Ok(self.control.write_all_at(&times.to_ne_bytes(), FAILING_SYNCS)?)
     }
 
@@ -84,7 +84,7 @@ impl Shim {
     ///
     /// # Errors
     /// The control file cannot be read.
-    pub(super) fn failed(&self) -> Result<(u32, u32)> {
+    pub fn failed(&self) -> Result<(u32, u32)> {
         let number = |at| -> Result<u32> {
             let mut bytes = [0; 4];
             self.control.read_exact_at(&mut bytes, at)?;

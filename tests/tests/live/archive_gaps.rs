@@ -10,12 +10,14 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::burst::{destination, udp_burst};
+use tests::chaos::shim::{CONTROL, Shim};
 use tests::daemon::{Daemon, Launch, Program, ROOMY};
 use tests::lab::SingleNs;
 use tests::lines::totals;
 use tests::poll;
 
 use super::disk_full::SmallDisk;
+use super::parquet::{ensure_flows, wait_spooled};
 
 /// Without beginnings of their own: netlink, new flows only.
 fn config(global: &str, keys: &str) -> String {
@@ -164,7 +166,7 @@ fn ensure_not_known(archive: &Path, span: [&str; 2]) -> Result<()> {
 }
 
 /// Nothing can be written there any more.
-fn fill_up(disk: &SmallDisk) -> Result<PathBuf> {
+pub(super) fn fill_up(disk: &SmallDisk) -> Result<PathBuf> {
     let path = disk.path("filler");
     let mut file = File::create(&path)?;
     for size in [4096, 512, 1] {
@@ -294,6 +296,46 @@ fn a_directory_that_is_removed_is_made_again() -> Result<()> {
     ensure!(code == Some(0), "{code:?} {answer}");
     let totals = totals(&finished.log);
     ensure!(totals.get("parquet.errors") == Some(&1), "{totals:?}");
+    ensure!(totals.get("parquet.replaced_files") == Some(&1), "{totals:?}");
     ensure!(totals.get("parquet.lost_records") == Some(&0), "{totals:?}");
+    ensure!(finished.log.contains("archive was removed or replaced: it is opened anew"));
+    Ok(())
+}
+
+/// The sync of a file that is being closed fails: its records are written to another.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_sync_of_an_archive_that_fails_loses_nothing() -> Result<()> {
+    const FLOWS: u32 = 2000;
+    let single = SingleNs::new()?;
+    let text = config("spool_dir=\"@DIR@/spool\"", "directory=\"@DIR@/archive\"");
+    let launch = Launch::new(Program::Flowlog, single.namespace(), &text)?;
+    let shim = Shim::build(launch.dir())?;
+    let daemon = launch
+        .environment("LD_PRELOAD", &shim.library().to_string_lossy())
+        .environment(CONTROL, &shim.control().to_string_lossy())
+        .start()?;
+    let begin = now()?;
+    udp_burst(&single, 4000, 0, FLOWS)?;
+    daemon.wait_lines("the other stack", |lines| lines.len() == FLOWS as usize)?;
+    wait_spooled(daemon.path(".").as_path(), FLOWS.into())?;
+    let end = now()?;
+    // Nothing else is synced then.
+    for syncs in 1..=2 {
+        shim.fail_syncs(1)?;
+        daemon.process.signal(Signal::SIGHUP)?;
+        poll::until("a sync that fails", || Ok((shim.failed()?.1 >= syncs).then_some(())))?;
+    }
+    daemon.wait_log("cannot be written: Input/output error")?;
+    daemon.wait_log("arc1:PARQUET works again")?;
+    let finished = daemon.stop()?;
+    let archive = finished.path("archive");
+    ensure_flows(&archive, 0..FLOWS)?;
+    let (code, answer) = who(FLOWS - 1, [&begin, &end], &archive)?;
+    ensure!(code == Some(0), "{code:?} {answer}");
+    let totals = totals(&finished.log);
+    for loss in ["lost", "dropped", "refused", "unsure"] {
+        ensure!(totals.get(&format!("parquet.{loss}_records")) == Some(&0), "{totals:?}");
+    }
     Ok(())
 }

@@ -58,7 +58,7 @@ fn all(directory: &Path) -> String {
 }
 
 /// The archive has a row for each of these flows of a burst, and no other.
-fn ensure_flows(directory: &Path, flows: Range<u32>) -> Result<()> {
+pub(super) fn ensure_flows(directory: &Path, flows: Range<u32>) -> Result<()> {
     let sql = format!("SELECT orig_dst || ':' || orig_dport FROM '{}'", all(directory));
     ensure_equal("flows", &multiset(flows.map(destination)), &multiset(duckdb(&sql)?))
 }
@@ -74,7 +74,7 @@ fn spooled(dir: &Path) -> Result<u64> {
     text.trim().parse().with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-fn wait_spooled(dir: &Path, records: u64) -> Result<()> {
+pub(super) fn wait_spooled(dir: &Path, records: u64) -> Result<()> {
     poll::until("records in the spool", || Ok((spooled(dir)? >= records).then_some(())))
         .with_context(|| format!("{:?} of {records}", spooled(dir)))
 }

@@ -138,7 +138,35 @@ fn after_a_day_with_that_clock_old_files_go_one_by_one() {
         .collect();
     let removed: u64 = minutes.iter().map(|minute| minute.removed.files).sum();
     assert!(removed > 1 && removed <= old as u64 + 1, "{removed} of {old}");
-    assert!(minutes.iter().all(|minute| minute.removed.files <= 1), "not one by one");
+    assert!(minutes.iter().all(|minute| minute.removed.files <= 1 + minute.files), "too fast");
     // It is said once.
     assert_eq!(minutes.iter().filter(|minute| minute.crowd > 0).count(), 1);
+}
+
+/// Two files are closed each minute, and many more than are to be kept are there.
+#[test]
+fn slow_removal_catches_up_with_an_archive_that_makes_many_files() {
+    let directory = TempDir::new().unwrap();
+    let interval = Duration::from_secs(30);
+    let many = Settings { rotate_interval: interval, ..settings(&directory) };
+    let mut clock = Clock::new(many.clone());
+    clock.run(25);
+    let Clock { now, archive } = clock;
+    drop(archive);
+    let keep = Settings { keep_for: Some(Duration::from_mins(5)), ..many };
+    let host = Host { name: "gate".to_owned(), hash: 0xab };
+    let archive = Archive::open(keep, host, now.wall, now.wall, now).unwrap();
+    let mut clock = Clock { now, archive };
+    let there = || fs::read_dir(directory.path().join("archive")).unwrap().count();
+    let begin = there();
+    assert!(begin >= 45, "{begin} files");
+    let (mut crowd, mut at_once) = (0, 0);
+    for _ in 0..50 {
+        clock.run(1);
+        let Closed { removed, crowd: more, .. } = clock.archive.take_closed();
+        (crowd, at_once) = (crowd + u64::from(more > 0), at_once.max(removed.files));
+    }
+    // Ten are of the time that is kept; one ends before, one is open.
+    assert!(there() <= 14, "{} of {begin} files are left", there());
+    assert!(crowd == 1 && at_once <= 4, "{crowd} times many, {at_once} at once");
 }

@@ -24,6 +24,7 @@ fn far(directory: &TempDir, run: u64) -> Far {
         held_max: u64::MAX,
         failed: Arc::default(),
         covered: Arc::default(),
+        written: Arc::default(),
     }
 }
 
@@ -164,6 +165,7 @@ fn trouble_says_what_to_do_and_is_over_when_it_was_done() {
     assert!(trouble.needs_a_person() && trouble.to_string().contains("name a directory"));
     fs::remove_file(&archive).unwrap();
     let mut writer = connect(&far);
+    assert!(!writer.replaced(), "it is the first");
     // At once, so that it is known whether it works again.
     assert!(!block_on(writer.deliver(&row(run, 2))).unwrap().held);
     assert!(block_on(writer.deliver(&row(run, 2).then(row(run, 2)))).unwrap().held);
@@ -173,6 +175,20 @@ fn trouble_says_what_to_do_and_is_over_when_it_was_done() {
     assert!(!trouble.needs_a_person());
     drop(writer);
     let mut writer = connect(&far);
+    assert!(writer.replaced() && !writer.replaced(), "counted once");
     assert!(!block_on(writer.deliver(&row(run, 2))).unwrap().held);
     assert_eq!(rows(&directory), [2]);
+    // The file that is being written is removed; the directory is, while nothing is open.
+    assert!(block_on(writer.deliver(&row(run, 2).then(row(run, 2)))).unwrap().held);
+    fs::remove_file(archive.join(".flowlog.parquet.tmp")).unwrap();
+    block_on(writer.tick()).unwrap_err();
+    drop(writer);
+    let mut writer = connect(&far);
+    assert!(writer.replaced());
+    drop(writer);
+    assert!(!connect(&far).replaced(), "it is the same");
+    fs::remove_dir_all(&archive).unwrap();
+    // Keeps the number of the inode from being used again.
+    fs::create_dir(directory.path().join("other")).unwrap();
+    assert!(connect(&far).replaced());
 }

@@ -58,8 +58,9 @@ pub(super) fn is_sound(payload: &[u8], records: u64) -> bool {
     rest.is_empty() && found == records
 }
 
-/// The times of the first and the last record of a chunk, nanoseconds since the epoch.
-pub(super) fn span(payload: &[u8]) -> (u64, u64) {
+/// The times of the first and the last record of a payload, nanoseconds since the epoch; absent
+/// if it is damaged, or has none.
+pub(super) fn span(payload: &[u8]) -> Option<(u64, u64)> {
     let mut rest = payload;
     let mut span: Option<(u64, u64)> = None;
     while let Some((Record { id, .. }, behind)) = Record::split(rest) {
@@ -67,7 +68,12 @@ pub(super) fn span(payload: &[u8]) -> (u64, u64) {
         let (first, last) = span.unwrap_or((id.time, id.time));
         span = Some((first.min(id.time), last.max(id.time)));
     }
-    span.unwrap_or_default()
+    span.filter(|_| rest.is_empty())
+}
+
+/// A payload has no more records than that.
+pub(super) fn most(payload: &[u8]) -> u64 {
+    (payload.len() / HEAD) as u64
 }
 
 /// Records for a client, in order: some rows of the spool.

@@ -47,11 +47,31 @@ impl Failure {
 }
 
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+    };
     let code = error.sqlite_error_code();
+    // What was written had the types of its columns.
     matches!(code, Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+        || matches!(
+            error,
+            FromSqlConversionFailure(..)
+                | IntegralValueOutOfRange(..)
+                | InvalidColumnType(..)
+                | Utf8Error(..)
+        )
+}
+
+/// A checksum says that a row is not what was written.
+pub(super) fn damage(what: &str) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(code, Some(what.to_owned()))
 }
 
 fn remedy(error: &rusqlite::Error) -> &'static str {
+    if is_damage(error) {
+        return "it is set aside; `sqlite3 FILE .recover` saves what can be read";
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "make room",
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -59,9 +79,6 @@ fn remedy(error: &rusqlite::Error) -> &'static str {
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
             "make the file and its directory writable"
-        }
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            "it is set aside; `sqlite3 FILE .recover` saves what can be read"
         }
         _ => "see what the kernel says of the disk",
     }

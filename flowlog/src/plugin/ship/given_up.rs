@@ -12,7 +12,7 @@ use super::store::GivenUp;
 use crate::stats::{Amount, Measure};
 
 impl GivenUp {
-    /// Counts what the file held, as far as that could be read, and was not copied.
+    /// Counts what the file held, as far as that is known, and was not copied.
     pub(super) fn count_at_start<'s>(
         &self,
         path: &Path,
@@ -23,8 +23,15 @@ impl GivenUp {
             sink.stats.add(Measure::SetAside, 1);
             let held = self.held.as_ref().map(|held| of(held, name)).unwrap_or_default();
             lost += lose(sink, held.records.saturating_sub(of(&self.copied, name).records));
+            self.note_unknown(sink, self.held.is_some());
         }
-        self.report(path, lost);
+        self.report(path, lost, self.held.is_some());
+    }
+
+    /// What such a file held of a sink that is not known from it, by its name.
+    pub(super) fn count_of_new(&self, sink: &Sink) {
+        sink.stats.add(Measure::SetAside, 1);
+        self.note_unknown(sink, self.held.is_some());
     }
 
     /// Counts what the file held and was not copied, while the daemon runs. What the destination
@@ -44,31 +51,51 @@ impl GivenUp {
                 records: kept.records.saturating_sub(copied.records),
             };
             sink.stats.take_kept(gone);
-            lost += lose(sink, gone.records);
+            if lose(sink, gone.records) > 0 {
+                // A client that still holds some of them must not have them as well.
+                sink.take_back();
+            }
+            lost += gone.records;
+            self.note_unknown(sink, true);
+            sink.losses.changed();
         }
-        self.report(path, lost);
+        self.report(path, lost, true);
     }
 
-    fn report(&self, path: &Path, lost: u64) {
+    /// Notes what cannot be counted: records, or losses that the file named.
+    fn note_unknown(&self, sink: &Sink, records_known: bool) {
+        if !records_known || !self.losses {
+            sink.losses.note(Loss::unknown());
+        }
+    }
+
+    fn report(&self, path: &Path, lost: u64, records_known: bool) {
         let path = path.display();
         let copied: u64 = self.copied.values().map(|amount| amount.records).sum();
         let what = match &self.aside {
             Some(aside) => format!("was damaged or replaced, and is {} now", aside.display()),
             None => "was removed".to_owned(),
         };
-        let lost = match self.held {
-            Some(_) => format!("{lost} are lost"),
-            None => format!("{lost} or more are lost, their number cannot be read"),
+        let lost = if records_known {
+            format!("{lost} are lost")
+        } else {
+            format!("{lost} or more are lost, their number cannot be read")
         };
-        warn!("the spool {path} {what}. A new one is begun: {copied} records are in it, {lost}");
+        let losses = if self.losses {
+            ""
+        } else {
+            "; losses that it named cannot be read: archives have an unknown loss in their place"
+        };
+        warn!(
+            "the spool {path} {what}. A new one is begun: {copied} records are in it, {lost}{losses}"
+        );
     }
 }
 
 /// What is lost may be of any time until now.
 fn lose(sink: &Sink, records: u64) -> u64 {
     if records > 0 {
-        let until = jiff::Timestamp::now().as_nanosecond() as u64;
-        sink.loses(Loss { measure: Measure::Lost, since: 0, until, records });
+        sink.loses(Loss { records, ..Loss::unknown() });
     }
     records
 }

@@ -1,22 +1,29 @@
 //! The thread that alone writes the spool. What comes together is one transaction.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::MutexGuard;
 use tracing::{info, warn};
 
 use super::Full;
 use super::failure::Failure;
+use super::health::Health;
 use super::losses::Loss;
+use super::rescue::Amounts;
 use super::spool::{Job, Sink};
 use super::store::{Change, Gone, Store, Wrong};
+use crate::capture::netlink::now_ns;
 use crate::ratelimit::RateLimit;
 use crate::stats::{Amount, Measure, Part};
 
-/// How often a transaction that failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// How soon a transaction that failed is tried again, first and at most.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+/// How often the same failure is reported.
+const REMIND: Duration = Duration::from_mins(1);
 /// How often the file is looked for under its name.
 const LOOK: Duration = Duration::from_secs(1);
 /// Bytes that one transaction takes at most: the rest comes with the next.
@@ -33,9 +40,24 @@ pub(super) struct Keeper {
     pending: Vec<Job>,
     /// The most that was there since the file shrank, bytes.
     peak: u64,
-    failing: bool,
+    /// Present while the spool cannot be written.
+    failing: Option<Failing>,
+    /// The failure that was reported last, and when.
+    reported: Option<(String, Instant)>,
     looked: Instant,
     complaints: RateLimit,
+    /// What was noted beside the spool last; absent: nothing, or in another directory.
+    held: Option<Amounts>,
+}
+
+/// The spool cannot be written.
+struct Failing {
+    /// How long the next attempt waits.
+    wait: Duration,
+    /// When it is made.
+    at: Instant,
+    /// It was reported.
+    reported: bool,
 }
 
 /// What a transaction has done, to be counted once it is on disk.
@@ -43,7 +65,8 @@ pub(super) struct Keeper {
 struct Effects {
     appended: Vec<(usize, i64)>,
     acknowledged: Vec<(usize, Amount)>,
-    dropped: Vec<Gone>,
+    /// Rows that found no room any more, and whether they were counted before, as damaged.
+    dropped: Vec<(Gone, bool)>,
     /// Sinks whose losses in the spool are others now.
     lost: Vec<String>,
     /// Chunks that found no room.
@@ -52,9 +75,19 @@ struct Effects {
 
 impl Keeper {
     pub(super) fn new(store: Store, max_bytes: u64, full: Full, receiver: Receiver<Job>) -> Self {
-        let complaints = RateLimit::per_second();
-        let (pending, peak, looked) = (Vec::new(), 0, Instant::now());
-        Self { store, max_bytes, full, receiver, pending, peak, failing: false, looked, complaints }
+        Self {
+            store,
+            max_bytes,
+            full,
+            receiver,
+            pending: Vec::new(),
+            peak: 0,
+            failing: None,
+            reported: None,
+            looked: Instant::now(),
+            complaints: RateLimit::per_second(),
+            held: None,
+        }
     }
 
     pub(super) fn run(mut self, sinks: &HashMap<String, Arc<Sink>>) {
@@ -66,11 +99,13 @@ impl Keeper {
                 break;
             }
         }
+        self.note_held(sinks);
     }
 
     /// Takes what there is to do; returns whether more may come.
     fn receive(&mut self) -> bool {
-        match self.receiver.recv_timeout(if self.failing { RETRY } else { LOOK }) {
+        let retry = self.failing.as_ref().map(|it| it.at.saturating_duration_since(Instant::now()));
+        match self.receiver.recv_timeout(retry.unwrap_or(LOOK).min(LOOK)) {
             Ok(job) => self.pending.push(job),
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
@@ -100,6 +135,23 @@ impl Keeper {
         self.looked = Instant::now();
         if let Some(wrong) = self.store.wrong() {
             self.replace(wrong, sinks);
+        } else if self.store.attach() {
+            info!("the spool {} is in its place again", self.store.path().display());
+            for sink in sinks.values() {
+                sink.stats.set_trouble(Part::Spool, None);
+            }
+            self.held = None;
+        }
+        self.note_held(sinks);
+    }
+
+    /// Notes beside the spool what it holds, where that is not what was noted last.
+    fn note_held(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
+        let held = sinks.iter().map(|(name, sink)| (name.clone(), sink.stats.kept()));
+        let held: Amounts = held.filter(|(_, amount)| amount.records > 0).collect();
+        if self.held.as_ref() != Some(&held) {
+            self.store.note_held(&held);
+            self.held = Some(held);
         }
     }
 
@@ -108,6 +160,7 @@ impl Keeper {
     fn replace(&mut self, wrong: Wrong, sinks: &HashMap<String, Arc<Sink>>) -> bool {
         match self.store.replace(wrong) {
             Ok(given_up) => {
+                self.held = None;
                 let sinks = || sinks.iter().map(|(name, sink)| (name.as_str(), sink));
                 given_up.count(self.store.path(), sinks());
                 for (_, sink) in sinks() {
@@ -138,28 +191,46 @@ impl Keeper {
         }
     }
 
+    /// Does what is to be done, unless an attempt has failed just before. After a failure the first
+    /// job shows whether it is over; then twice as many each time.
     fn turn(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
+        let waits = self.failing.as_ref().is_some_and(|failing| Instant::now() < failing.at);
+        if waits && !self.pending.iter().any(Job::is_urgent) {
+            return;
+        }
+        let mut jobs = if self.failing.is_some() { 1 } else { usize::MAX };
+        loop {
+            let count = jobs.min(self.pending.len());
+            match self.attempt(count, sinks) {
+                Ok(bytes) => self.succeeded(count, bytes),
+                Err(failure) => return self.failed(&failure, sinks),
+            }
+            if self.pending.is_empty() {
+                return self.recovered();
+            }
+            jobs = jobs.saturating_mul(2);
+        }
+    }
+
+    /// Does the first `jobs`; returns how many bytes are there then.
+    fn attempt(&mut self, jobs: usize, sinks: &HashMap<String, Arc<Sink>>) -> Result<u64, Failure> {
         let noted: Vec<(&Arc<Sink>, Vec<Loss>)> =
             sinks.values().map(|sink| (sink, sink.losses.take())).collect();
-        let mut done = self.transact(|_| true, &noted);
+        let first = |place: usize, _: &Job| place < jobs;
+        let mut done = self.transact(first, &noted, sinks);
         if done.as_ref().is_err_and(Failure::is_damage) && self.replace(Wrong::Damaged, sinks) {
-            done = self.transact(|_| true, &noted);
+            done = self.transact(first, &noted, sinks);
         }
         match done {
             Ok((effects, bytes)) => {
                 self.count(&effects, sinks);
-                self.succeeded(bytes);
+                Ok(bytes)
             }
             Err(failure) => {
                 for (sink, losses) in noted {
                     losses.into_iter().for_each(|loss| sink.losses.note(loss));
                 }
-                self.failed(&failure);
-                // What has arrived makes room, perhaps the only room that there is.
-                if let Ok((effects, _)) = self.transact(Job::makes_room, &[]) {
-                    self.count(&effects, sinks);
-                    self.pending.retain(|job| !job.makes_room());
-                }
+                Err(failure)
             }
         }
     }
@@ -168,14 +239,19 @@ impl Keeper {
     /// many bytes are there then.
     fn transact(
         &mut self,
-        wanted: fn(&Job) -> bool,
+        wanted: impl Fn(usize, &Job) -> bool,
         noted: &[(&Arc<Sink>, Vec<Loss>)],
+        sinks: &HashMap<String, Arc<Sink>>,
     ) -> Result<(Effects, u64), Failure> {
         let Self { store, max_bytes, full, pending, .. } = self;
-        let room = Room { max_bytes: *max_bytes, full: *full };
+        let health = store.health().clone();
+        let (max_bytes, full, kept) = (*max_bytes, *full, OnceCell::new());
+        // Until rows that are dropped are gone.
+        let room = Room { max_bytes, full, sinks, health: &health, kept };
         store.transact(|change| {
             let mut effects = Effects::default();
-            for (place, job) in pending.iter().enumerate().filter(|(_, job)| wanted(job)) {
+            let jobs = pending.iter().enumerate().filter(|(place, job)| wanted(*place, job));
+            for (place, job) in jobs {
                 room.apply(place, job, change, &mut effects)?;
             }
             for (sink, losses) in noted.iter().filter(|(_, losses)| !losses.is_empty()) {
@@ -207,9 +283,9 @@ impl Keeper {
             sink.stats.add(Measure::Dropped, chunk.records);
             sink.waits_no_more(chunk.amount());
         }
-        for Gone { sink, amount, span: _ } in dropped {
+        for (Gone { sink, amount, .. }, counted) in dropped {
             if let Some(sink) = sinks.get(sink) {
-                sink.stats.add(Measure::Dropped, amount.records);
+                sink.stats.add(Measure::Dropped, if *counted { 0 } else { amount.records });
                 sink.stats.take_kept(*amount);
             }
         }
@@ -218,10 +294,11 @@ impl Keeper {
         }
     }
 
-    fn succeeded(&mut self, bytes: u64) {
+    /// The first `jobs` are done.
+    fn succeeded(&mut self, jobs: usize, bytes: u64) {
         // Then it works on, in a file without a name.
         let detached = self.store.health().is_detached();
-        for job in self.pending.drain(..) {
+        for job in self.pending.drain(..jobs) {
             match job {
                 Job::Append(sink, _) if !detached => sink.stats.set_trouble(Part::Spool, None),
                 Job::Append(..) => {}
@@ -232,9 +309,6 @@ impl Keeper {
                 Job::Answer(answer) => drop(answer.send(())),
             }
         }
-        if std::mem::take(&mut self.failing) {
-            info!("{} can be written again", self.store.path().display());
-        }
         self.peak = self.peak.max(bytes);
         if bytes == 0 && self.peak > SHRINK {
             self.peak = 0;
@@ -242,8 +316,15 @@ impl Keeper {
         }
     }
 
+    /// All is done.
+    fn recovered(&mut self) {
+        if self.failing.take().is_some_and(|failing| failing.reported) {
+            info!("{} can be written again", self.store.path().display());
+        }
+    }
+
     #[cold]
-    fn failed(&mut self, failure: &Failure) {
+    fn failed(&mut self, failure: &Failure, sinks: &HashMap<String, Arc<Sink>>) {
         let mut waiting = 0;
         self.pending.retain(|job| match job {
             Job::Append(sink, chunk) => {
@@ -264,23 +345,51 @@ impl Keeper {
         if let Some(Job::Append(sink, _)) = self.pending.first() {
             sink.stats.add(Measure::Errors, 1);
         }
-        if self.complaints.allow() {
-            warn!("{failure}. {waiting} records wait in memory");
-        }
+        let reported = self.report(failure, waiting);
+        let failing = self.failing.get_or_insert(Failing {
+            wait: RETRY[0],
+            at: Instant::now(),
+            reported: false,
+        });
+        failing.reported |= reported;
+        failing.at = Instant::now() + failing.wait;
+        failing.wait = (failing.wait * 2).min(RETRY[1]);
         if failure.is_full() {
             self.store.use_log_again();
         }
-        self.failing = true;
+        // What has arrived makes room, perhaps the only room that there is.
+        if self.pending.iter().any(Job::makes_room)
+            && let Ok((effects, _)) = self.transact(|_, job| job.makes_room(), &[], sinks)
+        {
+            self.count(&effects, sinks);
+            self.pending.retain(|job| !job.makes_room());
+        }
+    }
+
+    /// Says so, unless it was said a moment ago; returns whether it did.
+    fn report(&mut self, failure: &Failure, waiting: u64) -> bool {
+        let text = failure.to_string();
+        let known = |(told, at): &(String, Instant)| *told == text && at.elapsed() < REMIND;
+        if self.reported.as_ref().is_some_and(known) || !self.complaints.allow() {
+            return false;
+        }
+        warn!("{text}. {waiting} records wait in memory");
+        self.reported = Some((text, Instant::now()));
+        true
     }
 }
 
 /// How much room there is, and who makes it.
-struct Room {
+struct Room<'a> {
     max_bytes: u64,
     full: Full,
+    sinks: &'a HashMap<String, Arc<Sink>>,
+    health: &'a Health,
+    /// Held from the first row that is dropped on.
+    kept: OnceCell<MutexGuard<'a, ()>>,
 }
 
-impl Room {
+impl Room<'_> {
     fn apply(
         &self,
         place: usize,
@@ -292,7 +401,7 @@ impl Room {
             Job::Append(sink, chunk) => {
                 if !self.make(chunk.payload.len() as u64, change, effects)? {
                     effects.refused.push(place);
-                    return lose(&sink.name, chunk.records, chunk.span, change, effects);
+                    return lose(&sink.name, chunk.records, Some(chunk.span), change, effects);
                 }
                 let number = change.append(&sink.name, chunk)?;
                 effects.appended.push((place, number));
@@ -322,16 +431,30 @@ impl Room {
         while change.bytes() + bytes > self.max_bytes {
             match self.full {
                 Full::DropNewest => return Ok(false),
-                Full::DropOldest => match change.drop_oldest()? {
-                    Some(gone) => {
-                        lose(&gone.sink, gone.amount.records, gone.span, change, effects)?;
-                        effects.dropped.push(gone);
+                Full::DropOldest => match self.drop_oldest(change)? {
+                    Some((gone, counted)) => {
+                        if !counted {
+                            lose(&gone.sink, gone.amount.records, gone.span, change, effects)?;
+                        }
+                        effects.dropped.push((gone, counted));
                     }
-                    None => break,
+                    // The clients have all of them.
+                    None => return Ok(false),
                 },
             }
         }
         Ok(true)
+    }
+
+    /// Drops the oldest row that no client has, and returns whether it was counted before, as
+    /// damaged.
+    fn drop_oldest(&self, change: &mut Change<'_>) -> rusqlite::Result<Option<(Gone, bool)>> {
+        self.kept.get_or_init(|| self.health.rows().blocking_lock());
+        let taken = self.sinks.iter().map(|(name, sink)| (name.as_str(), sink.taken()));
+        let Some(gone) = change.drop_oldest(taken)? else { return Ok(None) };
+        let found = self.sinks.get(&gone.sink).map_or(0, |sink| sink.damaged());
+        let counted = gone.span.is_none() && gone.number <= found;
+        Ok(Some((gone, counted)))
     }
 }
 
@@ -339,12 +462,12 @@ impl Room {
 fn lose(
     sink: &str,
     records: u64,
-    span: (u64, u64),
+    span: Option<(u64, u64)>,
     change: &mut Change<'_>,
     effects: &mut Effects,
 ) -> rusqlite::Result<()> {
-    // Bytes that cannot be read may be of any time.
-    let (since, until) = if span == (0, 0) { (0, i64::MAX as u64) } else { span };
+    // Bytes that are damaged may be of any time until now.
+    let (since, until) = span.unwrap_or_else(|| (0, now_ns()));
     change.lose(sink, &Loss { measure: Measure::Dropped, since, until, records })?;
     effects.lost.push(sink.to_owned());
     Ok(())

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::batch::{self, Batch, Row};
+use super::batch::{Batch, Row};
 use super::failure::{Failure, is_damage};
+use super::health::Health;
 use super::losses::{self, Loss};
-use super::store::{Health, PATIENCE};
+use super::store::PATIENCE;
+use super::stored::{self, Stored};
 
 /// The spool's file, open for one worker to read.
 pub(super) struct Reader {
@@ -40,59 +42,62 @@ impl Reader {
     /// The rows of `sink` behind the number `after`, of one encoding, until they
     /// hold `bytes`.
     pub(super) fn next(&self, sink: &str, after: i64, bytes: usize) -> Result<Found, Failure> {
+        self.with(|connection| read(connection, sink, after, bytes))
+    }
+
+    /// Losses of `sink`, each with its number.
+    pub(super) fn losses(&self, sink: &str) -> Result<Vec<(i64, Loss)>, Failure> {
+        self.with(|connection| losses::read(connection, sink))
+    }
+
+    /// Reads the file that is in use now; reports damage of it to the writer.
+    fn with<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Failure> {
         let generation = self.health.generation();
         if self.connection.borrow().0 != generation {
             *self.connection.borrow_mut() = (generation, connect(&self.path)?);
         }
-        self.read(sink, after, bytes).map_err(|error| {
+        let (_, connection) = &*self.connection.borrow();
+        read(connection).map_err(|error| {
             if is_damage(&error) {
                 self.health.found_damage(generation);
             }
             Failure::Database(self.path.clone(), error)
         })
     }
+}
 
-    /// Losses of `sink`, each with its number.
-    pub(super) fn losses(&self, sink: &str) -> Result<Vec<(i64, Loss)>, Failure> {
-        let (_, connection) = &*self.connection.borrow();
-        losses::read(connection, sink).map_err(|error| Failure::Database(self.path.clone(), error))
-    }
-
-    fn read(&self, sink: &str, after: i64, bytes: usize) -> rusqlite::Result<Found> {
-        let (_, connection) = &*self.connection.borrow();
-        let mut query = connection.prepare_cached(
-            "SELECT sequence, encoding, records, complete, payload FROM batch \
-             WHERE sink = ? AND sequence > ? ORDER BY sequence",
-        )?;
-        let mut rows = query.query(params![sink, after])?;
-        let mut batch = Batch::default();
-        while let Some(row) = rows.next()? {
-            let (number, encoding): (i64, String) = (row.get(0)?, row.get(1)?);
-            let (records, complete): (u64, u64) = (row.get(2)?, row.get(3)?);
-            let payload: Vec<u8> = row.get(4)?;
-            if !batch.is_empty() && encoding != batch.encoding {
-                break;
-            }
-            if !batch::is_sound(&payload, records) {
-                if batch.is_empty() {
-                    return Ok(Found::Damaged(number, records));
-                }
-                break;
-            }
-            if batch.is_empty() {
-                batch.first = number;
-                batch.encoding = encoding;
-            }
-            batch.last = number;
-            batch.records += records;
-            batch.bytes += payload.len();
-            batch.rows.push(Row { number, complete, payload });
-            if batch.bytes >= bytes {
-                break;
-            }
+fn read(connection: &Connection, sink: &str, after: i64, bytes: usize) -> rusqlite::Result<Found> {
+    let mut query = connection.prepare_cached(&format!(
+        "SELECT {} FROM batch WHERE sink = ? AND sequence > ? ORDER BY sequence",
+        stored::COLUMNS
+    ))?;
+    let mut rows = query.query(params![sink, after])?;
+    let mut batch = Batch::default();
+    while let Some(row) = rows.next()? {
+        let row = Stored::read(row)?;
+        if !batch.is_empty() && row.encoding != batch.encoding {
+            break;
         }
-        Ok(if batch.is_empty() { Found::Nothing } else { Found::Batch(batch) })
+        if !row.is_sound() {
+            if batch.is_empty() {
+                return Ok(Found::Damaged(row.number, row.records_if_damaged(connection, sink)));
+            }
+            break;
+        }
+        let Stored { number, encoding, records, complete, payload, .. } = row;
+        if batch.is_empty() {
+            batch.first = number;
+            batch.encoding = encoding;
+        }
+        batch.last = number;
+        batch.records += records;
+        batch.bytes += payload.len();
+        batch.rows.push(Row { number, complete, payload });
+        if batch.bytes >= bytes {
+            break;
+        }
     }
+    Ok(if batch.is_empty() { Found::Nothing } else { Found::Batch(batch) })
 }
 
 fn connect(path: &Path) -> Result<Connection, Failure> {

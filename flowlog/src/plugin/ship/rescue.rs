@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
+use super::batch;
 use super::losses;
+use super::stored::Stored;
 use crate::stats::Amount;
 
 /// Bytes that one transaction copies.
@@ -17,13 +19,12 @@ const GUESSES: u32 = 1 << 20;
 /// What a spool holds of each sink.
 pub(super) type Amounts = HashMap<String, Amount>;
 
-/// A row that is copied.
-struct Row {
-    sink: String,
-    encoding: String,
-    records: u64,
-    complete: u64,
-    payload: Vec<u8>,
+/// What was copied.
+pub(super) struct Rescued {
+    /// Rows, of each sink.
+    pub(super) rows: Amounts,
+    /// All that was noted as lost.
+    pub(super) losses: bool,
 }
 
 /// Copies each row that can be read, up to the highest number; returns what that is. Rows that
@@ -35,7 +36,7 @@ pub(super) fn copy(
     from: &Connection,
     highest: i64,
     to: &mut Connection,
-) -> rusqlite::Result<Amounts> {
+) -> rusqlite::Result<Rescued> {
     let mut copied = Amounts::new();
     let mut last = 0;
     let mut guesses = GUESSES;
@@ -58,11 +59,17 @@ pub(super) fn copy(
             };
             let number = last;
             let Ok(row) = read(from, number) else { continue };
-            let Row { sink, encoding, records, complete, payload } = row;
+            let Stored { number, sink, encoding, records, complete, sum, payload } = row;
             let length = payload.len();
             transaction
-                .prepare_cached("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)")?
-                .execute(params![number, sink, encoding, records, length, complete, payload])?;
+                .prepare_cached(
+                    "INSERT INTO batch \
+                     (sequence, sink, encoding, records, bytes, complete, sum, payload) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                )?
+                .execute(params![
+                    number, sink, encoding, records, length, complete, sum, payload
+                ])?;
             bytes += length;
             let amount = copied.entry(sink).or_default();
             amount.bytes += length as u64;
@@ -70,8 +77,8 @@ pub(super) fn copy(
         }
         transaction.commit()?;
     }
-    losses::copy(from, to)?;
-    Ok(copied)
+    let losses = losses::copy(from, to)?;
+    Ok(Rescued { rows: copied, losses })
 }
 
 /// The number of the row behind `last`.
@@ -80,16 +87,26 @@ fn next(from: &Connection, last: i64) -> rusqlite::Result<Option<i64>> {
     from.prepare_cached(sql)?.query_row([last], |row| row.get(0))
 }
 
-fn read(from: &Connection, number: i64) -> rusqlite::Result<Row> {
-    let with = "SELECT sink, encoding, records, payload, complete FROM batch WHERE sequence = ?";
-    // As spools of earlier versions have it.
-    let without = "SELECT sink, encoding, records, payload, 0 FROM batch WHERE sequence = ?";
-    let query = from.prepare_cached(with).or_else(|_| from.prepare_cached(without));
-    query?.query_row([number], |row| {
-        let (sink, encoding) = (row.get(0)?, row.get(1)?);
-        let complete = row.get(4)?;
-        Ok(Row { sink, encoding, records: row.get(2)?, complete, payload: row.get(3)? })
-    })
+fn read(from: &Connection, number: i64) -> rusqlite::Result<Stored> {
+    // As this version has it, and earlier ones.
+    let query = [("complete", "sum"), ("complete", "NULL"), ("0", "NULL")]
+        .into_iter()
+        .map(|(complete, sum)| {
+            from.prepare_cached(&format!(
+                "SELECT sequence, sink, encoding, records, {complete}, {sum}, payload FROM batch \
+                 WHERE sequence = ?"
+            ))
+        })
+        .reduce(rusqlite::Result::or);
+    let mut row = match query {
+        Some(query) => query?.query_row([number], Stored::read)?,
+        None => return Err(rusqlite::Error::QueryReturnedNoRows),
+    };
+    if !row.is_sound() {
+        // It is found to be damaged once more; its number of records may be what is.
+        row.records = row.records.min(batch::most(&row.payload));
+    }
+    Ok(row)
 }
 
 /// What a spool holds of each sink.
@@ -104,8 +121,9 @@ pub(super) fn amounts(connection: &Connection) -> rusqlite::Result<Amounts> {
 
 /// The highest number that a row ever had.
 pub(super) fn highest(connection: &Connection) -> rusqlite::Result<i64> {
-    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'batch'";
-    Ok(connection.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(0))
+    let sql = "SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'batch'), 0), \
+               ifnull((SELECT max(sequence) FROM batch), 0))";
+    connection.query_row(sql, [], |row| row.get(0))
 }
 
 /// Numbers rows of a new spool from behind that one.

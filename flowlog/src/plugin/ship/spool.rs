@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,14 +15,15 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::Settings;
+use super::control::Control;
 pub use super::failure::Failure;
+use super::health::Health;
 use super::keeper::Keeper;
 use super::losses::{Loss, Losses};
-use super::store::{FILES, Health, Store};
-use super::worker::Control;
+use super::store::{FILES, GivenUp, Store};
 use crate::plugin::stall::Stall;
 use crate::plugin::threads;
-use crate::stats::{Amount, Measure, SinkStats};
+use crate::stats::{Amount, SinkStats};
 
 /// How long the keeper may take to end.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,6 +41,13 @@ pub(super) struct Sink {
     pub(super) undelivered: Stall,
     /// Of which time records are lost.
     pub(super) losses: Losses,
+    /// The newest row that the client has, or had before it was delivered: rows up to it are not
+    /// dropped.
+    taken: AtomicI64,
+    /// The newest row that was found to be damaged, and was counted then.
+    damaged: AtomicI64,
+    /// Times that rows were lost which the client may still hold.
+    taken_back: AtomicU64,
 }
 
 impl Sink {
@@ -51,7 +60,42 @@ impl Sink {
             unspooled: Stall::default(),
             undelivered: Stall::default(),
             losses: Losses::default(),
+            taken: AtomicI64::new(0),
+            damaged: AtomicI64::new(0),
+            taken_back: AtomicU64::new(0),
         })
+    }
+
+    /// The client gets the rows up to `last`, or has no more than those: to be called while rows
+    /// are kept ([`Health::rows`]), unless there are fewer than before.
+    pub(super) fn take_rows(&self, last: i64) {
+        self.taken.store(last, Ordering::Release);
+    }
+
+    /// Rows up to that number are not dropped.
+    pub(super) fn taken(&self) -> i64 {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// Counts a damaged row; returns whether it was not counted before. To be called while rows are
+    /// kept.
+    pub(super) fn count_damaged(&self, row: i64) -> bool {
+        self.damaged.fetch_max(row, Ordering::AcqRel) < row
+    }
+
+    /// The newest damaged row that was counted.
+    pub(super) fn damaged(&self) -> i64 {
+        self.damaged.load(Ordering::Acquire)
+    }
+
+    /// Rows were lost that the client may still hold: it has to give up what is not delivered.
+    pub(super) fn take_back(&self) {
+        self.taken_back.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often that was.
+    pub(super) fn taken_back(&self) -> u64 {
+        self.taken_back.load(Ordering::Acquire)
     }
 
     /// A chunk is on its way to the spool.
@@ -119,6 +163,11 @@ impl Job {
     pub(super) fn makes_room(&self) -> bool {
         matches!(self, Self::Acknowledge(..))
     }
+
+    /// Somebody waits for it.
+    pub(super) fn is_urgent(&self) -> bool {
+        matches!(self, Self::Stop(..) | Self::Answer(_))
+    }
 }
 
 /// The spool of the daemon; clones are the same one.
@@ -130,7 +179,7 @@ struct Shared {
     path: PathBuf,
     health: Health,
     /// A damaged file was found at start, and set aside.
-    set_aside: bool,
+    given_up: Option<GivenUp>,
     /// The directory was not there before.
     made_directory: bool,
     sinks: Mutex<HashMap<String, (Arc<Sink>, Claimed)>>,
@@ -193,7 +242,7 @@ impl Spool {
         Ok(Self(Arc::new(Shared {
             path,
             health,
-            set_aside: given_up.is_some(),
+            given_up,
             made_directory,
             sinks: Mutex::new(sinks),
             jobs: Mutex::new(Some(jobs)),
@@ -243,8 +292,9 @@ impl Spool {
         let mut sinks = lock(&self.0.sinks);
         let (sink, claimed) = sinks.entry(name.to_owned()).or_insert_with(|| {
             let sink = Sink::new(name);
-            // What it had there is not known.
-            sink.stats.add(Measure::SetAside, self.0.set_aside.into());
+            if let Some(given_up) = &self.0.given_up {
+                given_up.count_of_new(&sink);
+            }
             (sink, false)
         });
         *claimed = true;

@@ -11,27 +11,27 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
-use super::batch;
 use super::failure::Failure;
+use super::health::Health;
+use super::held;
 use super::losses::{self, Loss};
-use super::rescue::{self, Amounts};
+use super::rescue::{self, Amounts, Rescued};
 use super::spool::Chunk;
+use super::stored::{self, Stored, sum_of};
 use crate::plugin::beneath::{self, Anchor, Fate};
 use crate::stats::Amount;
 
 /// The file's name in its directory, and that of its lock.
 const FILE: &str = "spool.db";
 const LOCK: &str = "spool.lock";
-/// All that is flowlog's there: the file, what SQLite has beside it, the lock.
-pub(super) const FILES: [&str; 4] = [FILE, "spool.db-wal", "spool.db-shm", LOCK];
+/// All that is flowlog's there: the file, what SQLite has beside it, what it held, the lock.
+pub(super) const FILES: [&str; 5] = [FILE, "spool.db-wal", "spool.db-shm", held::FILE, LOCK];
 /// Of the tables below.
 const VERSION: i64 = 1;
 /// Bytes of a page: a chunk takes some sixteen, and the smallest commit two.
@@ -42,7 +42,8 @@ const LOG_KEPT: i64 = 64 << 20;
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `sequence` is never used again, so that whoever has noted one can tell what he
-/// has. The payload stands last: whoever asks for the rest does not read it.
+/// has. The payload stands last: whoever asks for the rest does not read it. `sum` is absent in
+/// rows of earlier versions, which had no checksums.
 const TABLES: &str = "
 CREATE TABLE batch (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -51,6 +52,7 @@ CREATE TABLE batch (
     records INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
     complete INTEGER NOT NULL,
+    sum INTEGER,
     payload BLOB NOT NULL
 ) STRICT;
 ";
@@ -64,52 +66,17 @@ CREATE INDEX IF NOT EXISTS batch_amounts ON batch (sink, sequence, records, byte
 /// What spools of earlier versions do not have: of their rows it is not known.
 const COMPLETE: &str = "ALTER TABLE batch ADD COLUMN complete INTEGER NOT NULL DEFAULT 0";
 
-/// What the threads know of the file; clones are the same one.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Health(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    /// Grows when another file takes the place of the one before.
-    generation: AtomicU64,
-    /// A reader has found that generation, and those before, to be damaged.
-    damaged: AtomicU64,
-    /// The file has no name any more, and none could be made in its place: what it holds ends
-    /// with the daemon.
-    detached: AtomicBool,
-}
-
-impl Health {
-    /// Which file it is, counted from the start.
-    pub(super) fn generation(&self) -> u64 {
-        self.0.generation.load(Ordering::Acquire)
-    }
-
-    /// A reader has found damage in that file. The writer gives it up then.
-    pub(super) fn found_damage(&self, generation: u64) {
-        self.0.damaged.store(generation + 1, Ordering::Relaxed);
-    }
-
-    /// A reader has found damage.
-    fn is_damaged(&self) -> bool {
-        self.0.damaged.load(Ordering::Relaxed) > self.generation()
-    }
-
-    /// What the spool holds ends with the daemon.
-    pub(super) fn is_detached(&self) -> bool {
-        self.0.detached.load(Ordering::Relaxed)
-    }
-}
-
 /// A file that was given up.
 #[derive(Debug)]
 pub(super) struct GivenUp {
     /// Where it is now; absent: it was removed.
     pub(super) aside: Option<PathBuf>,
-    /// What it held, where that could be read.
+    /// What it held when it was opened, where that is known.
     pub(super) held: Option<Amounts>,
     /// What was copied from it.
     pub(super) copied: Amounts,
+    /// All losses that it named were copied.
+    pub(super) losses: bool,
 }
 
 /// What is wrong with the file.
@@ -157,23 +124,24 @@ impl OpenFile {
             .query_row("SELECT ifnull(sum(bytes), 0) FROM batch", [], |row| row.get(0))
             .map_err(failed)?;
         let highest = rescue::highest(&connection).map_err(failed)?;
+        losses::verify(&connection).map_err(failed)?;
         let anchor =
             Anchor::open(path).map_err(|error| Failure::Directory(path.to_owned(), error))?;
         Ok(Self { connection, anchor, bytes, highest })
     }
 
     /// Makes a file and copies what can be read of another.
-    fn made_from(path: &Path, from: &Connection, highest: i64) -> Result<(Self, Amounts), Failure> {
+    fn made_from(path: &Path, from: &Connection, highest: i64) -> Result<(Self, Rescued), Failure> {
         let mut new = Self::open(path)?;
         let run = |new: &mut Self| {
             rescue::begin_behind(&new.connection, highest)?;
             rescue::copy(from, highest, &mut new.connection)
         };
         match run(&mut new) {
-            Ok(copied) => {
-                new.bytes = copied.values().map(|amount| amount.bytes).sum();
+            Ok(rescued) => {
+                new.bytes = rescued.rows.values().map(|amount| amount.bytes).sum();
                 new.highest = highest;
-                Ok((new, copied))
+                Ok((new, rescued))
             }
             Err(error) => {
                 // It is made again.
@@ -219,7 +187,7 @@ impl Store {
     pub(super) fn replace(&mut self, wrong: Wrong) -> Result<GivenUp, Failure> {
         let made = self.try_to_replace(wrong);
         let detached = made.is_err() && self.file.anchor.fate() != Fate::InPlace;
-        self.health.0.detached.store(detached, Ordering::Relaxed);
+        self.health.detach(detached);
         made
     }
 
@@ -231,12 +199,24 @@ impl Store {
             Wrong::Replaced if self.path.exists() => Some(set_aside(&self.path, "found")?),
             Wrong::Replaced => None,
         };
-        let held = rescue::amounts(&self.file.connection).ok();
         let OpenFile { connection, highest, .. } = &self.file;
-        let (new, copied) = OpenFile::made_from(&self.path, connection, *highest)?;
+        let (new, rescued) = OpenFile::made_from(&self.path, connection, *highest)?;
         self.file = new;
-        self.health.0.generation.fetch_add(1, Ordering::Release);
-        Ok(GivenUp { aside, held, copied })
+        self.health.another_file();
+        let Rescued { rows: copied, losses } = rescued;
+        Ok(GivenUp { aside, held: None, copied, losses })
+    }
+
+    /// Notes that the file has its name again, after it had none; returns whether it has.
+    pub(super) fn attach(&self) -> bool {
+        self.health.detach(false)
+    }
+
+    /// Notes beside the file what it holds.
+    pub(super) fn note_held(&self, amounts: &Amounts) {
+        if !self.health.is_detached() {
+            held::write(&self.directory, amounts);
+        }
     }
 
     /// The lock goes with its directory.
@@ -349,7 +329,11 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     if version == VERSION && connection.query_row(without, [], |row| row.get(0))? {
         connection.execute_batch(COMPLETE)?;
     }
-    connection.execute_batch(losses::TABLE)
+    if version != VERSION {
+        return Ok(());
+    }
+    stored::add_sums(connection, "batch")?;
+    losses::prepare(connection)
 }
 
 fn set_aside(path: &Path, word: &str) -> Result<PathBuf, Failure> {
@@ -362,19 +346,21 @@ fn replace_damaged(path: &Path, aside: PathBuf) -> Result<(OpenFile, GivenUp), F
     let old = Connection::open(&aside).map_err(failed)?;
     // It stays as it was found.
     old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
-    let (held, highest) = (rescue::amounts(&old).ok(), rescue::highest(&old).unwrap_or(0));
-    let (file, copied) = OpenFile::made_from(path, &old, highest)?;
+    let held = rescue::amounts(&old).ok().or_else(|| held::read(path.parent()?));
+    let highest = rescue::highest(&old).unwrap_or(0);
+    let (file, Rescued { rows: copied, losses }) = OpenFile::made_from(path, &old, highest)?;
     drop(old);
-    Ok((file, GivenUp { aside: Some(aside), held, copied }))
+    Ok((file, GivenUp { aside: Some(aside), held, copied, losses }))
 }
 
 /// A row that was removed without having been delivered.
 #[derive(Debug)]
 pub(super) struct Gone {
+    pub(super) number: i64,
     pub(super) sink: String,
     pub(super) amount: Amount,
-    /// The times of its first and last record.
-    pub(super) span: (u64, u64),
+    /// The times of its first and last record; absent if it was damaged.
+    pub(super) span: Option<(u64, u64)>,
 }
 
 /// A change that is being made.
@@ -393,12 +379,16 @@ impl Change<'_> {
     /// Adds a row, and returns its number.
     pub(super) fn append(&mut self, sink: &str, chunk: &Chunk) -> rusqlite::Result<i64> {
         let Chunk { encoding, records, span: _, complete, payload } = chunk;
+        // Given, as the checksum includes it.
+        let number = self.highest + 1;
         let mut insert = self.connection.prepare_cached(
-            "INSERT INTO batch (sink, encoding, records, bytes, complete, payload) \
-             VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO batch (sequence, sink, encoding, records, bytes, complete, sum, payload) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )?;
-        let values = params![sink, &**encoding, records, payload.len(), complete, payload];
-        let number = insert.insert(values)?;
+        let sum = sum_of(number, sink, encoding, *records, *complete, payload);
+        let bytes = payload.len();
+        let values = params![number, sink, &**encoding, records, bytes, complete, sum, payload];
+        insert.execute(values)?;
         self.bytes += payload.len() as u64;
         self.highest = number;
         Ok(number)
@@ -429,21 +419,35 @@ impl Change<'_> {
         losses::forget(self.connection, said)
     }
 
-    /// Removes the oldest row of all; returns what it was.
-    pub(super) fn drop_oldest(&mut self) -> rusqlite::Result<Option<Gone>> {
-        let mut delete = self.connection.prepare_cached(
-            "DELETE FROM batch WHERE sequence = (SELECT min(sequence) FROM batch) \
-             RETURNING sink, bytes, records, payload",
-        )?;
-        let gone = delete.query_row([], |row| {
-            let amount = Amount { bytes: row.get(1)?, records: row.get(2)? };
-            let span = batch::span(row.get_ref(3)?.as_blob()?);
-            Ok(Gone { sink: row.get(0)?, amount, span })
-        });
-        let gone = gone.optional()?;
-        if let Some(Gone { amount, .. }) = &gone {
-            self.bytes = self.bytes.saturating_sub(amount.bytes);
+    /// Removes the oldest row that is not taken; returns what it was. Of each sink the rows behind
+    /// the given number are not.
+    pub(super) fn drop_oldest<'s>(
+        &mut self,
+        sinks: impl Iterator<Item = (&'s str, i64)>,
+    ) -> rusqlite::Result<Option<Gone>> {
+        let sql = "SELECT min(sequence) FROM batch WHERE sink = ? AND sequence > ?";
+        let mut first = self.connection.prepare_cached(sql)?;
+        let mut oldest: Option<(i64, &str)> = None;
+        for (sink, taken) in sinks {
+            let row: Option<i64> = first.query_row(params![sink, taken], |row| row.get(0))?;
+            oldest = oldest.into_iter().chain(row.map(|row| (row, sink))).min();
         }
-        Ok(gone)
+        let Some((number, sink)) = oldest else { return Ok(None) };
+        let sql = format!("SELECT {}, bytes FROM batch WHERE sequence = ?", stored::COLUMNS);
+        let mut query = self.connection.prepare_cached(&sql)?;
+        let (row, bytes): (Stored, u64) =
+            query.query_row([number], |row| Ok((Stored::read(row)?, row.get(7)?)))?;
+        let span = row.span();
+        let records = match span {
+            Some(_) => row.records,
+            None => row.records_if_damaged(self.connection, sink),
+        };
+        self.connection
+            .prepare_cached("DELETE FROM batch WHERE sequence = ?")?
+            .execute([number])?;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        // The name in a damaged row may be another.
+        let sink = sink.to_owned();
+        Ok(Some(Gone { number, sink, amount: Amount { bytes, records }, span }))
     }
 }

@@ -12,6 +12,7 @@ mod beneath;
 mod coverage;
 mod faults;
 mod stalls;
+mod taken;
 
 /// What the far side of a test does, and what it got.
 #[derive(Clone, Default)]
@@ -104,13 +105,26 @@ fn settings(directory: &TempDir) -> Settings {
     }
 }
 
+/// Opens a spool. On a slow disk the thread of the daemon before may still be closing it.
+fn open(settings: &Settings) -> Spool {
+    let begin = Instant::now();
+    loop {
+        match Spool::open(settings) {
+            Err(Failure::InUse(_)) if begin.elapsed() < Duration::from_secs(20) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 impl Daemon {
     fn start(directory: &TempDir, far: &Far) -> Self {
         Self::with(&settings(directory), far, 64 << 20)
     }
 
     fn with(settings: &Settings, far: &Far, buffer_max: usize) -> Self {
-        let spool = Spool::open(settings).unwrap();
+        let spool = open(settings);
         let stats = Stats::default();
         let start = Start {
             instance: instance("far1", SinkPlugin::Nats),
@@ -250,6 +264,24 @@ fn what_is_left_is_delivered_after_the_next_start() {
     daemon.shipment.close();
     assert_eq!(numbers(&far.wait(40)), (0..40).collect::<Vec<_>>());
     assert_eq!(daemon.shipment.stats().kept().records, 0);
+}
+
+/// Also what comes to the spool while the worker looks for it.
+#[test]
+fn what_is_made_before_the_end_is_delivered_in_it() {
+    for _ in 0..60 {
+        let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+        let mut daemon = Daemon::start(&directory, &far);
+        daemon.shipment.begin();
+        daemon.push(0..10);
+        let begin = Instant::now();
+        daemon.shipment.close();
+        // A slow disk is not waited for.
+        if begin.elapsed() < Duration::from_secs(4) {
+            assert_eq!(far.with(|state| state.taken.len()), 10);
+            assert_eq!(daemon.shipment.stats().kept().records, 0);
+        }
+    }
 }
 
 #[test]

@@ -13,11 +13,12 @@ use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
 use super::batch::Batch;
+use super::control::Control;
 use super::failure::Failure;
+use super::health::Health;
 use super::losses::Loss;
 use super::reader::{Found, Reader};
 use super::spool::{Job, Sink, Spool};
-use super::store::Health;
 use super::{Appetite, Client, Delivered, Settled, Trouble, Upstream};
 use crate::capture::netlink::now_ns;
 use crate::plugin::threads;
@@ -35,32 +36,6 @@ const FORGET: Duration = Duration::from_millis(500);
 /// How often the same trouble is told.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// What the engine tells a worker.
-#[derive(Clone, Debug)]
-pub(super) struct Control {
-    /// When to end at the latest, once it is to end.
-    stop: watch::Sender<Option<Instant>>,
-    reconnect: Arc<Notify>,
-}
-
-impl Default for Control {
-    fn default() -> Self {
-        Self { stop: watch::channel(None).0, reconnect: Arc::default() }
-    }
-}
-
-impl Control {
-    /// To end when nothing is left to deliver, or at `deadline`.
-    pub(super) fn stop(&self, deadline: Instant) {
-        self.stop.send_replace(Some(deadline));
-    }
-
-    /// To connect anew.
-    pub(super) fn reconnect(&self) {
-        self.reconnect.notify_one();
-    }
-}
-
 /// A sink's end of the spool.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -72,9 +47,6 @@ pub(super) struct Link {
     arrived: i64,
     /// The newest row that was ever handed to a client.
     handed: i64,
-    /// The newest row that was found to be damaged: it stays until a later one has arrived, and
-    /// is found again.
-    damaged: i64,
     /// Losses that the client knows, and how often they had changed then.
     losses: Option<(u64, Vec<(i64, Loss)>)>,
     /// The latest time of a record that was handed to a client.
@@ -84,17 +56,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(sink: Arc<Sink>, jobs: Sender<Job>, spool: &Spool) -> Self {
         let (path, health) = (spool.path().to_owned(), spool.health().clone());
-        Self {
-            sink,
-            jobs,
-            path,
-            health,
-            arrived: 0,
-            handed: 0,
-            damaged: 0,
-            losses: None,
-            latest: 0,
-        }
+        Self { sink, jobs, path, health, arrived: 0, handed: 0, losses: None, latest: 0 }
     }
 
     fn count(&self, measure: Measure, n: u64) {
@@ -166,28 +128,17 @@ pub(super) fn spawn<C: Client + 'static>(
                 return;
             }
         };
-        let stop = control.stop.subscribe();
+        let over = control.over();
         runtime.block_on(async {
             let mut worker = Worker::<C>::new(settings, link, control);
             tokio::select! {
                 () = worker.run() => {}
-                () = over(stop) => {}
+                () = over => {}
             }
         });
         // A name that is being looked up is not waited for.
         runtime.shutdown_background();
     })
-}
-
-/// Resolves at the deadline, once there is one.
-async fn over(mut stop: watch::Receiver<Option<Instant>>) {
-    let deadline = match stop.wait_for(Option::is_some).await {
-        Ok(deadline) => *deadline,
-        Err(_) => None,
-    };
-    if let Some(deadline) = deadline {
-        sleep_until(deadline.into()).await;
-    }
 }
 
 struct Worker<C: Client> {
@@ -221,13 +172,16 @@ impl From<Trouble> for End {
 
 impl<C: Client> Worker<C> {
     fn new(settings: C::Settings, link: Link, control: Control) -> Self {
+        let (stop, reconnect) = (control.stopping(), control.reconnect_asked());
+        // The worker ends when the engine drops its own.
+        drop(control);
         Self {
             appetite: C::appetite(&settings),
             settings,
             newest: link.sink.newest.subscribe(),
             link,
-            stop: control.stop.subscribe(),
-            reconnect: control.reconnect,
+            stop,
+            reconnect,
             backoff: Backoff::default(),
             told: None,
             connected_before: false,
@@ -268,7 +222,7 @@ impl<C: Client> Worker<C> {
             Err(failure) => return End::Spool(failure),
         };
         let settings = self.settings.clone();
-        let client = match self.answer(C::connect(&settings), "to a connection").await {
+        let mut client = match self.answer(C::connect(&settings), "to a connection").await {
             Ok(client) => client,
             Err(trouble) => return trouble.into(),
         };
@@ -278,15 +232,24 @@ impl<C: Client> Worker<C> {
         }
         // It knows nothing yet.
         self.link.losses = None;
-        match self.deliver_all(client, &reader).await {
+        self.link.count(Measure::Replaced, client.replaced().into());
+        let end = match self.deliver_all(client, &reader).await {
             Ok(end) | Err(end) => end,
-        }
+        };
+        // What it held it has no more.
+        self.link.sink.take_rows(self.link.arrived);
+        end
     }
 
     async fn deliver_all(&mut self, mut client: C, reader: &Reader) -> Result<End, End> {
         // What was delivered on a former connection and not acknowledged comes again.
         let mut after = self.link.arrived;
+        let taken_back = self.link.sink.taken_back();
         loop {
+            if self.link.sink.taken_back() != taken_back {
+                // Some of what it holds was counted as lost. The rest comes again.
+                return Ok(End::Reconnect);
+            }
             self.link.teach(&mut client, reader, after)?;
             if client.due().is_some_and(|due| due <= Instant::now()) {
                 let owed = self.link.sink.stats.unanswered().is_some();
@@ -297,12 +260,14 @@ impl<C: Client> Worker<C> {
                 }
                 self.settle(settled, after);
             }
+            // Before it is looked for rows: all that is to be delivered is there then.
+            let stopping = self.stop.borrow().is_some();
             match self.next(reader, after).await? {
                 Some(batch) => {
                     self.deliver(&mut client, &batch).await?;
                     after = batch.last;
                 }
-                None if self.stop.borrow().is_some() => {
+                None if stopping => {
                     self.forgotten().await;
                     self.link.teach(&mut client, reader, after)?;
                     let settled = self.answer(client.close(), "to records").await?;
@@ -349,7 +314,7 @@ impl<C: Client> Worker<C> {
     async fn next(&mut self, reader: &Reader, after: i64) -> Result<Option<Batch>, End> {
         let Appetite { bytes, linger } = self.appetite;
         self.newest.mark_unchanged();
-        let found = self.read(reader, after, bytes)?;
+        let found = self.take(reader, after, bytes).await?;
         let hungry = found.as_ref().is_some_and(|batch| batch.bytes < bytes);
         if !hungry || linger.is_zero() || self.stop.borrow().is_some() {
             return Ok(found);
@@ -358,14 +323,23 @@ impl<C: Client> Worker<C> {
             () = sleep(linger) => {}
             _ = self.stop.wait_for(Option::is_some) => {}
         }
-        self.read(reader, after, bytes)
+        self.take(reader, after, bytes).await
     }
 
-    fn read(&mut self, reader: &Reader, after: i64, bytes: usize) -> Result<Option<Batch>, End> {
+    /// Takes rows: none of them is dropped from now on.
+    async fn take(
+        &mut self,
+        reader: &Reader,
+        after: i64,
+        bytes: usize,
+    ) -> Result<Option<Batch>, End> {
+        let health = self.link.health.clone();
+        let _kept = health.rows().lock().await;
         let mut after = after;
         loop {
             match reader.next(&self.link.sink.name, after, bytes).map_err(End::Spool)? {
                 Found::Batch(batch) => {
+                    self.link.sink.take_rows(batch.last);
                     self.link.sink.undelivered.wait();
                     return Ok(Some(batch));
                 }
@@ -373,9 +347,9 @@ impl<C: Client> Worker<C> {
                     self.link.sink.undelivered.clear();
                     return Ok(None);
                 }
-                Found::Damaged(row, _) if row <= self.link.damaged => after = row,
+                // It stays until a later one has arrived, and is found again.
+                Found::Damaged(row, _) if !self.link.sink.count_damaged(row) => after = row,
                 Found::Damaged(row, records) => {
-                    self.link.damaged = row;
                     error!(
                         "row {row} of {} is damaged: {records} records for {} are lost",
                         self.link.path.display(),

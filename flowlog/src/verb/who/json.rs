@@ -6,7 +6,7 @@
 //! | `verdict` | `found`, `nothing`, `no_data`, `incomplete` |
 //! | `connections` | each with the members of a flow in docs/flow.schema.json, `end`, and `matched`: which of `orig_src`, `orig_dst`, `reply_src`, `reply_dst` |
 //! | `lost` | losses in that time: `time`, `source`, `events` |
-//! | `missing` | records that archives do not have of that time: `reason` (`lost`, `dropped`, `refused`, `unsure`), `from`, `to`, `records`, `source` of events that the kernel lost, `archive` |
+//! | `missing` | records that archives do not have of that time: `reason` (`lost`, `dropped`, `refused`, `unsure`), `from`, `to`, `records` (null: not known), `source` of events that the kernel lost, `archive` |
 //! | `missing_later` | the same of later times, where archives have ends only: connections of that time may have ended then |
 //! | `unknown` | parts of that time of which the archives know nothing: `from`, `to` |
 //! | `known` | of which times the archives are: `from`, `to` |
@@ -58,7 +58,8 @@ pub(super) fn object(question: &Question, answer: &Answer) -> Value {
 fn missing(Missing { gap, archive, ends_only: _ }: &Missing) -> Value {
     let Gap { since, until, reason, records, source } = gap;
     let mut object = json!({
-        "reason": reason.name(), "from": time(*since), "to": time(*until), "records": records,
+        "reason": reason.name(), "from": time(*since), "to": time(*until),
+        "records": (*records > 0).then_some(records),
         "archive": archive.to_string_lossy(),
     });
     if !source.is_empty() {

@@ -182,7 +182,8 @@ fn missing(question: &Question, answer: &Answer, zone: &TimeZone, text: &mut Str
         };
         let span = times(Span { first: *since, last: *until }, zone);
         let archive = archive.display();
-        let _ = writeln!(text, "Incomplete: {records} records of {span} {what} {archive}.");
+        let records = count(*records);
+        let _ = writeln!(text, "Incomplete: {records} of {span} {what} {archive}.");
     }
     if let Some(others @ 1..) = missing.len().checked_sub(MOST) {
         let _ = writeln!(text, "  and {others} others");
@@ -190,13 +191,23 @@ fn missing(question: &Question, answer: &Answer, zone: &TimeZone, text: &mut Str
     let later = || answer.missing_later.iter().map(|missing| &missing.gap);
     let ends = later().map(|gap| gap.since).min().zip(later().map(|gap| gap.until).max());
     if let Some((first, last)) = ends {
+        let known = later().all(|gap| gap.records > 0);
         let records = later().map(|gap| gap.records).fold(0, u64::saturating_add);
+        let records = count(if known { records } else { 0 });
         let span = times(Span { first, last }, zone);
         let _ = writeln!(
             text,
-            "Later {records} records were lost, of {span}: a connection that ended then is not in \
+            "Later {records} were lost, of {span}: a connection that ended then is not in \
              the answer."
         );
+    }
+}
+
+/// So many records; 0: not known.
+fn count(records: u64) -> String {
+    match records {
+        0 => "an unknown number of records".to_owned(),
+        known => format!("{known} records"),
     }
 }
 

@@ -49,6 +49,8 @@ fn come_back(daemon: &mut Daemon, far: &Far) {
 fn a_spool_that_cannot_be_read_is_set_aside() {
     let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
     drop(with_records(&directory, &far, 100));
+    // Nobody else has it open then.
+    drop(open(&settings(&directory)));
     let path = spool(&directory).join("spool.db");
     let mut bytes = fs::read(&path).unwrap();
     bytes[..200].fill(0xee);
@@ -57,9 +59,12 @@ fn a_spool_that_cannot_be_read_is_set_aside() {
     let mut daemon = Daemon::start(&directory, &far);
     daemon.shipment.begin();
     daemon.push(100..110);
+    daemon.flush();
+    // Before the end, which waits for a slow disk no longer than some seconds.
+    assert_eq!(numbers(&far.wait(10)), (100..110).collect::<Vec<_>>());
     daemon.shipment.close();
     assert_eq!(daemon.get(Measure::SetAside), 1);
-    assert_eq!(numbers(&far.wait(10)), (100..110).collect::<Vec<_>>());
+    assert_eq!(daemon.get(Measure::Lost), 100, "what it held is not counted");
     let [aside] = &set_aside(&directory, "damaged")[..] else { panic!() };
     assert_eq!(fs::read(aside).unwrap(), bytes);
 }
@@ -194,6 +199,37 @@ fn what_ends_with_a_removed_spool_is_counted() {
     daemon.shipment.close();
     assert_eq!(daemon.get(Measure::Lost), 110);
     assert_eq!(daemon.shipment.stats().kept().records, 0);
+}
+
+/// Its directory goes and comes back as it was: it is in its place again.
+#[test]
+fn a_spool_that_comes_back_is_attached_again() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    let (above, away) = (directory.path().join("above"), directory.path().join("away"));
+    fs::create_dir(&above).unwrap();
+    far.with(|state| state.away = true);
+    let settings = Settings { directory: above.join("spool"), ..settings(&directory) };
+    let mut daemon = Daemon::with(&settings, &far, 64 << 20);
+    daemon.shipment.begin();
+    daemon.push(0..100);
+    daemon.flush();
+    daemon.wait_for(Measure::Spooled, 100);
+    fs::rename(&above, &away).unwrap();
+    soon("it is said", || daemon.spool.health().is_detached());
+    daemon.push(100..110);
+    daemon.flush();
+    daemon.wait_for(Measure::Spooled, 110);
+    fs::rename(&away, &above).unwrap();
+    soon("it is attached", || !daemon.spool.health().is_detached());
+    soon("health", || {
+        daemon.shipment.stats().trouble().is_none_or(|trouble| !trouble.contains("was removed"))
+    });
+    daemon.shipment.close();
+    assert_eq!((daemon.get(Measure::Lost), daemon.get(Measure::Replaced)), (0, 0));
+    drop(daemon);
+    far.with(|state| state.away = false);
+    Daemon::with(&settings, &far, 64 << 20).shipment.close();
+    assert_eq!(numbers(&far.with(|s| s.taken.clone())), (0..110).collect::<Vec<_>>());
 }
 
 /// Another file takes its place: that one is set aside.

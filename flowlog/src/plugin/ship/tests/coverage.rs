@@ -73,7 +73,7 @@ struct Ship {
 }
 
 fn start(settings: &Settings, learned: &Learned, buffer_max: usize) -> Ship {
-    let spool = Spool::open(settings).unwrap();
+    let spool = open(settings);
     let stats = Stats::default();
     let start = Start {
         instance: instance("arc1", SinkPlugin::Parquet),

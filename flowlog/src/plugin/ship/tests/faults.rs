@@ -68,6 +68,33 @@ fn a_spool_that_cannot_be_written_waits_in_memory() {
     assert_eq!(daemon.get(Measure::Lost), 100_000, "nothing could be spooled");
 }
 
+/// Each attempt to write to a full disk costs time: it is not made for each chunk.
+#[test]
+fn a_full_disk_is_not_tried_with_each_chunk() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    let mut daemon = Daemon::with(&settings(&directory), &far, 64 << 20);
+    daemon.spool.limit_pages(Some(1));
+    daemon.shipment.begin();
+    // As many as do not fit into the file that is there.
+    daemon.push(0..8000);
+    daemon.flush();
+    daemon.wait_for(Measure::Errors, 1);
+    let begin = Instant::now();
+    let mut made = 8000;
+    while begin.elapsed() < Duration::from_millis(1200) {
+        daemon.push(made..made + 6000);
+        made += 6000;
+        std::thread::sleep(Duration::from_millis(10));
+        daemon.shipment.flush();
+    }
+    let (attempts, elapsed) = (daemon.get(Measure::Errors), begin.elapsed());
+    // The first after 0.1 s, then 0.2 s, 0.4 s, 0.8 s; then one a second.
+    let most = 5 + elapsed.as_secs();
+    assert!(attempts > 1 && attempts <= most, "{attempts} attempts in {elapsed:?}");
+    daemon.shipment.close();
+    assert_eq!(daemon.get(Measure::Lost), made, "nothing could be spooled");
+}
+
 #[test]
 fn what_is_no_spool_is_not_touched() {
     let directory = tempfile::tempdir().unwrap();
@@ -116,6 +143,29 @@ fn a_damaged_row_is_counted() {
     assert_eq!(numbers(&far.with(|s| s.taken.clone())), (0..10).chain(30..60).collect::<Vec<_>>());
     assert_eq!(daemon.get(Measure::Lost), 20);
     assert_eq!(daemon.shipment.stats().kept().records, 0);
+}
+
+/// One bit of a record is another: it is not delivered.
+#[test]
+fn a_changed_record_is_not_delivered() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    far.with(|state| state.away = true);
+    let mut daemon = Daemon::start(&directory, &far);
+    daemon.push(0..20);
+    daemon.shipment.close();
+    drop(daemon);
+    let connection = rusqlite::Connection::open(directory.path().join("spool/spool.db")).unwrap();
+    let sql = "SELECT payload FROM batch";
+    let mut payload: Vec<u8> = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    let at = payload.windows(8).position(|bytes| bytes == b"record 7").unwrap();
+    payload[at + 7] = b'6';
+    assert_eq!(connection.execute("UPDATE batch SET payload = ?", [payload]).unwrap(), 1);
+    drop(connection);
+    far.with(|state| state.away = false);
+    let mut daemon = Daemon::start(&directory, &far);
+    daemon.shipment.close();
+    assert_eq!(numbers(&far.with(|s| s.taken.clone())), [0; 0]);
+    assert_eq!(daemon.get(Measure::Lost), 20);
 }
 
 /// The newest row stays until a later one has arrived, and is found at each connection.
