@@ -106,6 +106,7 @@ fn open_here(options: &Options, stats: &Stats) -> anyhow::Result<Box<dyn Auditab
             own_netns: own,
             all_updates: true,
             traced: None,
+            retried: false,
         },
         netlink: netlink::Settings {
             groups: Vec::new(),
@@ -114,7 +115,6 @@ fn open_here(options: &Options, stats: &Stats) -> anyhow::Result<Box<dyn Auditab
             reliable: false,
             filter: Filter::default(),
         },
-        netns: None,
         settings: Settings {
             window: options.window,
             max_pending: options.max_pending,

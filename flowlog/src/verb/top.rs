@@ -87,7 +87,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let stats = Stats::default();
     // The rule that has the kernel track connections is held until the end.
     let Opened { mut capture, activation: _activation, by, table, .. } =
-        source::open(&source, &stats)?;
+        source::open(&source, &stats, Duration::ZERO)?;
     let mut top = Top::new(options, &source, by, table, stats);
     if options.once {
         notice!("flowlog top listens {}", top.about.by);

@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     let stats = Stats::default();
     // The rule that has the kernel track connections is held until the end.
-    let Opened { mut capture, activation: _activation, by, .. } = source::open(&source, &stats)?;
+    let Opened { mut capture, activation: _activation, by, .. } = source::open(&source, &stats, Duration::ZERO)?;
     notice!("flowlog watches {by}");
     let stdout = io::stdout();
     let file = File::from(stdout.as_fd().try_clone_to_owned()?);

@@ -106,6 +106,7 @@ fn settings(options: &Options, own_netns: u32) -> Settings {
             unallocated: wants(Kind::Full),
             required: !options.selection.kinds.is_empty(),
         }),
+        retried: false,
     }
 }
 

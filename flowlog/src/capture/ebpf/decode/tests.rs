@@ -214,7 +214,7 @@ fn an_event_says_where_it_comes_from() {
         for bytes in [bytes_of(&raw), bytes_of(&details)] {
             let told = DECODER.decode(bytes, clock(), &mut Event::default()).unwrap();
             let Told::Event(origin) = told else { panic!("no event") };
-            assert_eq!(origin, Origin { entry: raw.entry, armed });
+            assert_eq!(origin, Origin { entry: raw.entry, armed, boot: raw.time });
         }
     }
 }
@@ -248,6 +248,7 @@ fn a_notice_tells_which_message_is_due() {
     let told = notice(&raw).unwrap();
     assert_eq!((told.kind, told.entry, told.id), (CheckKind::Update, 0x100, Some(0x1234_5678)));
     assert_eq!((told.orig.dst_l4, told.zone, told.at), (80, 9, 1_005));
+    assert_eq!(told.boot, 5);
     let without = RawNotice { has_id: 0, zone_dir: 2, group: group::DESTROY, ..raw };
     let told = notice(&without).unwrap();
     assert_eq!((told.kind, told.id, told.zone), (CheckKind::Destroy, None, 0));
@@ -321,8 +322,8 @@ impl WitnessSink for Witnessed {
         std::mem::take(event);
     }
 
-    fn expectation(&mut self, _: &Expectation, _: u64, armed: bool) {
-        self.0.push(format!("expectation, {armed}"));
+    fn expectation(&mut self, _: &Expectation, _: u64, origin: Origin) {
+        self.0.push(format!("expectation, {}", origin.armed));
     }
 
     fn notice(&mut self, notice: &Notice) {
