@@ -223,9 +223,10 @@ fn by_ebpf(_: &config::Source, _: &Stats, _: bool) -> Result<Opened, NoEbpf> {
 #[cfg(feature = "ebpf")]
 fn by_ebpf(source: &config::Source, stats: &Stats, last: bool) -> Result<Opened, NoEbpf> {
     use crate::capture::ebpf::EbpfCapture;
-    let capture = EbpfCapture::open(&ebpf_settings(source, last)?, stats.clone()).map_err(|error| {
-        NoEbpf { why: format!("{error}; {}", error.remedy()), transient: error.is_transient() }
-    })?;
+    let capture =
+        EbpfCapture::open(&ebpf_settings(source, last)?, stats.clone()).map_err(|error| {
+            NoEbpf { why: format!("{error}; {}", error.remedy()), transient: error.is_transient() }
+        })?;
     stats.use_ebpf();
     warn_of_silent_kernel(source);
     Ok(Opened {

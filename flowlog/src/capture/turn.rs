@@ -111,7 +111,7 @@ mod tests {
         while drain(&mut dump, 4096, &mut order).unwrap().drained == Drained::More {
             turns += 1;
         }
-        assert!(turns >= 1_000_000 / 4096, "{turns} turns");
+        assert!(turns > 200, "{turns} turns");
         assert_eq!(order.0, "er".repeat(10_000));
     }
 

@@ -38,9 +38,8 @@ pub(super) fn crosscheck(
         netlink: super::netlink_settings(source),
         settings: *settings,
     };
-    let capture = CrossCapture::open(sources, stats.clone()).map_err(|error| {
-        NoEbpf { transient: error.is_transient(), why: error.to_string() }
-    })?;
+    let capture = CrossCapture::open(sources, stats.clone())
+        .map_err(|error| NoEbpf { transient: error.is_transient(), why: error.to_string() })?;
     super::warn_of_silent_kernel(source);
     tell_of_old_flows(source);
     let mut capabilities = CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_BPF]);

@@ -72,11 +72,13 @@ fn misses_are_reported_where_no_record_follows() -> Result<()> {
         let lab = mass_lab()?;
         lab.set_flow_timeout(600)?;
         receive_on(lab.router(), "client", 1 << PROCESSOR)?;
-        let common = "capture=ebpf\nnetns=self\nhash_enable=0\nevent_mask=5\naccept_proto_filter=tcp";
+        let common =
+            "capture=ebpf\nnetns=self\nhash_enable=0\nevent_mask=5\naccept_proto_filter=tcp";
         let daemon = start(lab.router(), common, &["attach=kprobe"], "")?;
         disturbed_burst(&lab)?;
-        let told = || Ok(lost(&lines_so_far(&daemon, 1)?));
-        let missed = poll::until("[LOST]", || Ok(Some(told()?).filter(|lost| *lost > 0)))?;
+        let missed = poll::until("[LOST]", || {
+            Ok(Some(lost(&lines_so_far(&daemon, 1)?)).filter(|lost| *lost > 0))
+        })?;
         let finished = daemon.stop()?;
         ensure!(finished.code == Some(0), "exit {:?}\n{}", finished.code, finished.log);
         let lines = lines_of(&finished, 1)?;

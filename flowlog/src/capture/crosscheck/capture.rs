@@ -274,7 +274,8 @@ impl CrossCapture {
         };
         let (filter, stats) = (&self.sources.netlink.filter, &self.stats);
         let mut side = NetlinkSide { matcher: &mut self.matcher, filter, now, boot, stats };
-        let progress = netlink.drain(self.opening.map_or(budget, |left| budget.min(left)), &mut side)?;
+        let progress =
+            netlink.drain(self.opening.map_or(budget, |left| budget.min(left)), &mut side)?;
         if progress.drained == Drained::Dry {
             self.matcher.netlink_is_dry(boot);
         }

@@ -187,9 +187,8 @@ impl Probes {
         #[cfg(feature = "ebpf-log")]
         let mut ebpf = ebpf;
         #[cfg(feature = "ebpf-log")]
-        let messages =
-            super::messages::Messages::new(&mut ebpf)
-                .map_err(|error| ProbeError::Object(chain(&error)))?;
+        let messages = super::messages::Messages::new(&mut ebpf)
+            .map_err(|error| ProbeError::Object(chain(&error)))?;
         Ok(Self {
             #[cfg(feature = "ebpf-log")]
             messages,

@@ -42,6 +42,8 @@ const STALLED: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(20);
 /// Errors in a row after which the socket is given up.
 const ERRORS: u32 = 16;
+/// Requests that fail in a row before that is named: one or two are made again soon.
+const FAILURES: u32 = 3;
 
 /// A socket for requests, and what it is busy with.
 pub(in crate::capture) struct Requests {
@@ -64,6 +66,8 @@ pub(in crate::capture) struct Requests {
     dead: Option<io::Error>,
     /// Errors in a row.
     errors: u32,
+    /// Requests in a row that failed.
+    failures: u32,
     /// Since when nothing has come.
     dry: Option<Instant>,
     /// When to read again though the socket reports nothing.
@@ -116,6 +120,7 @@ impl Requests {
             broken: false,
             dead: None,
             errors: 0,
+            failures: 0,
             dry: None,
             again: None,
             renewed: false,
@@ -152,7 +157,7 @@ impl Requests {
             return Ok(());
         }
         let seq = self.begin()?;
-        self.send(&request::dump(kind, seq))?;
+        self.send(&request::dump(kind, seq)).inspect_err(|_| self.failures += 1)?;
         self.stats.add(Counter::NetlinkDumps, 1);
         self.pending = Pending::Dump { seq };
         Ok(())
@@ -168,14 +173,17 @@ impl Requests {
         }
         let seq = self.begin()?;
         self.pending = Pending::Query { seq, keys, sent: 0, outstanding: 0 };
-        self.send_queries().map(drop).inspect_err(|_| self.pending = Pending::Nothing)
+        self.send_queries().map(drop).inspect_err(|_| {
+            self.pending = Pending::Nothing;
+            self.failures += 1;
+        })
     }
 
     /// The number of the next request: what still comes of one that was given up has
     /// another.
     fn begin(&mut self) -> io::Result<u32> {
         if self.broken {
-            self.renew()?;
+            self.renew().inspect_err(|_| self.failures += 1)?;
         }
         (self.damaged, self.errors, self.dry, self.again) = (false, 0, None, None);
         self.seq = self.seq.wrapping_add(1).max(1);
@@ -202,11 +210,18 @@ impl Requests {
 
     /// Why the table cannot be read, until it can.
     pub(in crate::capture) fn trouble(&self) -> Option<String> {
-        let error = self.dead.as_ref()?;
-        Some(format!(
-            "the conntrack table cannot be read: its socket failed ({error}) and is opened anew \
-             with the next dump or query; if this lasts, restart flowlog"
-        ))
+        let remedy = "make room for the kernel's memory, or restart flowlog";
+        match &self.dead {
+            _ if self.failures < FAILURES => None,
+            Some(error) => Some(format!(
+                "the conntrack table cannot be read: its socket failed ({error}) and no other can \
+                 be opened; {remedy}"
+            )),
+            None => Some(format!(
+                "the conntrack table cannot be read: {} dumps or queries in a row failed; {remedy}",
+                self.failures
+            )),
+        }
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -269,6 +284,7 @@ impl Requests {
         };
         self.complain(why);
         self.stats.add(Counter::NetlinkDumpErrors, 1);
+        self.failures += 1;
         self.pending = Pending::Failed(what);
         (self.broken, self.held, self.dry) = (true, None, None);
         // It is reported by the next call of `hand_on`, which follows at once.
@@ -362,6 +378,8 @@ impl Requests {
         if !complete {
             self.stats.add(Counter::NetlinkDumpErrors, 1);
         }
+        // A table that changes can be read.
+        self.failures = if errno == 0 && !self.damaged { 0 } else { self.failures + 1 };
         self.pending = Pending::Nothing;
         sink.record(Record::DumpDone { complete, netns: None });
     }
@@ -372,10 +390,12 @@ impl Requests {
             Ok(true) => {}
             Ok(false) => {
                 self.pending = Pending::Nothing;
+                self.failures = if self.damaged { self.failures + 1 } else { 0 };
                 sink.record(Record::QueryDone { complete: !self.damaged });
             }
             Err(error) => {
                 self.complain(error);
+                self.failures += 1;
                 self.pending = Pending::Nothing;
                 sink.record(Record::QueryDone { complete: false });
             }
@@ -388,7 +408,8 @@ impl Requests {
             return Ok(false);
         };
         let end = (*sent + QUERIES_AT_ONCE).min(keys.len());
-        let bytes: Vec<u8> = keys[*sent..end].iter().flat_map(|key| request::get(key, *seq)).collect();
+        let bytes: Vec<u8> =
+            keys[*sent..end].iter().flat_map(|key| request::get(key, *seq)).collect();
         *outstanding = end - *sent;
         *sent = end;
         if bytes.is_empty() {

@@ -413,7 +413,13 @@ fn expectations_are_compared_too() {
     let mut scene = Scene::new();
     scene.matcher.ebpf_expectation(&here, T, armed(0), scene.now, &mut scene.log);
     scene.matcher.netlink_expectation(&expectation(None), T, T, scene.now);
-    scene.matcher.ebpf_expectation(&here, T, Origin { armed: false, ..armed(0) }, scene.now, &mut scene.log);
+    scene.matcher.ebpf_expectation(
+        &here,
+        T,
+        Origin { armed: false, ..armed(0) },
+        scene.now,
+        &mut scene.log,
+    );
     scene.matcher.ebpf_expectation(&here, T, armed(0), scene.now, &mut scene.log);
     scene.wait();
     let expected = [("matched", 1), ("only_ebpf", 1), ("only_ebpf_unexplained", 1), ("silent", 1)];

@@ -188,8 +188,8 @@ fn what_an_expectation_leaves_open_is_zero() {
     (raw.zone, raw.zone_dir) = (5, 2);
     let mut event = Event::default();
     let told = DECODER.decode(bytes_of(&raw), clock(), &mut event).unwrap();
-    let Told::Expectation(expectation, _, armed) = told else { panic!("no expectation") };
-    assert!(armed);
+    let Told::Expectation(expectation, _, origin) = told else { panic!("no expectation") };
+    assert_eq!(origin, Origin { entry: 0, armed: true, boot: raw.time });
     assert_eq!((expectation.action, expectation.zone), (ExpectAction::New, 0));
     assert_eq!((expectation.tuple.src_l4, expectation.tuple.dst_l4), (0, 80));
     assert_eq!(expectation.tuple.src_ip().to_string(), "10.0.0.1");

@@ -127,6 +127,7 @@ mod tests {
     use super::super::{Method, Sizes};
     use super::*;
     use crate::capture::ebpf::hooks::{self, At};
+    use crate::capture::ebpf::tasks;
 
     /// The programs that the hooks ask for, by whether they are for an exit.
     fn asked() -> BTreeMap<String, bool> {
@@ -164,6 +165,10 @@ mod tests {
         let by_tasks = sizes.iter().filter(|(_, size)| *size == 7).map(|(name, _)| *name);
         assert_eq!(dropping, by_tasks.collect());
         assert!(dropping.contains(maps::CALLS), "{dropping:?}");
+        // What the lists of free entries keep, and as much in use.
+        for processors in [1, 2, 64, 512, 8192] {
+            assert!(tasks(processors) as usize >= 2 * 128 * processors, "{processors}");
+        }
     }
 
     #[test]

@@ -20,7 +20,8 @@ fn found(ahead: i64) -> (Vec<(CheckKind, u16, Witness, Option<u32>)>, Vec<u64>) 
     scene.netlink(Update, 2);
     scene.all(Destroy, 1);
     scene.wait();
-    let checks = [Check::Matched, Check::OnlyEbpf, Check::OnlyNetlink, Check::Healed, Check::Unchecked];
+    let checks =
+        [Check::Matched, Check::OnlyEbpf, Check::OnlyNetlink, Check::Healed, Check::Unchecked];
     let sums = checks.map(|check| scene.sum(check));
     assert_eq!(scene.sum(Check::Boundary), 0, "no part of it is outside of the comparison");
     (scene.log.events, sums.into())
