@@ -336,8 +336,7 @@ fn kprobe_id_ends(context: RetProbeContext) -> u32 {
 
 #[fexit]
 fn fentry_id_ends(context: FExitContext) -> i32 {
-    notice::id_begins(context.arg::<u64>(0));
-    notice::id_ends(context.arg::<u64>(1) as u32);
+    notice::id_made(context.arg::<u64>(0), context.arg::<u64>(1) as u32);
     0
 }
 

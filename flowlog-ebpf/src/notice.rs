@@ -27,7 +27,8 @@ const DESTROY: u32 = 0b100;
 /// `BPF_NOEXIST`
 const NOEXIST: u64 = 1;
 
-/// Messages that can be under way at one time.
+/// Messages that can be under way at one time; the daemon sets it by the number of
+/// processors, and makes it less where nothing is compared.
 const MESSAGES_MAX: u32 = 1024;
 /// Namespaces that are told apart; the daemon makes it less where nothing is
 /// compared.
@@ -64,20 +65,33 @@ pub(crate) fn done() {
 /// `nf_ct_get_id(ct)` begins: of the entry that the message is about?
 #[inline(always)]
 pub(crate) fn id_begins(entry: u64) {
-    if let Some(message) = current_in(&MESSAGES) {
-        message.asked = u32::from(message.entry == entry);
+    let Some(current) = current_in(&MESSAGES) else { return };
+    let message = *current.call();
+    let asked = u32::from(message.entry == entry);
+    if message.asked != asked {
+        current.put(&MESSAGES, RawMessage { asked, ..message });
     }
 }
 
 /// It ends.
 #[inline(always)]
 pub(crate) fn id_ends(id: u32) {
-    if let Some(message) = current_in(&MESSAGES)
-        && message.asked == 1
-    {
-        message.asked = 0;
-        tell(message, Some(id));
-        message.entry = 0;
+    let Some(current) = current_in(&MESSAGES) else { return };
+    let message = *current.call();
+    if message.asked == 1 {
+        tell(&message, Some(id));
+        current.put(&MESSAGES, RawMessage { asked: 0, entry: 0, ..message });
+    }
+}
+
+/// As both, at an end that has the entry beside the result.
+#[inline(always)]
+pub(crate) fn id_made(entry: u64, id: u32) {
+    let Some(current) = current_in(&MESSAGES) else { return };
+    let message = *current.call();
+    if message.entry == entry {
+        tell(&message, Some(id));
+        current.put(&MESSAGES, RawMessage { entry: 0, ..message });
     }
 }
 

@@ -8,6 +8,11 @@
 //! Each beginning must have its end in the map, also where nothing is to be told
 //! of the call: its end would be taken for that of the outer one. What is older
 //! than `CALL_TIMEOUT` is one whose end was missed.
+//!
+//! The maps drop their least used entries, so that missed ends do not fill them,
+//! and the memory of a dropped entry is given to another call at once. So an
+//! entry is copied, changed and put back, and never held by reference. The daemon
+//! sizes the maps by the number of processors, so that none in use is dropped.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
@@ -29,14 +34,17 @@ pub(crate) struct Call {
     pub(crate) entry: u64,
 }
 
-/// Calls that can be under way at one time.
-const CALLS: u32 = 4096;
+/// Calls that can be under way at one time; the daemon sets it by the number of
+/// processors.
+const CALLS_MAX: u32 = 1024;
 
 /// In a key: the inner call.
 const INNER: u64 = 1 << 62;
+/// `BPF_EXIST`: an entry is replaced, never added.
+const EXIST: u64 = 2;
 
 #[map]
-static CALLS_UNDER_WAY: Calls<Call> = Calls::with_max_entries(CALLS, 0);
+static CALLS_UNDER_WAY: Calls<Call> = Calls::with_max_entries(CALLS_MAX, 0);
 
 /// Remembers a call that begins; the default: nothing is to be reported of it.
 #[inline(always)]
@@ -58,7 +66,7 @@ pub(crate) fn end() -> Option<Call> {
 #[inline(always)]
 pub(crate) fn begin_in<T>(calls: &Calls<T>, call: T, told: bool) {
     let (outer, now) = (task(), now());
-    // SAFETY: only its age is asked.
+    // SAFETY: as in `copy`; only its age is read.
     let inner = unsafe { calls.get(outer) }.is_some_and(|outer| outer.is_live(now));
     // The end of an inner call must not be taken for that of the outer one.
     if !told && !inner {
@@ -83,25 +91,52 @@ pub(crate) fn end_in<T: Copy>(calls: &Calls<T>) -> Option<T> {
     take(calls, outer | INNER, now).or_else(|| take(calls, outer, now))
 }
 
+/// A copy of the call that the current task is in.
+pub(crate) struct Current<T> {
+    key: u64,
+    pending: Pending<T>,
+}
+
 /// The call of this map that the current task is in.
 #[inline(always)]
-pub(crate) fn current_in<T>(calls: &Calls<T>) -> Option<&'static mut T> {
+pub(crate) fn current_in<T: Copy>(calls: &Calls<T>) -> Option<Current<T>> {
     let (outer, now) = (task(), now());
-    let live = |key| {
-        let pending = calls.get_ptr_mut(key)?;
-        // SAFETY: the entry is the current task's, so that nobody else changes
-        // it; if it is removed meanwhile its memory stays valid until the program
-        // has ended, and nothing is kept longer.
-        let pending = unsafe { &mut *pending };
-        pending.is_live(now).then_some(&mut pending.call)
-    };
-    live(outer | INNER).or_else(|| live(outer))
+    current(calls, outer | INNER, now).or_else(|| current(calls, outer, now))
+}
+
+#[inline(always)]
+fn current<T: Copy>(calls: &Calls<T>, key: u64, now: u64) -> Option<Current<T>> {
+    let pending = copy(calls, key)?;
+    pending.is_live(now).then_some(Current { key, pending })
+}
+
+impl<T: Copy> Current<T> {
+    /// The call.
+    #[inline(always)]
+    pub(crate) fn call(&self) -> &T {
+        &self.pending.call
+    }
+
+    /// Puts another value in the place of the call. A fault where the map has
+    /// dropped it meanwhile.
+    #[inline(always)]
+    pub(crate) fn put(&self, calls: &Calls<T>, call: T) {
+        if calls.insert(self.key, self.pending.with(call), EXIST).is_err() {
+            fault();
+        }
+    }
 }
 
 #[inline(always)]
 fn take<T: Copy>(calls: &Calls<T>, key: u64, now: u64) -> Option<T> {
-    // SAFETY: the value is copied at once.
-    let pending = unsafe { calls.get(key) }.copied()?;
+    let pending = copy(calls, key)?;
     let _ = calls.remove(key);
     pending.is_live(now).then_some(pending.call)
+}
+
+#[inline(always)]
+fn copy<T: Copy>(calls: &Calls<T>, key: u64) -> Option<Pending<T>> {
+    // SAFETY: the memory belongs to the map as long as the program runs, whether or
+    // not the entry is dropped meanwhile, and the reference ends with the copy.
+    unsafe { calls.get(key) }.copied()
 }

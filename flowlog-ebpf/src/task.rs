@@ -157,6 +157,13 @@ impl<T> Pending<T> {
         Self { since: now, call }
     }
 
+    /// The same call with another value: it began when it began.
+    #[inline(always)]
+    #[must_use]
+    pub fn with(&self, call: T) -> Self {
+        Self { since: self.since, call }
+    }
+
     /// Its end is still to be expected.
     #[inline(always)]
     pub fn is_live(&self, now: u64) -> bool {
@@ -316,5 +323,8 @@ mod tests {
         let call = Pending::new(1_u64, 100);
         assert!(call.is_live(100) && call.is_live(100 + CALL_TIMEOUT));
         assert!(!call.is_live(101 + CALL_TIMEOUT));
+        let changed = call.with(2);
+        assert_eq!(changed.call, 2);
+        assert!(!changed.is_live(101 + CALL_TIMEOUT), "a change makes it no younger");
     }
 }

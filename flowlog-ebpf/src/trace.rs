@@ -41,9 +41,9 @@ pub(crate) struct Allocation {
     pub(crate) full: u64,
 }
 
-/// Allocations that can be under way at one time; the daemon makes it less
-/// where nothing is traced.
-const ALLOCATIONS_MAX: u32 = 4096;
+/// Allocations that can be under way at one time; the daemon sets it by the number
+/// of processors, and makes it less where nothing is traced.
+const ALLOCATIONS_MAX: u32 = 1024;
 
 #[map]
 static ALLOCATIONS: Calls<Allocation> = Calls::with_max_entries(ALLOCATIONS_MAX, 0);
@@ -119,8 +119,8 @@ pub(crate) fn early_drop_ends(dropped: bool) {
     if dropped {
         return;
     }
-    if let Some(allocation) = current_in(&ALLOCATIONS) {
-        allocation.full = 1;
+    if let Some(current) = current_in(&ALLOCATIONS) {
+        current.put(&ALLOCATIONS, Allocation { full: 1, ..*current.call() });
     }
 }
 

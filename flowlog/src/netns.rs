@@ -3,11 +3,11 @@
 //! be there while they are opened.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 use thiserror::Error;
@@ -100,11 +100,21 @@ pub fn current() -> io::Result<u32> {
 /// and the thread cannot come back.
 pub fn within<T>(path: Option<&Path>, f: impl FnOnce() -> T) -> Result<T, NetnsError> {
     let Some(path) = path.map(resolve) else { return Ok(f()) };
-    let open = |path: &Path| {
-        File::open(path).map_err(|cause| NetnsError::Open { path: path.to_owned(), cause })
-    };
-    let mut stay = Stay { home: Some(open(Path::new(OWN))?), path };
-    let namespace = open(&stay.path)?;
+    let namespace = open(&path)?;
+    within_open(&namespace, &path, f)
+}
+
+/// As [`within`], for a namespace whose file is open. Nothing here waits for the file
+/// system that has the file. Errors call it `path`.
+///
+/// # Errors
+/// As [`within`].
+pub fn within_open<T>(
+    namespace: &File,
+    path: &Path,
+    f: impl FnOnce() -> T,
+) -> Result<T, NetnsError> {
+    let mut stay = Stay { home: Some(open(Path::new(OWN))?), path: path.to_owned() };
     if let Err(errno) = setns(namespace, CloneFlags::CLONE_NEWNET) {
         stay.home = None;
         return Err(NetnsError::Enter { path: stay.path.clone(), cause: errno.into() });
@@ -112,6 +122,13 @@ pub fn within<T>(path: Option<&Path>, f: impl FnOnce() -> T) -> Result<T, NetnsE
     let value = f();
     stay.leave()?;
     Ok(value)
+}
+
+/// Opens the file of a namespace. A FIFO of that name keeps nobody waiting for its
+/// other end.
+fn open(path: &Path) -> Result<File, NetnsError> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    opened.map_err(|cause| NetnsError::Open { path: path.to_owned(), cause })
 }
 
 /// What tells a namespace from all others that exist at the same time.
@@ -136,10 +153,26 @@ impl Identity {
     /// # Errors
     /// There is no such file.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
-        let file = fs::metadata(path)?;
+        Self::of_file(&fs::metadata(path)?)
+    }
+
+    fn of_file(file: &Metadata) -> io::Result<Option<Self>> {
         // All namespaces are files of one device (fs/nsfs.c, 6.18).
         let is_namespace = file.dev() == fs::metadata(OWN)?.dev();
         Ok(is_namespace.then(|| Self { device: file.dev(), inode: file.ino() }))
+    }
+
+    /// The namespace that a file stands for, opened; none as for [`Identity::of`].
+    ///
+    /// # Errors
+    /// There is no such file, or it cannot be opened.
+    pub fn opened(path: &Path) -> io::Result<Option<(Self, File)>> {
+        if Self::of(path)?.is_none() {
+            return Ok(None);
+        }
+        let file = File::open(path)?;
+        // Another one may stand there by now.
+        Ok(Self::of_file(&file.metadata()?)?.map(|identity| (identity, file)))
     }
 }
 
@@ -167,10 +200,59 @@ impl Home {
         if current()? == self.inode {
             return Ok(f());
         }
-        // What the file is called outlives its name in /run/netns.
-        let path = format!("/proc/self/fd/{}", self.namespace.as_raw_fd());
-        within(Some(Path::new(&path)), f).map_err(io::Error::other)
+        // The open file outlives its name in /run/netns.
+        within_open(&self.namespace, Path::new("of the socket"), f).map_err(io::Error::other)
     }
+}
+
+/// Between two looks at the name of a namespace.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A namespace that was named, for those who look at it without the engine: what it
+/// is called may be removed, or made anew.
+#[derive(Debug)]
+pub struct Named {
+    path: PathBuf,
+    identity: Identity,
+    due: Instant,
+}
+
+impl Named {
+    /// The namespace that a name or path stands for now; none where there is no name,
+    /// or where it says nothing.
+    pub fn of(name_or_path: Option<&Path>) -> Option<Self> {
+        let path = resolve(name_or_path?);
+        let identity = Identity::of(&path).ok().flatten()?;
+        Some(Self { path, identity, due: Instant::now() + LOOK })
+    }
+
+    /// Looks once a second whether the name still stands for the same namespace.
+    ///
+    /// # Errors
+    /// It does not, and what to do.
+    pub fn look(&mut self, now: Instant) -> io::Result<()> {
+        if now < self.due {
+            return Ok(());
+        }
+        self.due = now + LOOK;
+        let what = match Identity::of(&self.path) {
+            Ok(Some(found)) if found == self.identity => return Ok(()),
+            Ok(Some(_)) => "was made anew",
+            Ok(None) => "was removed",
+            Err(error) if is_absence(&error) => "was removed",
+            // Another user may not look, which says nothing of the namespace.
+            Err(_) => return Ok(()),
+        };
+        let path = self.path.display();
+        Err(io::Error::other(format!(
+            "network namespace {path} {what}, and nothing of another one is seen; start it again"
+        )))
+    }
+}
+
+/// Nothing stands there.
+pub fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// A thread's stay in another namespace.
@@ -217,6 +299,45 @@ mod tests {
         assert_eq!(Identity::of(Path::new("/dev/null")).unwrap(), None);
         assert!(Identity::of(Path::new("/nonexistent")).is_err());
         assert_eq!(Home::here().unwrap().enter(|| 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_name_that_stands_for_another_namespace_is_told_once_a_second() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("named");
+        let link = |target: &str| {
+            let _ = fs::remove_file(&path);
+            std::os::unix::fs::symlink(target, &path).unwrap();
+        };
+        link("/proc/self/ns/net");
+        let mut named = Named::of(Some(&path)).unwrap();
+        let mut now = Instant::now();
+        let mut look = || {
+            now += LOOK;
+            named.look(now).map_err(|error| error.to_string())
+        };
+        assert_eq!(look(), Ok(()));
+        link("/proc/self/ns/mnt");
+        assert!(look().unwrap_err().contains("was made anew"));
+        fs::remove_file(&path).unwrap();
+        assert!(look().unwrap_err().contains("was removed"));
+        link("/dev/null");
+        assert!(look().unwrap_err().contains("was removed"), "no namespace");
+        link("/proc/self/ns/net");
+        assert_eq!(look(), Ok(()));
+        fs::remove_file(&path).unwrap();
+        assert!(named.look(now).is_ok(), "a look a second");
+        assert!(Named::of(None).is_none());
+    }
+
+    #[test]
+    fn a_fifo_in_place_of_a_namespace_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = within(Some(&path), || panic!("called")).unwrap_err();
+        assert!(matches!(error, NetnsError::Enter { .. }), "{error}");
+        assert!(Identity::opened(&path).unwrap().is_none());
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! A configured source → a capture at work: by eBPF or over netlink, in the
 //! right namespace. Whatever is less than was asked for is said here, once.
 
+use std::fs::File;
 use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
 use caps::{Capability, CapsHashSet};
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::activate::Activation;
 use crate::capture::Capture;
@@ -14,12 +16,16 @@ use crate::capture::netlink::{self, NetlinkCapture, exchange};
 use crate::config::{self, CaptureChoice, NetnsScope, untold_by_netlink};
 use crate::event::Kinds;
 use crate::kernel::{self, Activity, TableFill};
-use crate::netns::{self, Identity};
+use crate::netns::{self, Identity, NetnsError};
 use crate::plugin::nfct;
 use crate::stats::Stats;
 
 mod crosscheck;
+mod lookout;
 pub mod place;
+
+/// Between two attempts to open a source.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A source at work.
 pub struct Opened {
@@ -47,52 +53,118 @@ struct NoNetlink {
     remedy: &'static str,
 }
 
-/// Whether the same may succeed a little later: the kernel was short of memory,
-/// or busy.
-pub fn is_transient(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<NoNetlink>().is_some_and(|error| exchange::is_transient(&error.cause))
+/// eBPF, or what it is to be compared with, is not available.
+#[derive(Debug, Error)]
+#[error("{why}")]
+struct NoEbpf {
+    why: String,
+    /// The same may succeed a little later.
+    transient: bool,
 }
 
-/// Opens a source in its namespace.
+impl NoEbpf {
+    /// With words around the reason.
+    fn within(self, words: impl FnOnce(&str) -> String) -> Self {
+        Self { why: words(&self.why), ..self }
+    }
+}
+
+impl From<String> for NoEbpf {
+    fn from(why: String) -> Self {
+        Self { why, transient: false }
+    }
+}
+
+/// Whether the same may succeed a little later: the kernel was short of memory,
+/// or busy, or a module is not loaded yet.
+fn is_transient(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<NoNetlink>().is_some_and(|error| exchange::is_transient(&error.cause))
+        || error.downcast_ref::<NoEbpf>().is_some_and(|error| error.transient)
+}
+
+/// Opens a source in its namespace. What the kernel cannot do for a moment is tried
+/// again, as long as `patience` says; then a second choice is taken, if there is one.
 ///
 /// # Errors
 /// Neither way works, or the one that was asked for by name does not; the
 /// namespace cannot be entered.
-pub fn open(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
+pub fn open(source: &config::Source, stats: &Stats, patience: Duration) -> anyhow::Result<Opened> {
     let path = source.netns.path().map(netns::resolve);
-    let opened = netns::within(path.as_deref(), || {
-        let opened = open_here(source, stats)?;
-        Ok(Opened { namespace: Identity::here().ok(), ..opened })
-    })?;
-    opened
-        .map_err(|error: anyhow::Error| error.context(format!("[{}] cannot be started", source.id)))
+    patiently(patience, |last| {
+        let opened = netns::within(path.as_deref(), || open_here(source, stats, last));
+        of_source(source, opened)
+    })
+}
+
+/// Opens a source once, in the namespace whose file is open and is called `path`.
+/// `last`: a second choice may be taken for what may only be lacking at the moment.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_in(
+    namespace: &File,
+    path: &Path,
+    source: &config::Source,
+    stats: &Stats,
+    last: bool,
+) -> anyhow::Result<Opened> {
+    of_source(source, netns::within_open(namespace, path, || open_here(source, stats, last)))
+}
+
+fn of_source(
+    source: &config::Source,
+    opened: Result<anyhow::Result<Opened>, NetnsError>,
+) -> anyhow::Result<Opened> {
+    opened?.map_err(|error| error.context(format!("[{}] cannot be started", source.id)))
+}
+
+/// Calls `attempt` until it succeeds, fails for a reason that does not pass, or is
+/// told that this is the last time.
+fn patiently<T>(
+    patience: Duration,
+    mut attempt: impl FnMut(bool) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let start = Instant::now();
+    loop {
+        let last = start.elapsed() >= patience;
+        match attempt(last) {
+            Err(error) if !last && is_transient(&error) => {
+                debug!("{error:#}; it is tried again");
+                std::thread::sleep(AGAIN);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Opens a source in the current namespace, and says what is amiss there.
-fn open_here(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
+fn open_here(source: &config::Source, stats: &Stats, last: bool) -> anyhow::Result<Opened> {
     if source.set_sysctls {
         set_sysctls(&source.id);
     }
     let activation = source.activate.then(Activation::hold).transpose()?;
     let mut opened = match source.capture {
         CaptureChoice::Netlink => over_netlink(source, stats)?,
-        CaptureChoice::Ebpf => {
-            at_best(source, stats).map_err(|why| anyhow!("eBPF capture cannot be had: {why}"))?
-        }
-        CaptureChoice::Both => at_best(source, stats).map_err(|why| {
-            anyhow!(
-                "eBPF and netlink cannot be compared: {why}. With capture=auto flowlog runs by \
-                 what can be had"
-            )
+        CaptureChoice::Ebpf => at_best(source, stats, last)
+            .map_err(|no| no.within(|why| format!("eBPF capture cannot be had: {why}")))?,
+        CaptureChoice::Both => at_best(source, stats, last).map_err(|no| {
+            no.within(|why| {
+                format!(
+                    "eBPF and netlink cannot be compared: {why}. With capture=auto flowlog runs by \
+                     what can be had"
+                )
+            })
         })?,
-        CaptureChoice::Auto => match at_best(source, stats) {
+        CaptureChoice::Auto => match at_best(source, stats, last) {
             Ok(opened) => opened,
-            Err(why) => {
-                fall_back(source, &why);
+            Err(no) if no.transient && !last => return Err(no.into()),
+            Err(no) => {
+                fall_back(source, &no.why);
                 over_netlink(source, stats)?
             }
         },
     };
+    opened.namespace = Identity::here().ok();
     let everywhere = opened.is_everywhere(source);
     if activation.is_none() && !everywhere && kernel::conntrack_active() == Activity::Inactive {
         warn!(
@@ -114,10 +186,10 @@ impl Opened {
 }
 
 /// By eBPF, and compared with netlink where that is asked for.
-fn at_best(source: &config::Source, stats: &Stats) -> Result<Opened, String> {
+fn at_best(source: &config::Source, stats: &Stats, last: bool) -> Result<Opened, NoEbpf> {
     match &source.crosscheck {
-        Some(settings) => crosscheck::crosscheck(source, settings, stats),
-        None => by_ebpf(source, stats),
+        Some(settings) => crosscheck::crosscheck(source, settings, stats, last),
+        None => by_ebpf(source, stats, last),
     }
 }
 
@@ -144,15 +216,17 @@ fn fall_back(source: &config::Source, why: &str) {
 }
 
 #[cfg(not(feature = "ebpf"))]
-fn by_ebpf(_: &config::Source, _: &Stats) -> Result<Opened, String> {
-    Err("this flowlog was built without it; build it with the feature ebpf".to_owned())
+fn by_ebpf(_: &config::Source, _: &Stats, _: bool) -> Result<Opened, NoEbpf> {
+    Err("this flowlog was built without it; build it with the feature ebpf".to_owned().into())
 }
 
 #[cfg(feature = "ebpf")]
-fn by_ebpf(source: &config::Source, stats: &Stats) -> Result<Opened, String> {
+fn by_ebpf(source: &config::Source, stats: &Stats, last: bool) -> Result<Opened, NoEbpf> {
     use crate::capture::ebpf::EbpfCapture;
-    let capture = EbpfCapture::open(&ebpf_settings(source)?, stats.clone())
-        .map_err(|error| format!("{error}; {}", error.remedy()))?;
+    let capture =
+        EbpfCapture::open(&ebpf_settings(source, last)?, stats.clone()).map_err(|error| {
+            NoEbpf { why: format!("{error}; {}", error.remedy()), transient: error.is_transient() }
+        })?;
     stats.use_ebpf();
     warn_of_silent_kernel(source);
     Ok(Opened {
@@ -169,7 +243,10 @@ fn by_ebpf(source: &config::Source, stats: &Stats) -> Result<Opened, String> {
 
 /// What eBPF is to capture, seen from the current namespace.
 #[cfg(feature = "ebpf")]
-fn ebpf_settings(source: &config::Source) -> Result<crate::capture::ebpf::Settings, String> {
+fn ebpf_settings(
+    source: &config::Source,
+    last: bool,
+) -> Result<crate::capture::ebpf::Settings, String> {
     let own = netns::current().map_err(|error| format!("the namespace has no number: {error}"))?;
     Ok(crate::capture::ebpf::Settings {
         mask: source.nfct.mask,
@@ -181,6 +258,7 @@ fn ebpf_settings(source: &config::Source) -> Result<crate::capture::ebpf::Settin
         own_netns: own,
         all_updates: false,
         traced: None,
+        retried: !last,
     })
 }
 
@@ -281,4 +359,39 @@ fn or_set_sysctls(source: &config::Source) -> String {
         return String::new();
     }
     format!(", or set_sysctls=1 in [{}]", source.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempts(failures: u32, transient: bool, patience: Duration) -> (u32, bool) {
+        let mut made = 0;
+        let result = patiently(patience, |last| {
+            made += 1;
+            if made > failures || (last && transient) {
+                return Ok(());
+            }
+            let no = NoEbpf { why: "no memory".to_owned(), transient };
+            Err(anyhow::Error::from(no).context("[ct1] cannot be started"))
+        });
+        (made, result.is_ok())
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_until_a_second_choice_is_taken() {
+        assert_eq!(attempts(2, true, Duration::from_secs(10)), (3, true));
+        assert_eq!(attempts(2, false, Duration::from_secs(10)), (1, false));
+        assert_eq!(attempts(u32::MAX, true, Duration::ZERO), (1, true), "the first is the last");
+        let (made, ended) = attempts(u32::MAX, true, 2 * AGAIN);
+        assert!((2..=4).contains(&made) && ended, "{made}");
+    }
+
+    #[test]
+    fn netlink_and_ebpf_pass_alike() {
+        let netlink = |errno| NoNetlink { cause: io::Error::from_raw_os_error(errno), remedy: "" };
+        assert!(is_transient(&netlink(libc::ENOMEM).into()));
+        assert!(!is_transient(&netlink(libc::EPERM).into()));
+        assert!(!is_transient(&NoEbpf::from("no BTF".to_owned()).into()));
+    }
 }

@@ -15,6 +15,7 @@ pub mod filter;
 pub(crate) mod live;
 pub mod netlink;
 pub mod replay;
+mod turn;
 
 /// Receives what a capture reports.
 pub trait RecordSink {

@@ -2,7 +2,7 @@
 //! still unseen: warns, and remembers for /healthz. It reads counters only, so that it needs
 //! nothing from a sink but that it counts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -30,7 +30,8 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// What it remembers.
 pub(super) struct Monitor {
     due: Instant,
-    sources: Vec<Lost>,
+    /// For each, its losses by what lost them.
+    sources: Vec<BTreeMap<&'static str, Lost>>,
     sinks: Vec<Watched>,
 }
 
@@ -53,7 +54,7 @@ impl Monitor {
                 sinks.push(Watched::new(index, instance.clone(), stats, shared, shows_losses, now));
             }
         }
-        let sources = sources.iter().map(|_| Lost::default()).collect();
+        let sources = sources.iter().map(|_| BTreeMap::new()).collect();
         Self { due: now + INTERVAL, sources, sinks }
     }
 
@@ -83,7 +84,9 @@ impl Monitor {
     /// Takes the counters as they are now.
     pub(super) fn look(&mut self, now: Instant, sources: &[Source]) {
         for (lost, source) in self.sources.iter_mut().zip(sources) {
-            lost.add(now, source.nfct.lost_total());
+            for (by, total) in source.nfct.lost_by() {
+                lost.entry(*by).or_default().add(now, *total);
+            }
         }
         let outputs = sources.iter().flat_map(|source| source.stacks.each_sink());
         for (instance, output) in outputs {
@@ -119,18 +122,34 @@ impl Monitor {
         let stalled = self.sinks.iter().filter(|sink| !sink.shared && !skip(&sink.instance));
         let stalled = stalled.filter_map(|sink| sink.stalled(now));
         let lost = self.sinks.iter().flat_map(|sink| sink.lost_lately(now));
-        let captured = self.sources.iter().zip(sources).filter_map(|(lost, source)| {
-            let events = lost.lately(now);
-            (events > 0).then(|| {
-                format!(
-                    "{}: {events} events lost in the last 5 minutes; the log names what lost them: \
-                     raise netlink_socket_buffer_maxsize or ring_buffer_size",
-                    source.id
-                )
-            })
+        let captured = self.sources.iter().zip(sources).flat_map(|(lost, source)| {
+            lost.iter().filter_map(|(by, lost)| captured(&source.id, by, lost.lately(now)))
         });
         stalled.chain(lost).chain(captured).collect()
     }
+}
+
+/// What a capture lost lately, by what lost it, and what to do.
+fn captured(id: &str, by: &str, events: u64) -> Option<String> {
+    let (what, remedy) = match by {
+        "netns" => (
+            "since its netns was made anew",
+            "what happened there before flowlog entered it is in no log; nothing is to be raised",
+        ),
+        "ebpf" => (
+            "by eBPF",
+            "raise ring_buffer_size, or set attach=fentry where the log names missed probes",
+        ),
+        "both" => {
+            ("by eBPF and netlink", "raise ring_buffer_size and netlink_socket_buffer_maxsize")
+        }
+        _ => ("by netlink", "raise netlink_socket_buffer_maxsize"),
+    };
+    let number = match by {
+        "netns" => "an unknown number of events was lost".to_owned(),
+        _ => format!("{events} events lost"),
+    };
+    (events > 0).then(|| format!("{id}: {number} in the last 5 minutes {what}; {remedy}"))
 }
 
 /// A sink.
@@ -343,6 +362,22 @@ mod tests {
         assert_eq!(lost.lately(end + MEMORY + Duration::from_secs(1)), 0);
         lost.add(end + 2 * MEMORY, 591);
         assert_eq!((lost.lately(end + 2 * MEMORY), lost.lately.len()), (1, 1));
+    }
+
+    #[test]
+    fn each_loss_of_a_capture_has_the_remedy_of_what_lost_it() {
+        let line = |by| captured("ct1", by, 7).unwrap();
+        for (by, remedy) in [
+            ("netlink", "netlink_socket_buffer_maxsize"),
+            ("ebpf", "ring_buffer_size"),
+            ("both", "ring_buffer_size and netlink_socket_buffer_maxsize"),
+        ] {
+            assert!(line(by).starts_with("ct1: 7 events lost in the last 5 minutes "), "{by}");
+            assert!(line(by).contains(remedy), "{by}");
+        }
+        assert!(!line("netns").contains("size"), "no buffer helps: {}", line("netns"));
+        assert!(line("netns").contains("made anew"), "{}", line("netns"));
+        assert_eq!(captured("ct1", "ebpf", 0), None);
     }
 
     fn watched(plugin: SinkPlugin, now: Instant) -> Watched {

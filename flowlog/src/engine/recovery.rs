@@ -15,7 +15,6 @@ use crate::capture::netlink::now_ns;
 use crate::capture::{Drained, Progress};
 use crate::ratelimit::RateLimit;
 use crate::source::Opened;
-use crate::source::place::Place;
 
 /// From a failure to the next attempt.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -87,7 +86,7 @@ impl Source {
     pub(super) fn trouble(&self) -> Option<String> {
         let failure = self.recovery.failure.as_ref();
         let failure = failure.map(|why| format!("events cannot be read: {why}; see its log"));
-        let place = self.place.as_ref().and_then(Place::trouble);
+        let place = self.place.as_ref().and_then(|place| place.trouble(Instant::now()));
         let trouble = place.or_else(|| self.capture.health()).or(failure)?;
         Some(format!("{}: {trouble}", self.id))
     }

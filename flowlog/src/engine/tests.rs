@@ -270,11 +270,16 @@ fn lost_events_of_a_source_and_its_trouble_are_in_health() {
     let mut engine = engine(source, stats);
     let Source { nfct, stacks, .. } = &mut engine.sources[0];
     nfct.record(Record::Lost(Lost { source: "netlink", events: 12, at: 0 }), stacks);
+    nfct.record(Record::Lost(Lost { source: "netns", events: 1, at: 0 }), stacks);
     let why = health(&mut engine);
     let lines: Vec<_> = why.lines().collect();
     assert_eq!(lines[0], "ct1: the namespace is gone");
-    assert!(lines[1].starts_with("ct1: 12 events lost in the last 5 minutes; "), "{why}");
-    assert_eq!(lines.len(), 2, "{why}");
+    assert!(
+        lines[1].starts_with("ct1: 12 events lost in the last 5 minutes by netlink; "),
+        "{why}"
+    );
+    assert!(lines[2].contains("netns was made anew"), "{why}");
+    assert_eq!(lines.len(), 3, "{why}");
 }
 
 /// A capture that sees nothing, and says why.

@@ -1,7 +1,7 @@
 //! A source whose events two captures tell: eBPF, and netlink that is compared
 //! with it.
 
-use super::Opened;
+use super::{NoEbpf, Opened};
 use crate::capture::crosscheck::Settings;
 use crate::config;
 use crate::stats::Stats;
@@ -11,8 +11,9 @@ pub(super) fn crosscheck(
     source: &config::Source,
     _: &Settings,
     stats: &Stats,
-) -> Result<Opened, String> {
-    super::by_ebpf(source, stats)
+    last: bool,
+) -> Result<Opened, NoEbpf> {
+    super::by_ebpf(source, stats, last)
 }
 
 /// Opens both in the current namespace.
@@ -24,21 +25,21 @@ pub(super) fn crosscheck(
     source: &config::Source,
     settings: &Settings,
     stats: &Stats,
-) -> Result<Opened, String> {
+    last: bool,
+) -> Result<Opened, NoEbpf> {
     use caps::{Capability, CapsHashSet};
 
     use crate::capture::crosscheck::{CrossCapture, Schedule, Sources};
     use crate::kernel::TableFill;
-    use crate::netns;
     use crate::plugin::nfct;
 
     let sources = Sources {
-        ebpf: super::ebpf_settings(source)?,
+        ebpf: super::ebpf_settings(source, last)?,
         netlink: super::netlink_settings(source),
-        netns: source.netns.path().map(netns::resolve),
         settings: *settings,
     };
-    let capture = CrossCapture::open(sources, stats.clone()).map_err(|error| error.to_string())?;
+    let capture = CrossCapture::open(sources, stats.clone())
+        .map_err(|error| NoEbpf { transient: error.is_transient(), why: error.to_string() })?;
     super::warn_of_silent_kernel(source);
     tell_of_old_flows(source);
     let mut capabilities = CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_BPF]);

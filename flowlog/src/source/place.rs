@@ -2,22 +2,27 @@
 //! name still stands for the namespace that is captured. Where another one has
 //! taken its place, the source is opened anew in it.
 
-use std::io;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 
 use super::Opened;
+use super::lookout::{Lookout, Sight};
 use crate::config;
 use crate::log::notice;
-use crate::netns::{self, Identity, NetnsError};
+use crate::netns::{self, Identity, NetnsError, is_absence};
 use crate::stats::Stats;
 
 /// Between two looks at the file.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two attempts to enter a namespace that could not be entered.
 const RETRY: Duration = Duration::from_secs(10);
+/// Until the answer of a look is asked for again.
+const SOON: Duration = Duration::from_millis(20);
+/// A look that has had no answer for so long is named.
+const LATE: Duration = Duration::from_secs(10);
 
 /// A named namespace, as last seen.
 pub struct Place {
@@ -27,6 +32,7 @@ pub struct Place {
     /// The namespace that is captured.
     captured: Identity,
     state: State,
+    lookout: Lookout,
     due: Instant,
 }
 
@@ -44,10 +50,12 @@ impl Place {
     /// The namespace of a source that has just been opened; absent where it
     /// names none.
     pub fn of(source: &config::Source, opened: &Opened, stats: &Stats) -> Option<Self> {
+        let path = netns::resolve(source.netns.path()?);
         Some(Self {
             source: source.clone(),
             stats: stats.clone(),
-            path: netns::resolve(source.netns.path()?),
+            lookout: Lookout::new(path.clone()),
+            path,
             captured: opened.namespace?,
             state: State::Same,
             due: Instant::now() + LOOK,
@@ -64,17 +72,35 @@ impl Place {
         self.due
     }
 
-    /// Looks at the file; returns what was opened in a namespace that has taken
+    /// Has the file looked at; returns what was opened in a namespace that has taken
     /// the place of the one that is captured.
     pub fn look(&mut self, now: Instant) -> Option<Opened> {
         if now < self.due {
             return None;
         }
-        self.due = now + LOOK;
-        match Identity::of(&self.path) {
-            Ok(Some(found)) if found == self.captured => self.same(),
+        if let Some(sight) = self.lookout.poll() {
+            self.due = now + LOOK;
+            return self.take(sight, now);
+        }
+        if let Err(error) = self.lookout.ask(now) {
+            warn!(
+                "[{}] network namespace {} cannot be looked at: {error}; raise the limit of tasks",
+                self.source.id,
+                self.path.display()
+            );
+            self.due = now + RETRY;
+            return None;
+        }
+        let quick = self.lookout.waits(now).is_some_and(|time| time < LOOK);
+        self.due = now + if quick { SOON } else { LOOK };
+        None
+    }
+
+    fn take(&mut self, sight: Sight, now: Instant) -> Option<Opened> {
+        match sight {
+            Ok(Some((found, _))) if found == self.captured => self.same(),
             Ok(Some(_)) if self.is_of_a_process() => self.gone(),
-            Ok(Some(other)) => return self.enter(other, now),
+            Ok(Some((other, file))) => return self.enter(other, &file, now),
             Ok(None) => self.gone(),
             Err(error) if is_absence(&error) => self.gone(),
             // Another user may not look, which says nothing of the namespace.
@@ -90,8 +116,15 @@ impl Place {
     }
 
     /// What is amiss, and what to do.
-    pub fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self, now: Instant) -> Option<String> {
         let path = self.path.display();
+        if let Some(time) = self.lookout.waits(now).filter(|time| *time >= LATE) {
+            return Some(format!(
+                "network namespace {path} cannot be looked at: its file system has not answered \
+                 for {} s; what was captured last is still captured",
+                time.as_secs()
+            ));
+        }
         match &self.state {
             State::Same => None,
             State::Gone => Some(format!(
@@ -125,14 +158,16 @@ impl Place {
         }
     }
 
-    fn enter(&mut self, other: Identity, now: Instant) -> Option<Opened> {
+    fn enter(&mut self, other: Identity, file: &File, now: Instant) -> Option<Opened> {
         match &self.state {
             State::Barred { other: before, retry, .. } if *before == other && now < *retry => {
                 return None;
             }
             State::Barred { .. } | State::Same | State::Gone => {}
         }
-        let opened = super::open(&self.source, &self.stats);
+        // What may pass gets a second attempt before something less is taken.
+        let last = matches!(&self.state, State::Barred { other: before, .. } if *before == other);
+        let opened = super::open_in(file, &self.path, &self.source, &self.stats, last);
         let why = match opened {
             Ok(opened) => match opened.namespace {
                 Some(namespace) => {
@@ -150,18 +185,12 @@ impl Place {
             },
             Err(error) => reason(&error),
         };
-        let known = matches!(&self.state, State::Barred { other: before, .. } if *before == other);
         self.state = State::Barred { other, why, retry: now + RETRY };
-        if let (false, Some(trouble)) = (known, self.trouble()) {
+        if let (false, Some(trouble)) = (last, self.trouble(now)) {
             warn!("[{}] {trouble}", self.source.id);
         }
         None
     }
-}
-
-/// Nothing stands there.
-fn is_absence(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Why a namespace could not be entered, without its name and remedy.

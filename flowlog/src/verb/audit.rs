@@ -14,7 +14,7 @@ use super::interrupt::Interrupt;
 use crate::capture::crosscheck::{Auditable, Report};
 use crate::config::{Attach, LogTarget};
 use crate::log;
-use crate::netns;
+use crate::netns::{self, Named};
 use crate::stats::Stats;
 
 mod json;
@@ -62,7 +62,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut audited = open(options, &stats)?;
     let terminal = io::stderr().is_terminal();
     let progress = terminal.then(|| Progress::new(io::stderr(), options.lasting));
-    let report = watch(audited.as_mut(), options.lasting, interrupt, progress)
+    let named = Named::of(options.netns.as_deref());
+    let report = watch(audited.as_mut(), options.lasting, named, interrupt, progress)
         .context("events can no longer be compared")?;
     let text =
         if options.json { format!("{}\n", json::object(&report)) } else { text::report(&report) };
@@ -106,6 +107,7 @@ fn open_here(options: &Options, stats: &Stats) -> anyhow::Result<Box<dyn Auditab
             own_netns: own,
             all_updates: true,
             traced: None,
+            retried: false,
         },
         netlink: netlink::Settings {
             groups: Vec::new(),
@@ -114,7 +116,6 @@ fn open_here(options: &Options, stats: &Stats) -> anyhow::Result<Box<dyn Auditab
             reliable: false,
             filter: Filter::default(),
         },
-        netns: None,
         settings: Settings {
             window: options.window,
             max_pending: options.max_pending,
@@ -128,6 +129,7 @@ fn open_here(options: &Options, stats: &Stats) -> anyhow::Result<Box<dyn Auditab
 fn watch(
     audited: &mut dyn Auditable,
     lasting: Duration,
+    mut named: Option<Named>,
     interrupt: Interrupt,
     mut progress: Option<Progress<impl io::Write>>,
 ) -> io::Result<Report> {
@@ -141,6 +143,7 @@ fn watch(
             progress.show(elapsed, || audited.report());
         }
         audited.step(STEP.min(lasting - elapsed))?;
+        named.iter_mut().try_for_each(|named| named.look(Instant::now()))?;
     }
     // What is on its way may take as long as the window; who does not want to
     // wait for it may signal again.

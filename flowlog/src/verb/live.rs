@@ -15,6 +15,7 @@ use self::output::Output;
 use super::interrupt::Interrupt;
 use crate::capture::{Drained, Progress};
 use crate::engine::rest::Rest;
+use crate::netns::Named;
 use crate::stats::{Counter, Stats};
 
 mod lines;
@@ -69,10 +70,14 @@ pub(super) trait Live {
 }
 
 /// Shows what happens until there is a reason to end.
+///
+/// # Errors
+/// A source cannot go on, or the namespace that was named is gone.
 pub(super) fn show(
     live: &mut dyn Live,
     stdout: BorrowedFd<'_>,
     lasting: Option<Duration>,
+    mut named: Option<Named>,
     interrupt: &Interrupt,
 ) -> io::Result<End> {
     let start = Instant::now();
@@ -93,6 +98,7 @@ pub(super) fn show(
         live.wait(wait)?;
         let progress = live.drain()?;
         live.flush();
+        named.iter_mut().try_for_each(|named| named.look(Instant::now()))?;
         if live.lines().has_enough() {
             return Ok(End::Enough);
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use caps::{CapSet, Capability, CapsHashSet};
@@ -22,8 +22,8 @@ use crate::log::{self, notice};
 use crate::metrics::server::{self, Bound};
 use crate::plugin::nfct::Nfct;
 use crate::plugin::ship::{self, Spool};
+use crate::source;
 use crate::source::place::Place;
-use crate::source::{self, Opened};
 use crate::stack::{Site, Stacks};
 use crate::stats::Stats;
 use crate::verb::reopening;
@@ -31,11 +31,9 @@ use crate::zone;
 
 /// Nice value where the configuration names none.
 const NICE: i32 = -10;
-/// How long the dump at start may keep the daemon from saying that it runs.
+/// How long opening a source, and then its dump at start, may be tried again before the
+/// daemon says that it runs.
 const SETTLE: Duration = Duration::from_secs(10);
-
-/// Between two attempts to open a source.
-const OPEN_AGAIN: Duration = Duration::from_millis(100);
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
@@ -237,7 +235,7 @@ fn start(config: &Config) -> anyhow::Result<Running> {
         if stacks.0.is_empty() {
             continue;
         }
-        let opened = open_source(source, &stats)?;
+        let opened = source::open(source, &stats, SETTLE)?;
         let place = Place::of(source, &opened, &stats);
         capabilities.extend(opened.capabilities);
         by.entry(opened.by.clone()).or_default().push(source.id.clone());
@@ -256,20 +254,6 @@ fn start(config: &Config) -> anyhow::Result<Running> {
     let by: Vec<_> = by.iter().map(|(by, ids)| format!("{by}: {}", ids.join(", "))).collect();
     let by = by.join("; ");
     Ok(Running { sources, spool, capabilities, by, stats })
-}
-
-/// Opens a source. What the kernel cannot do for a moment is tried again.
-fn open_source(source: &config::Source, stats: &Stats) -> anyhow::Result<Opened> {
-    let start = Instant::now();
-    loop {
-        match source::open(source, stats) {
-            Err(error) if source::is_transient(&error) && start.elapsed() < SETTLE => {
-                debug!("{error:#}; it is tried again");
-                std::thread::sleep(OPEN_AGAIN);
-            }
-            result => return result,
-        }
-    }
 }
 
 /// Opens the spool, if a stack needs it.

@@ -25,6 +25,7 @@ use crate::config::{CaptureChoice, LogTarget, NetnsScope, Source};
 use crate::engine::rest::Rest;
 use crate::kernel::TableFill;
 use crate::log::{self, notice};
+use crate::netns::Named;
 use crate::source::{self, Opened};
 use crate::stats::Stats;
 
@@ -87,7 +88,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let stats = Stats::default();
     // The rule that has the kernel track connections is held until the end.
     let Opened { mut capture, activation: _activation, by, table, .. } =
-        source::open(&source, &stats)?;
+        source::open(&source, &stats, Duration::ZERO)?;
     let mut top = Top::new(options, &source, by, table, stats);
     if options.once {
         notice!("flowlog top listens {}", top.about.by);
@@ -122,6 +123,8 @@ struct Top {
     view: View,
     about: About,
     fill: TableFill,
+    /// The namespace that the command line names.
+    named: Option<Named>,
     interval: Duration,
     /// When the interval has begun.
     begin: Instant,
@@ -153,6 +156,7 @@ impl Top {
                 message: None,
             },
             fill,
+            named: Named::of(source.netns.path()),
             interval: options.interval,
             begin: Instant::now(),
         }
@@ -185,6 +189,7 @@ impl Top {
             let keys = shown.as_deref().and_then(|shown| shown.keyboard.descriptor());
             live::wait_for(capture, keys, STEP.min(left).min(due))?;
             let progress = capture.drain(BUDGET, &mut self.tally)?;
+            self.named.iter_mut().try_for_each(|named| named.look(Instant::now()))?;
             // The text is made of all there was.
             if shown.is_some() && self.begin.elapsed() >= self.interval {
                 changed |= self.end_interval();

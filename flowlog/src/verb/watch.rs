@@ -23,6 +23,7 @@ use crate::capture::live::{BUDGET, wait};
 use crate::capture::{Capture, Progress};
 use crate::config::{CaptureChoice, LogTarget};
 use crate::log::{self, notice};
+use crate::netns::Named;
 use crate::source::{self, Opened};
 use crate::stats::Stats;
 use crate::zone;
@@ -76,14 +77,17 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     let stats = Stats::default();
     // The rule that has the kernel track connections is held until the end.
-    let Opened { mut capture, activation: _activation, by, .. } = source::open(&source, &stats)?;
+    let Opened { mut capture, activation: _activation, by, .. } =
+        source::open(&source, &stats, Duration::ZERO)?;
     notice!("flowlog watches {by}");
     let stdout = io::stdout();
     let file = File::from(stdout.as_fd().try_clone_to_owned()?);
     let paint = options.color.paints(&stdout);
     let mut view = View::new(options, paint, Output::new(file)?);
-    let end = watch(capture.as_mut(), &mut view, stdout.as_fd(), options.lasting, &interrupt)
-        .context("events can no longer be read")?;
+    let named = Named::of(source.netns.path());
+    let end =
+        watch(capture.as_mut(), &mut view, stdout.as_fd(), options.lasting, named, &interrupt)
+            .context("events can no longer be read")?;
     // Who does not want to wait for the rest may signal again.
     drop(interrupt);
     if end == End::Unread {
@@ -138,9 +142,10 @@ fn watch(
     view: &mut View,
     stdout: BorrowedFd<'_>,
     lasting: Option<Duration>,
+    named: Option<Named>,
     interrupt: &Interrupt,
 ) -> io::Result<End> {
-    live::show(&mut Watched { capture, view }, stdout, lasting, interrupt)
+    live::show(&mut Watched { capture, view }, stdout, lasting, named, interrupt)
 }
 
 /// Takes what has happened before the end, unless nobody wants it.

@@ -14,7 +14,7 @@ use tests::poll;
 
 use super::crosscheck::mass_lab;
 use super::kernel::{SlowProbes, counts_missed_kprobes, receive_on, stay_on};
-use super::{by_ebpf, ensure_total, lines_of, start, total};
+use super::{by_ebpf, ensure_total, lines_of, lines_so_far, start, total};
 
 /// The first kprobe to be missed is that of a packet in a softirq which interrupts the handler of
 /// a probe on this function.
@@ -57,6 +57,34 @@ fn what_a_kprobe_misses_is_counted() -> Result<()> {
         ensure_total(&finished, "ebpf.missed", expected)?;
         ensure!(total(&finished, "ebpf.lost_new")? == 0, "the ring was full\n{}", finished.log);
         Ok(())
+    })
+}
+
+/// A source whose filter refuses each of the flows reads no record at all: what its probes miss
+/// is reported on the timer, while it runs.
+#[test]
+#[cfg_attr(not(feature = "guest"), ignore = "runs in a guest: cargo xtask test")]
+fn misses_are_reported_where_no_record_follows() -> Result<()> {
+    by_ebpf(|| {
+        if !counts_missed_kprobes()? {
+            return Ok(());
+        }
+        let lab = mass_lab()?;
+        lab.set_flow_timeout(600)?;
+        receive_on(lab.router(), "client", 1 << PROCESSOR)?;
+        let common =
+            "capture=ebpf\nnetns=self\nhash_enable=0\nevent_mask=5\naccept_proto_filter=tcp";
+        let daemon = start(lab.router(), common, &["attach=kprobe"], "")?;
+        disturbed_burst(&lab)?;
+        let missed = poll::until("[LOST]", || {
+            Ok(Some(lost(&lines_so_far(&daemon, 1)?)).filter(|lost| *lost > 0))
+        })?;
+        let finished = daemon.stop()?;
+        ensure!(finished.code == Some(0), "exit {:?}\n{}", finished.code, finished.log);
+        let lines = lines_of(&finished, 1)?;
+        ensure!(lines.iter().all(|line| line.tag() == "LOST"), "a record: {lines:?}");
+        ensure!(lost(&lines) >= missed, "{} lost in the end, {missed} before", lost(&lines));
+        ensure_total(&finished, "ebpf.missed", lost(&lines))
     })
 }
 

@@ -1,6 +1,8 @@
 //! Reads of the netlink sockets that fail: a shim answers what a kernel that is short of memory
 //! answers, or what a socket that is gone answers. Nothing of it ends the daemon.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use tests::daemon::{Daemon, Launch, Program, config};
 use tests::lab::SingleNs;
 use tests::lines::ensure_equal;
 use tests::metrics::{ADDRESS, get};
+use tests::namespace::Namespace;
 use tests::poll;
 
 use super::{burst_lines, uncounted};
@@ -320,6 +323,44 @@ fn list_and_activation_try_again() -> Result<()> {
         shim.start(&untracked, "event_mask=1\nhash_enable=0\nactivate=1", "recv:105:3", true)?;
     udp_burst(&untracked, 4000, 0, 5)?;
     daemon.wait_lines("the flows", |lines| lines.len() == 5)?;
+    ensure!(daemon.stop()?.code == Some(0));
+    Ok(())
+}
+
+/// Without the right to enter the namespace again no other socket can be opened there: dumps
+/// that fail use up none, and however many fail, the next one is made.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn dumps_that_fail_in_a_named_namespace_use_up_no_sockets() -> Result<()> {
+    let shim = Shim::build()?;
+    let (home, single) = (Namespace::new("home")?, SingleNs::new()?);
+    old_flows(&single, 20)?;
+    let keys = format!("capture=netlink\nnetns={}\n{ENDS}", single.namespace().name());
+    let text = config(&keys, "sync=1").replace("[global]", "[global]\nmetrics=127.0.0.1:9470");
+    // Six dumps or queries that each fail by sixteen errors in a row.
+    let daemon = Launch::new(Program::Flowlog, &home, &text)?
+        .as_configured()
+        .args(&["-u", "nobody"])
+        .environment("LD_PRELOAD", &shim.path("shim.so").display().to_string())
+        .environment("SHIM", "recv:105:96")
+        .environment("SHIM_ARMED", &shim.path("armed").display().to_string())
+        .start()?;
+    daemon.wait_log("20 flows existed at start")?;
+    daemon.wait_log("without CAP_SYS_ADMIN from now on")?;
+    std::fs::set_permissions(shim.dir.path(), Permissions::from_mode(0o755))?;
+    single.namespace().run("conntrack -D -p udp --dst 198.19.0.3")?;
+    shim.arm()?;
+    poll::until("/healthz to name them", || {
+        let (_, body) = get(&home, ADDRESS, "/healthz")?;
+        Ok(body.contains("the conntrack table cannot be read").then_some(()))
+    })
+    .with_context(|| daemon.log())?;
+    let lines = daemon.wait_lines("the one end", |lines| !lines.is_empty())?;
+    ensure!(lines.len() == 1, "a failed query ended flows that live: {lines:?}");
+    poll::until("/healthz to be well", || {
+        Ok((get(&home, ADDRESS, "/healthz")?.1 == "ok\n").then_some(()))
+    })
+    .with_context(|| daemon.log())?;
     ensure!(daemon.stop()?.code == Some(0));
     Ok(())
 }

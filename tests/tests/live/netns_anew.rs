@@ -1,7 +1,8 @@
 //! A source that names its network namespace (`netns=NAME`), and that namespace removed and made
 //! anew: the new one is entered where the rights are there, and otherwise named as trouble.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -106,6 +107,7 @@ fn one_made_anew_is_entered_and_the_flows_of_the_old_one_end() -> Result<()> {
         // The loss is named for some minutes, the namespace no more.
         let (_, body) = case.health()?;
         ensure!(!body.contains("network namespace"), "{body}");
+        ensure!(body.contains("netns was made anew") && !body.contains("buffer"), "{body}");
         let finished = case.daemon.stop()?;
         ensure!(finished.code == Some(0), "{:?}", finished.code);
     }
@@ -141,5 +143,41 @@ fn without_the_rights_the_remedy_is_named() -> Result<()> {
     case.daemon.wait_log("was made anew and cannot be entered")?;
     let finished = case.daemon.stop()?;
     ensure!(finished.code == Some(0), "{:?}", finished.code);
+    Ok(())
+}
+
+/// What shows events without a log ends: it would go on showing nothing.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_verb_that_shows_events_ends_with_its_namespace() -> Result<()> {
+    for words in [&["watch"][..], &["top", "--once", "--for", "60s"]] {
+        for anew in [false, true] {
+            let home = Namespace::new("home")?;
+            let watched = Namespace::new("watched")?;
+            make(&watched)?;
+            let mut command = home.command(Program::Flowlog.path()?);
+            command.args(words).args(["--capture", "netlink", "--netns", watched.name()]);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+            let mut said = child.stderr.take().map(BufReader::new).context("no stderr")?;
+            let mut listens = String::new();
+            while !listens.contains("flowlog watches ") && !listens.contains("flowlog top listens ") {
+                ensure!(said.read_line(&mut listens)? > 0, "it ended: {listens}");
+            }
+            ip_netns("del", watched.name())?;
+            if anew {
+                ip_netns("add", watched.name())?;
+            }
+            let status = poll::within(NOTICED, "its end", || Ok(child.try_wait()?));
+            let status = status.or_else(|error| {
+                child.kill()?;
+                Err(error)
+            })?;
+            let mut rest = String::new();
+            said.read_to_string(&mut rest)?;
+            ensure!(status.code() == Some(1), "{words:?}: {status}: {rest}");
+            let what = ["was removed", "was made anew"].iter().any(|what| rest.contains(what));
+            ensure!(what && rest.contains(watched.name()), "{words:?}: {rest}");
+        }
+    }
     Ok(())
 }

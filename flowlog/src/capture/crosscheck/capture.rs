@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -13,12 +12,16 @@ use tracing::warn;
 use super::matcher::{Matcher, Rules};
 use super::sides::{EbpfSide, NetlinkSide, Replies};
 use super::{Due, Report, Schedule, Settings};
+use crate::capture::ebpf::clock::boot_ns;
 use crate::capture::ebpf::{self, EbpfCapture, Unable};
-use crate::capture::netlink::{self, NetlinkCapture, now_ns};
+use crate::capture::live::BUDGET;
+use crate::capture::netlink::exchange::is_transient;
+use crate::capture::netlink::{self, NetlinkCapture};
+use crate::capture::turn::{self, Replying};
 use crate::capture::{Capture, Discard, Drained, DumpKind, FlowKey, Progress, RecordSink};
 use crate::event::Record;
 use crate::log::notice;
-use crate::netns;
+use crate::netns::Home;
 use crate::stats::{Check, CheckKind, Stats};
 
 /// Between two looks at what the sources have lost, at least.
@@ -37,6 +40,16 @@ pub enum CannotCompare {
     Netlink(#[from] io::Error),
 }
 
+impl CannotCompare {
+    /// The same may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Ebpf(error) => error.is_transient(),
+            Self::Netlink(error) => is_transient(error),
+        }
+    }
+}
+
 /// What is to be captured, and how it is compared.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -44,8 +57,6 @@ pub struct Sources {
     pub ebpf: ebpf::Settings,
     /// Over netlink. The groups are chosen here.
     pub netlink: netlink::Settings,
-    /// The namespace that netlink listens in; absent: the current one.
-    pub netns: Option<PathBuf>,
     /// How they are compared.
     pub settings: Settings,
 }
@@ -57,6 +68,9 @@ enum Phase {
     Alone { until: Instant },
     /// Both tell, until then or for ever.
     Comparing { until: Option<Instant> },
+    /// Netlink hears nothing since then, in nanoseconds of `CLOCK_BOOTTIME`; what it
+    /// had queued is read.
+    Leaving { at: u64 },
     /// Netlink tells no more; what it may still be asked for waits until then.
     Closing { until: Instant },
 }
@@ -68,6 +82,11 @@ pub struct CrossCapture {
     sources: Sources,
     matcher: Matcher,
     phase: Phase,
+    /// The namespace of both: what its file is called may become another's name.
+    home: Home,
+    /// Messages that netlink may have queued before the comparison began, and that
+    /// are not yet read.
+    opening: Option<usize>,
     /// When the comparison began.
     begun: Instant,
     /// How long former ones lasted.
@@ -94,6 +113,7 @@ impl CrossCapture {
         let compared = sources.ebpf.tells();
         sources.netlink.groups = groups(compared);
         let now = Instant::now();
+        let home = Home::here()?;
         let netlink = match sources.settings.schedule {
             // Before eBPF: what eBPF tells, netlink can tell too.
             Schedule::Always => Some(NetlinkCapture::open(&sources.netlink, stats.clone())?),
@@ -110,6 +130,8 @@ impl CrossCapture {
             sources,
             matcher: Matcher::new(rules, stats.clone()),
             phase: Phase::Alone { until: now },
+            home,
+            opening: None,
             begun: now,
             lasted: Duration::ZERO,
             paired: false,
@@ -146,12 +168,12 @@ impl CrossCapture {
     ) -> Result<(), CannotCompare> {
         self.paired = self.ebpf.begin_notices()?;
         let now = Instant::now();
+        // Of what is queued already nobody knows whether eBPF could see it. A message
+        // takes half of what the queue is sized by, at least.
+        self.opening = Some(2 * netlink.queue_events());
         self.netlink = Some(netlink);
-        self.matcher.begin(now_ns(), now, self.paired);
+        self.matcher.begin(boot_ns(), now, self.paired);
         (self.begun, self.phase) = (now, Phase::Comparing { until });
-        // Of what is queued already nobody knows whether eBPF could see it.
-        self.drain_netlink(usize::MAX)?;
-        self.matcher.opened();
         Ok(())
     }
 
@@ -161,10 +183,6 @@ impl CrossCapture {
             Phase::Alone { until } if until <= now => self.begin(now),
             Phase::Comparing { until: Some(until) } if until <= now => {
                 self.leave()?;
-                self.ebpf.end_notices();
-                self.netlink = None;
-                let until = now + self.sources.settings.window;
-                self.phase = Phase::Closing { until };
             }
             Phase::Closing { until } if until <= now || self.matcher.is_empty() => {
                 self.look(now);
@@ -176,7 +194,10 @@ impl CrossCapture {
                 };
                 self.phase = Phase::Alone { until: (self.begun + period).max(now) };
             }
-            Phase::Alone { .. } | Phase::Comparing { .. } | Phase::Closing { .. } => {}
+            Phase::Alone { .. }
+            | Phase::Comparing { .. }
+            | Phase::Leaving { .. }
+            | Phase::Closing { .. } => {}
         }
         Ok(())
     }
@@ -185,9 +206,7 @@ impl CrossCapture {
     fn begin(&mut self, now: Instant) {
         let Schedule::Every { period, lasting } = self.sources.settings.schedule else { return };
         let settings = &self.sources.netlink;
-        let opened = netns::within(self.sources.netns.as_deref(), || {
-            NetlinkCapture::open(settings, self.stats.clone())
-        });
+        let opened = self.home.enter(|| NetlinkCapture::open(settings, self.stats.clone()));
         let begun = opened
             .map_err(|error| error.to_string())
             .and_then(|netlink| netlink.map_err(|error| error.to_string()))
@@ -202,21 +221,29 @@ impl CrossCapture {
         }
     }
 
-    /// Netlink tells no more.
+    /// Netlink hears no more. What it has queued is read in the turns that follow.
     fn leave(&mut self) -> io::Result<()> {
-        let until = now_ns();
+        let at = boot_ns();
         if let Some(netlink) = &mut self.netlink {
             netlink.leave()?;
         }
-        self.drain_netlink(usize::MAX)?;
-        self.look(Instant::now());
-        self.matcher.end(until);
         self.lasted += self.begun.elapsed();
         match self.ebpf.due() {
             Ok(due) => add(&mut self.due, &due),
             Err(error) => warn!("what netlink should have told is not known: {error}"),
         }
+        self.phase = Phase::Leaving { at };
         Ok(())
+    }
+
+    /// Netlink, which hears nothing since `at`, has been read dry.
+    fn left(&mut self, at: u64) {
+        let now = Instant::now();
+        self.look(now);
+        self.matcher.end(at);
+        self.ebpf.end_notices();
+        self.netlink = None;
+        self.phase = Phase::Closing { until: now + self.sources.settings.window };
     }
 
     /// Says what an audit has found so far; warnings have told the details.
@@ -231,26 +258,34 @@ impl CrossCapture {
     }
 
     fn drain_ring(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
-        let (now, at) = (Instant::now(), now_ns());
-        let mut side = EbpfSide { matcher: &mut self.matcher, now, at, sink };
+        let (now, boot) = (Instant::now(), boot_ns());
+        let mut side = EbpfSide { matcher: &mut self.matcher, now, boot, sink };
         let progress = self.ebpf.drain_witness(budget, &mut side)?;
         if progress.drained == Drained::Dry {
-            self.matcher.ebpf_is_dry(at);
+            self.matcher.ebpf_is_dry(boot);
         }
         Ok(progress)
     }
 
     fn drain_netlink(&mut self, budget: usize) -> io::Result<Progress> {
-        let at = now_ns();
+        let (now, boot) = (Instant::now(), boot_ns());
         let Some(netlink) = &mut self.netlink else {
             return Ok(Progress { messages: 0, drained: Drained::Dry });
         };
-        let filter = &self.sources.netlink.filter;
-        let now = Instant::now();
-        let mut side = NetlinkSide { matcher: &mut self.matcher, filter, now, stats: &self.stats };
-        let progress = netlink.drain(budget, &mut side)?;
+        let (filter, stats) = (&self.sources.netlink.filter, &self.stats);
+        let mut side = NetlinkSide { matcher: &mut self.matcher, filter, now, boot, stats };
+        let progress =
+            netlink.drain(self.opening.map_or(budget, |left| budget.min(left)), &mut side)?;
         if progress.drained == Drained::Dry {
-            self.matcher.netlink_is_dry(at);
+            self.matcher.netlink_is_dry(boot);
+        }
+        if let Some(left) = self.opening.take() {
+            let left = left.saturating_sub(progress.messages);
+            if progress.drained == Drained::More && left > 0 {
+                self.opening = Some(left);
+            } else {
+                self.matcher.opened();
+            }
         }
         Ok(progress)
     }
@@ -259,13 +294,12 @@ impl CrossCapture {
     /// that is missing is judged.
     fn look(&mut self, now: Instant) {
         self.looked = now;
-        let at = now_ns();
+        let boot = boot_ns();
         let matcher = &mut self.matcher;
-        self.ebpf.tell_losses(&mut EbpfSide { matcher, now, at, sink: &mut Discard });
+        self.ebpf.tell_losses(&mut EbpfSide { matcher, now, boot, sink: &mut Discard });
         if let Some(netlink) = &mut self.netlink {
-            let filter = &self.sources.netlink.filter;
-            let stats = &self.stats;
-            netlink.tell_losses(&mut NetlinkSide { matcher, filter, now, stats });
+            let (filter, stats) = (&self.sources.netlink.filter, &self.stats);
+            netlink.tell_losses(&mut NetlinkSide { matcher, filter, now, boot, stats });
         }
     }
 
@@ -335,6 +369,33 @@ fn add(sum: &mut BTreeMap<u32, Due>, due: &BTreeMap<u32, Due>) {
     }
 }
 
+impl Replying for CrossCapture {
+    fn receive_reply(&mut self) {
+        self.ebpf.receive_reply();
+    }
+
+    /// The ring goes first: what netlink tells stands there already.
+    fn drain_events(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
+        self.drained = Instant::now();
+        let ring = self.drain_ring(budget, sink)?;
+        let netlink = self.drain_netlink(budget)?;
+        if let Phase::Leaving { at } = self.phase
+            && netlink.drained == Drained::Dry
+        {
+            self.left(at);
+        }
+        self.release(Instant::now(), sink);
+        let messages = ring.messages + netlink.messages;
+        let more = ring.drained == Drained::More || netlink.drained == Drained::More;
+        Ok(Progress { messages, drained: if more { Drained::More } else { Drained::Dry } })
+    }
+
+    fn hand_on_reply(&mut self, sink: &mut dyn RecordSink) -> Option<usize> {
+        let (matcher, held) = (&mut self.matcher, &mut self.held);
+        self.ebpf.hand_on_reply(&mut Replies { matcher, held, sink })
+    }
+}
+
 impl Capture for CrossCapture {
     fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         let mut descriptors = self.ebpf.descriptors()?;
@@ -350,31 +411,15 @@ impl Capture for CrossCapture {
     }
 
     fn health(&self) -> Option<String> {
-        self.netlink.as_ref().and_then(Capture::health)
+        self.netlink.as_ref().and_then(Capture::health).or_else(|| self.ebpf.health())
     }
 
-    /// The ring goes first: what netlink tells stands there already.
     fn drain(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
-        let mut messages = 0;
         self.keep_schedule(Instant::now(), sink)?;
         if matches!(self.phase, Phase::Alone { .. }) {
             return self.ebpf.drain(budget, sink);
         }
-        loop {
-            self.drained = Instant::now();
-            self.ebpf.receive_reply();
-            let ring = self.drain_ring(budget, sink)?;
-            let netlink = self.drain_netlink(budget)?;
-            self.release(Instant::now(), sink);
-            messages += ring.messages + netlink.messages;
-            if ring.drained == Drained::More || netlink.drained == Drained::More {
-                return Ok(Progress { messages, drained: Drained::More });
-            }
-            let (matcher, held) = (&mut self.matcher, &mut self.held);
-            if !self.ebpf.hand_on_reply(&mut Replies { matcher, held, sink }) {
-                return Ok(Progress { messages, drained: Drained::Dry });
-            }
-        }
+        turn::drain(self, budget, sink)
     }
 
     fn start_dump(&mut self, kind: DumpKind) -> io::Result<()> {
@@ -399,6 +444,7 @@ impl Capture for CrossCapture {
         let (phase, drain) = match self.phase {
             Phase::Alone { until } => (Some(until), None),
             Phase::Comparing { until } => (until, until.map(|_| self.drained + DRAIN)),
+            Phase::Leaving { .. } => (Some(self.drained), None),
             Phase::Closing { until } => (Some(until), None),
         };
         let matcher = self.matcher.deadline();
@@ -425,6 +471,12 @@ impl Capture for CrossCapture {
         }
         if matches!(self.phase, Phase::Comparing { .. }) {
             self.leave()?;
+        }
+        // Nothing is added to its queue any more.
+        while let Phase::Leaving { at } = self.phase {
+            if self.drain_netlink(BUDGET)?.drained == Drained::Dry {
+                self.left(at);
+            }
         }
         self.phase = Phase::Closing { until: Instant::now() };
         self.look(Instant::now());

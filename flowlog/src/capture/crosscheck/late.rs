@@ -19,7 +19,7 @@ pub(super) struct Late {
 #[derive(Debug, Default)]
 struct Generation {
     words: HashMap<Key, u32>,
-    /// When the last of these events happened, nanoseconds since the epoch.
+    /// When the last of these events happened, nanoseconds of `CLOCK_BOOTTIME`.
     until: u64,
 }
 

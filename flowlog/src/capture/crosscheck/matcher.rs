@@ -6,6 +6,9 @@
 //! They come in this order, but at the end of a flow the notice comes first. An
 //! event is let go when eBPF and netlink have told it, or when its window closes;
 //! then the words that are missing say what has happened.
+//!
+//! Times here are nanoseconds of `CLOCK_BOOTTIME`: by the time of day, which may be
+//! set at any moment, nothing is judged.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +59,7 @@ pub(super) struct Matcher {
     late_ebpf: Late,
     late_netlink: Late,
     late_notices: Late,
-    /// All that happened until then has been told; nanoseconds since the epoch.
+    /// All that happened until then has been told.
     ebpf_seen: u64,
     netlink_seen: u64,
     /// Both sources are listened to from then on, and until then.
@@ -98,8 +101,7 @@ impl Matcher {
         }
     }
 
-    /// Both sources are listened to from `from` on, nanoseconds since the epoch;
-    /// what netlink has queued until [`Matcher::opened`] is older. `paired`:
+    /// Both sources are listened to from `from` on; what netlink has queued until [`Matcher::opened`] is older. `paired`:
     /// notices have ids.
     pub(super) fn begin(&mut self, from: u64, now: Instant, paired: bool) {
         self.from = from;
@@ -184,7 +186,7 @@ impl Matcher {
         }
         let key = Key::of_flow(kind, event.flow.orig, event.flow.zone);
         let content = Content::Event(event.clone());
-        self.ebpf(key, content, event.at, origin, now, sink);
+        self.ebpf(key, content, origin, now, sink);
     }
 
     /// The same for an expectation.
@@ -192,7 +194,7 @@ impl Matcher {
         &mut self,
         expectation: &Expectation,
         at: u64,
-        armed: bool,
+        origin: Origin,
         now: Instant,
         sink: &mut dyn RecordSink,
     ) {
@@ -203,7 +205,7 @@ impl Matcher {
             return self.pass(content, kind, now, sink);
         }
         let key = Key::of_expectation(expectation);
-        self.ebpf(key, content, at, Origin { entry: 0, armed }, now, sink);
+        self.ebpf(key, content, origin, now, sink);
     }
 
     fn is_here(&mut self, netns: Option<Netns>) -> bool {
@@ -218,11 +220,11 @@ impl Matcher {
         &mut self,
         key: Key,
         content: Content,
-        at: u64,
         origin: Origin,
         now: Instant,
         sink: &mut dyn RecordSink,
     ) {
+        let at = origin.boot;
         self.ebpf_seen = self.ebpf_seen.max(at);
         let found = self.find(&key, Parts::EBPF, Some(origin.entry), None);
         if found.is_none() && self.until.is_some_and(|until| at > until) {
@@ -241,10 +243,10 @@ impl Matcher {
                 return self.pass(content, key.kind, now, sink);
             }
             let id = self.queue.push(key, now);
-            self.take_ebpf(id, content, at, origin);
+            self.take_ebpf(id, content, origin);
             return;
         };
-        let netlink = self.take_ebpf(id, content, at, origin);
+        let netlink = self.take_ebpf(id, content, origin);
         if let Some(netlink) = netlink {
             self.matched(id, &netlink, now);
         }
@@ -295,18 +297,18 @@ impl Matcher {
     }
 
     /// eBPF's account takes the place of netlink's, which is returned.
-    fn take_ebpf(&mut self, id: Id, content: Content, at: u64, origin: Origin) -> Option<Content> {
+    fn take_ebpf(&mut self, id: Id, content: Content, origin: Origin) -> Option<Content> {
         let item = self.queue.get_mut(id);
         item.parts |= Parts::EBPF;
         item.entry = Some(origin.entry);
-        item.at = at;
+        item.at = origin.boot;
         item.content.replace(content)
     }
 
     /// A message is due.
     pub(super) fn notice(&mut self, notice: &Notice, now: Instant) {
-        let Notice { kind, entry, id, orig, zone, at } = *notice;
-        self.ebpf_seen = self.ebpf_seen.max(at);
+        let Notice { kind, entry, id, orig, zone, at, boot } = *notice;
+        self.ebpf_seen = self.ebpf_seen.max(boot);
         if !self.is_compared(kind) {
             return;
         }
@@ -325,26 +327,34 @@ impl Matcher {
         item.parts |= Parts::NOTICE;
         item.entry = Some(entry);
         item.id = item.id.or(id);
+        item.noticed = item.noticed.or(Some(at));
         if item.at == 0 {
-            item.at = at;
+            item.at = boot;
         }
     }
 
-    /// Netlink has told an event, which it wants to be kept.
-    pub(super) fn netlink_event(&mut self, event: &Event, now: Instant) {
+    /// Netlink has told an event, which it wants to be kept. It was read at `at`, for
+    /// the message has no time of its own.
+    pub(super) fn netlink_event(&mut self, event: &Event, at: u64, now: Instant) {
         let kind = kind_of(event.kinds);
         let key = Key::of_flow(kind, event.flow.orig, event.flow.zone);
         let mut event = event.clone();
         event.flow.netns = Some(self.netns);
-        let (id, at) = (event.flow.id, event.at);
+        let id = event.flow.id;
         self.netlink(key, Content::Event(event), id, at, now);
     }
 
     /// The same for an expectation.
-    pub(super) fn netlink_expectation(&mut self, told: &Expectation, at: u64, now: Instant) {
+    pub(super) fn netlink_expectation(
+        &mut self,
+        told: &Expectation,
+        real: u64,
+        at: u64,
+        now: Instant,
+    ) {
         let key = Key::of_expectation(told);
         let told = Expectation { netns: Some(self.netns), ..told.clone() };
-        self.netlink(key, Content::Expectation(told, at), None, at, now);
+        self.netlink(key, Content::Expectation(told, real), None, at, now);
     }
 
     fn netlink(&mut self, key: Key, content: Content, told: Option<u32>, at: u64, now: Instant) {

@@ -110,9 +110,12 @@ pub(super) struct Item {
     pub(super) again: bool,
     /// Arrival of the first word.
     pub(super) since: Instant,
-    /// When it happened, nanoseconds since the epoch; 0: not known, for netlink
-    /// does not tell.
+    /// When it happened, nanoseconds of `CLOCK_BOOTTIME`: what the sources tell is
+    /// compared by it alone, whatever the time of day is set to. Netlink does not
+    /// tell; then when its message was read. 0: not known yet.
     pub(super) at: u64,
+    /// When its notice says that it happened, nanoseconds since the epoch.
+    pub(super) noticed: Option<u64>,
     /// It waits no longer, and is to be logged as told by these.
     pub(super) done: Option<Witness>,
     /// Orphans that come before it.
@@ -122,7 +125,7 @@ pub(super) struct Item {
 }
 
 // The promise of docs/crosscheck.md, limits.
-const _: () = assert!(size_of::<Option<Item>>() <= 576);
+const _: () = assert!(size_of::<Option<Item>>() == 552);
 
 /// Where an item is kept.
 pub(super) type Id = u32;
@@ -185,6 +188,7 @@ impl Queue {
             again: false,
             since,
             at: 0,
+            noticed: None,
             done: None,
             before: VecDeque::new(),
             next: None,

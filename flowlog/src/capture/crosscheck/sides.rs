@@ -15,8 +15,8 @@ pub(super) struct EbpfSide<'a> {
     pub(super) matcher: &'a mut Matcher,
     /// When it has arrived.
     pub(super) now: Instant,
-    /// The same in nanoseconds since the epoch.
-    pub(super) at: u64,
+    /// The same in nanoseconds of `CLOCK_BOOTTIME`.
+    pub(super) boot: u64,
     /// Takes what needs no comparison.
     pub(super) sink: &'a mut dyn RecordSink,
 }
@@ -26,8 +26,8 @@ impl WitnessSink for EbpfSide<'_> {
         self.matcher.ebpf_event(event, origin, self.now, self.sink);
     }
 
-    fn expectation(&mut self, expectation: &Expectation, at: u64, armed: bool) {
-        self.matcher.ebpf_expectation(expectation, at, armed, self.now, self.sink);
+    fn expectation(&mut self, expectation: &Expectation, at: u64, origin: Origin) {
+        self.matcher.ebpf_expectation(expectation, at, origin, self.now, self.sink);
     }
 
     fn notice(&mut self, notice: &Notice) {
@@ -35,7 +35,7 @@ impl WitnessSink for EbpfSide<'_> {
     }
 
     fn lost(&mut self, losses: Losses) {
-        self.matcher.ebpf_lost(losses, self.at);
+        self.matcher.ebpf_lost(losses, self.boot);
     }
 }
 
@@ -45,6 +45,8 @@ pub(super) struct NetlinkSide<'a> {
     pub(super) matcher: &'a mut Matcher,
     pub(super) filter: &'a Filter,
     pub(super) now: Instant,
+    /// The same in nanoseconds of `CLOCK_BOOTTIME`.
+    pub(super) boot: u64,
     pub(super) stats: &'a Stats,
 }
 
@@ -52,10 +54,10 @@ impl RecordSink for NetlinkSide<'_> {
     fn record(&mut self, record: Record<'_>) {
         match record {
             Record::Event(event) if self.filter.accepts(&event.flow.orig) => {
-                self.matcher.netlink_event(event, self.now);
+                self.matcher.netlink_event(event, self.boot, self.now);
             }
             Record::Expectation(expectation, at) if self.filter.accepts(&expectation.tuple) => {
-                self.matcher.netlink_expectation(expectation, at, self.now);
+                self.matcher.netlink_expectation(expectation, at, self.boot, self.now);
             }
             Record::Event(_) | Record::Expectation(..) => {
                 self.stats.add(Counter::FlowsFiltered, 1);

@@ -43,9 +43,10 @@ fn attempt(method: Method) -> Result<Vec<&'static str>, Unable> {
         own_netns: 0,
         all_updates: false,
         traced: None,
+        retried: false,
     };
     let for_programs = everything.for_programs(layout(&btf)?);
-    let mut probes = Probes::new(method, &for_programs, everything.sizes())?;
+    let mut probes = Probes::new(method, &for_programs, everything.sizes(), false)?;
     let needed = [hooks::REMOVED, hooks::INSERTED, hooks::EXPECTED, hooks::CHANGED];
     let mut functions = Vec::new();
     for hook in &needed {

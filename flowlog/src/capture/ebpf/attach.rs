@@ -2,7 +2,6 @@
 //! their filters filled. Whatever is less than it could be is said.
 
 use std::sync::Once;
-use std::time::Instant;
 
 use aya::maps::{Map, lpm_trie};
 use flowlog_ebpf::NetworkKey;
@@ -12,12 +11,11 @@ use super::Settings;
 use super::btf::KernelBtf;
 use super::hooks::{self, Hook};
 use super::probes::{Method, ProbeError, Probes, maps};
-use super::selfcheck::SelfCheck;
+use super::selfcheck::Hooked;
 use super::trace::{self, Functions};
 use super::unable::{self, Unable};
 use crate::capture::filter::{Filter, Network};
 use crate::config::Attach;
-use crate::kernel::TableFill;
 
 /// Prefix lengths count from the family, which stands before the address.
 const FAMILY_BITS: u32 = 8;
@@ -30,7 +28,8 @@ const UNCOUNTED: &str = "this kernel does not count the kprobes that it misses w
 /// Programs at work.
 pub(super) struct Attached {
     pub(super) probes: Probes,
-    pub(super) selfcheck: Option<SelfCheck>,
+    /// What a self-check needs; absent where not both are attached.
+    pub(super) hooked: Option<Hooked>,
     /// By kind of record, where a trace asks for them.
     pub(super) functions: Functions,
 }
@@ -44,10 +43,10 @@ pub(super) fn attach(
 ) -> Result<Attached, Unable> {
     let with = |method| -> Result<_, Unable> {
         unable::preconditions(method)?;
-        let mut probes = Probes::new(method, for_programs, settings.sizes())?;
+        let mut probes = Probes::new(method, for_programs, settings.sizes(), settings.retried)?;
         fill_filters(&mut probes, &settings.filter)?;
         let mut hooks = Hooks { probes: &mut probes, btf, amiss: Vec::new() };
-        let (selfcheck, functions) = match &settings.traced {
+        let (hooked, functions) = match &settings.traced {
             Some(refusals) => (None, trace::attach_all(settings, *refusals, &mut hooks)?),
             None => (attach_all(settings, &mut hooks)?, Functions::default()),
         };
@@ -59,12 +58,15 @@ pub(super) fn attach(
             // Once, however many sources there are.
             SAID.call_once(|| warn!("{UNCOUNTED}"));
         }
-        Ok(Attached { probes, selfcheck, functions })
+        Ok(Attached { probes, hooked, functions })
     };
     match settings.attach {
         Attach::Kprobe => with(Method::Kprobe),
         Attach::Fentry => with(Method::Fentry),
         Attach::Auto => with(Method::Fentry).or_else(|error| {
+            if settings.retried && error.is_transient() {
+                return Err(error);
+            }
             debug!("fentry cannot be had: {error}");
             with(Method::Kprobe)
         }),
@@ -95,27 +97,30 @@ impl Hooks<'_> {
     }
 
     /// Attaches what tells why flows end, as far as it can be had.
-    pub(super) fn attach_activities(&mut self) {
+    ///
+    /// # Errors
+    /// What may pass, where it is tried again.
+    pub(super) fn attach_activities(&mut self) -> Result<(), ProbeError> {
         for hook in &hooks::ACTIVITIES {
-            if let Err(error) = self.attach(hook) {
-                self.amiss.push(format!("{} will not be told: {error}", hook.tells));
+            match self.attach(hook) {
+                Ok(_) => {}
+                Err(error) if self.probes.gives_up(&error) => return Err(error),
+                Err(error) => {
+                    self.amiss.push(format!("{} will not be told: {error}", hook.tells));
+                }
             }
         }
+        Ok(())
     }
 }
 
 /// Attaches all that the settings need.
-fn attach_all(settings: &Settings, hooks: &mut Hooks<'_>) -> Result<Option<SelfCheck>, ProbeError> {
+fn attach_all(settings: &Settings, hooks: &mut Hooks<'_>) -> Result<Option<Hooked>, ProbeError> {
     let mut removed = None;
     let mut inserted = None;
-    // Before the hooks, so that the numbers of entries seen are at least those
-    // of the kernel's. The files belong to the namespace of the source, which the
-    // thread that compares later has left.
-    let table = TableFill::open();
-    let base = table.count();
     if settings.wants_ends() {
         removed = Some(hooks.attach(&hooks::REMOVED)?);
-        hooks.attach_activities();
+        hooks.attach_activities()?;
     }
     if settings.wants_new() {
         inserted = Some(hooks.attach(&hooks::INSERTED)?);
@@ -126,12 +131,7 @@ fn attach_all(settings: &Settings, hooks: &mut Hooks<'_>) -> Result<Option<SelfC
     if settings.wants_updates() {
         hooks.attach(&hooks::CHANGED)?;
     }
-    Ok(match (base, inserted, removed) {
-        (Some(base), Some(inserted), Some(removed)) => {
-            Some(SelfCheck::new(Instant::now(), table, base, inserted, removed))
-        }
-        _ => None,
-    })
+    Ok(inserted.zip(removed).map(|(inserted, removed)| Hooked { inserted, removed }))
 }
 
 /// Puts the networks of the filters into the programs' maps.

@@ -13,6 +13,8 @@ use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type,
 };
 
+use crate::capture::netlink::exchange::is_transient_errno;
+
 pub(super) use self::kprobe::{attach_kprobe, kprobe_misses};
 
 mod kprobe;
@@ -53,8 +55,14 @@ impl Refusal {
     /// although it uses the same numbers.
     pub(super) fn errno(&self) -> Option<i32> {
         let errno = self.cause.raw_os_error();
-        if self.log.is_empty() { errno } else { errno.filter(|errno| *errno == libc::EPERM) }
+        if self.log.is_empty() { errno } else { errno.filter(|errno| is_of_kernel(*errno)) }
     }
+}
+
+/// Whether an error of loading a program is the kernel's own, and none that the
+/// verifier has for what it refuses.
+pub(super) fn is_of_kernel(errno: i32) -> bool {
+    errno == libc::EPERM || is_transient_errno(errno)
 }
 
 impl From<io::Error> for Refusal {
@@ -208,8 +216,9 @@ fn descriptor(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
 /// bpf(2). Whatever `attr` points to must outlive the call, and have the length
 /// that stands beside it.
 fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
-    // SAFETY: `attr` is a whole `bpf_attr`; the callers, all in this file, keep
-    // what it points to until the call has returned, and give its length.
+    // SAFETY: `attr` is a whole `bpf_attr`; the callers, all in this file and in that
+    // of the module `kprobe`, keep what it points to until the call has returned, and
+    // give its length.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attr, size_of::<bpf_attr>())
     };

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_getres, clock_gettime};
 
+/// Nanoseconds of `CLOCK_BOOTTIME`, which nobody sets.
+pub(in crate::capture) fn boot_ns() -> u64 {
+    nanoseconds(ClockId::CLOCK_BOOTTIME).unsigned_abs()
+}
+
 /// Boot time → time of day.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {

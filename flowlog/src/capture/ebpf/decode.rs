@@ -44,8 +44,8 @@ pub(super) enum Malformed {
 pub(super) enum Told {
     /// The event has been filled.
     Event(Origin),
-    /// An expectation, when, and whether netlink can tell of it.
-    Expectation(Expectation, u64, bool),
+    /// An expectation, when, and where it comes from, without an entry.
+    Expectation(Expectation, u64, Origin),
     /// A netlink message is due.
     Notice(Notice),
 }
@@ -106,7 +106,8 @@ impl Decoder {
             EXPECT => {
                 let raw = view::<RawExpect>(bytes);
                 let at = clock.real(raw.time);
-                Ok(Told::Expectation(expectation(&raw)?, at, raw.armed != 0))
+                let origin = Origin { entry: 0, armed: raw.armed != 0, boot: raw.time };
+                Ok(Told::Expectation(expectation(&raw)?, at, origin))
             }
             NOTICE => Ok(Told::Notice(notice(&view::<RawNotice>(bytes), clock)?)),
             length => Err(Malformed::Length(length)),
@@ -284,7 +285,7 @@ fn reply_zone_of(zone: u16, directions: u8) -> Option<u16> {
 }
 
 fn origin(raw: &RawFlow) -> Origin {
-    Origin { entry: raw.entry, armed: raw.flags & flag::ARMED != 0 }
+    Origin { entry: raw.entry, armed: raw.flags & flag::ARMED != 0, boot: raw.time }
 }
 
 fn tuple_of(raw: &[u8; tuple::SIZE]) -> Result<Tuple, Malformed> {
@@ -356,6 +357,7 @@ fn notice(raw: &RawNotice, clock: Clock) -> Result<Notice, Malformed> {
         orig: tuple_of(&raw.orig)?,
         zone: zone_of(raw.zone, raw.zone_dir),
         at: clock.real(raw.time),
+        boot: raw.time,
     })
 }
 

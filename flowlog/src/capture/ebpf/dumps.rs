@@ -76,8 +76,13 @@ impl Dumps {
         self.requests.receive();
     }
 
-    /// Hands on the reply that was received; returns whether there was one.
-    pub(super) fn hand_on(&mut self, sink: &mut dyn RecordSink) -> bool {
+    /// Why the table cannot be read.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.requests.trouble()
+    }
+
+    /// As [`Requests::hand_on`].
+    pub(super) fn hand_on(&mut self, sink: &mut dyn RecordSink) -> Option<usize> {
         let mut sink = InNamespace { sink, netns: self.netns };
         self.requests.hand_on(&mut sink)
     }

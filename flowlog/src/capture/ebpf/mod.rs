@@ -50,10 +50,12 @@ use self::trace::{Functions, Refusals};
 pub use self::unable::Unable;
 use self::witness::{Losses, Passed};
 use super::filter::Filter;
+use super::turn::{self, Replying};
 use super::{Capture, Drained, DumpKind, FlowKey, HookCost, Progress, RecordSink};
 use crate::config::Attach;
 use crate::event::{Kinds, Lost, Record};
 use crate::flow::Flow;
+use crate::kernel::TableFill;
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Stats};
 
@@ -61,7 +63,7 @@ mod ability;
 mod attach;
 mod bpf;
 pub mod btf;
-mod clock;
+pub(in crate::capture) mod clock;
 mod counts;
 mod decode;
 mod dumps;
@@ -86,14 +88,14 @@ const RECORD: usize = size_of::<flowlog_ebpf::RawFlow>() + 8;
 const TRACED_RECORD: usize = size_of::<flowlog_ebpf::RawTrace>() + 8;
 /// Between two looks at what the programs count, while events come.
 const COUNTS: Duration = Duration::from_secs(1);
+/// The same while none come.
+const IDLE: Duration = Duration::from_secs(5);
 /// Namespaces whose messages are counted.
 const NAMESPACES: u32 = 4096;
-/// Allocations that are under way at one time while they are traced.
-const ALLOCATIONS: u32 = 4096;
-/// Tasks of each processor that can be in a function that says why a flow ends.
-/// The map is one that drops the least used, of which each processor takes 128
-/// free entries at a time (`LOCAL_FREE_TARGET`, kernel/bpf/bpf_lru_list.c, 6.12):
-/// with twice as many it drops none that is in use.
+/// Tasks of each processor that can be in a function between its entry and its
+/// exit. The maps of them drop their least used entries, and each processor takes
+/// 128 free ones at a time (`LOCAL_FREE_TARGET`, kernel/bpf/bpf_lru_list.c, 6.12):
+/// with twice as many no entry in use is dropped.
 const TASKS: u32 = 256;
 /// Of all processors at least.
 const TASKS_MIN: u32 = 1024;
@@ -122,6 +124,9 @@ pub struct Settings {
     /// The programs shall tell where each thing happened, and of refusals too,
     /// and whoever drains does so by [`EbpfCapture::drain_trace`].
     pub traced: Option<Refusals>,
+    /// Whoever opens it tries again: a failure that may pass is an error, and no
+    /// reason for a second choice.
+    pub retried: bool,
 }
 
 impl Settings {
@@ -157,12 +162,15 @@ impl Settings {
     }
 
     fn sizes(&self) -> Sizes {
+        // Those that the kernel may ever have, for each of which it keeps a list.
+        let tasks = tasks(aya::util::nr_cpus().unwrap_or(1));
         // The programs' own sizes take some memory, the first of each processor.
         Sizes {
             ring: self.ring,
             namespaces: if self.all_updates { NAMESPACES } else { 1 },
-            allocations: if self.traced.is_some() { ALLOCATIONS } else { 1 },
-            tasks: tasks(aya::util::nr_cpus().unwrap_or(1)),
+            messages: if self.all_updates { tasks } else { 1 },
+            allocations: if self.traced.is_some() { tasks } else { 1 },
+            tasks,
         }
     }
 
@@ -198,7 +206,7 @@ impl Settings {
     }
 }
 
-/// Tasks that can be in a function that says why a flow ends.
+/// Tasks that can be in a function between its entry and its exit.
 fn tasks(processors: usize) -> u32 {
     u32::try_from(processors).unwrap_or(1).saturating_mul(TASKS).max(TASKS_MIN)
 }
@@ -241,6 +249,8 @@ pub struct EbpfCapture {
     dumps: Dumps,
     selfcheck: Option<SelfCheck>,
     functions: Functions,
+    /// Why the programs' counts cannot be read.
+    uncounted: Option<String>,
     room: usize,
     complaints: RateLimit,
     stats: Stats,
@@ -257,7 +267,7 @@ impl EbpfCapture {
         let dumps = Dumps::open(settings.own_netns, stats.clone())?;
         let btf = KernelBtf::open(btf::DIRECTORY.as_ref())?;
         let layout = layout::layout(&btf)?;
-        let Attached { mut probes, selfcheck, functions } =
+        let Attached { mut probes, hooked, functions } =
             attach::attach(settings, &settings.for_programs(layout), &btf)?;
         let counts = Counts::new(probes.take_map(maps::COUNTS)?, stats.clone())?;
         let ring = RingBuf::try_from(probes.take_map(maps::RECORDS)?)?;
@@ -276,8 +286,9 @@ impl EbpfCapture {
             spoil: Spoil::wanted(settings.own_netns),
             own_netns: settings.own_netns,
             dumps,
-            selfcheck,
+            selfcheck: None,
             functions,
+            uncounted: None,
             room: settings.ring as usize / settings.record(),
             complaints: RateLimit::per_second(),
             stats,
@@ -285,6 +296,11 @@ impl EbpfCapture {
         if settings.wants_updates() {
             capture.dumps.arm()?;
         }
+        capture.selfcheck = hooked.and_then(|hooked| {
+            // The files belong to the namespace of the source, which the thread that
+            // compares later has left.
+            SelfCheck::begin(Instant::now(), TableFill::open(), hooked, || capture.seen())
+        });
         Ok(capture)
     }
 
@@ -329,9 +345,11 @@ impl EbpfCapture {
                 if self.complaints.allow() {
                     warn!("the counts of the eBPF programs cannot be read: {error}");
                 }
+                self.uncounted = Some(error.to_string());
                 return;
             }
         };
+        self.uncounted = None;
         if news.losses.events() > 0 && self.complaints.allow() {
             let places: Vec<_> =
                 news.lost_by_processor.iter().map(|(cpu, n)| format!("{n} on CPU {cpu}")).collect();
@@ -345,6 +363,44 @@ impl EbpfCapture {
     }
 }
 
+impl EbpfCapture {
+    /// When the programs' counts are to be read: what the kernel passed over, or
+    /// found no room for, shows nowhere else, whether or not a record follows it.
+    fn counts_due(&self) -> Instant {
+        self.counted + if self.stale { COUNTS } else { IDLE }
+    }
+
+    /// Entries of the counted namespace that the programs saw begin and end. Losses
+    /// that show here are told by the drain that follows.
+    fn seen(&mut self) -> Option<(u64, u64)> {
+        let news = self.counts.read().ok()?;
+        self.untold += news.losses;
+        self.stale |= news.losses.events() > 0;
+        Some(self.counts.counted())
+    }
+}
+
+impl Replying for EbpfCapture {
+    fn receive_reply(&mut self) {
+        self.dumps.receive();
+    }
+
+    fn drain_events(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
+        let events = self.drain_ring(budget, sink);
+        #[cfg(feature = "ebpf-log")]
+        self.probes.iter_mut().for_each(Probes::tell);
+        self.stale |= events.messages > 0;
+        if self.counts_due() <= Instant::now() {
+            self.read_counts(sink);
+        }
+        Ok(events)
+    }
+
+    fn hand_on_reply(&mut self, sink: &mut dyn RecordSink) -> Option<usize> {
+        self.dumps.hand_on(sink)
+    }
+}
+
 impl Capture for EbpfCapture {
     fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         Ok(vec![self.dumps.descriptor()?, self.ring.as_fd().try_clone_to_owned()?])
@@ -354,27 +410,8 @@ impl Capture for EbpfCapture {
         self.dumps.take_renewed()
     }
 
-    /// As over netlink, what the ring tells goes before replies that were
-    /// received first.
     fn drain(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
-        let mut messages = 0;
-        loop {
-            self.dumps.receive();
-            let events = self.drain_ring(budget, sink);
-            messages += events.messages;
-            #[cfg(feature = "ebpf-log")]
-            self.probes.iter_mut().for_each(Probes::tell);
-            self.stale |= messages > 0;
-            if self.stale && self.counted.elapsed() >= COUNTS {
-                self.read_counts(sink);
-            }
-            if events.drained == Drained::More {
-                return Ok(Progress { messages, drained: Drained::More });
-            }
-            if !self.dumps.hand_on(sink) {
-                return Ok(Progress { messages, drained: Drained::Dry });
-            }
-        }
+        turn::drain(self, budget, sink)
     }
 
     fn start_dump(&mut self, kind: DumpKind) -> io::Result<()> {
@@ -403,24 +440,26 @@ impl Capture for EbpfCapture {
         Ok(())
     }
 
+    fn health(&self) -> Option<String> {
+        let uncounted = self.uncounted.as_ref().map(|why| {
+            format!(
+                "the counts of the eBPF programs cannot be read ({why}), so losses are not known; \
+                 restart flowlog"
+            )
+        });
+        uncounted.or_else(|| self.dumps.trouble())
+    }
+
     fn check_due(&self) -> Option<Instant> {
         // The drain that follows the call of `check` looks at the counts.
-        let counts = self.stale.then(|| self.counted + COUNTS);
         let selfcheck = self.selfcheck.as_ref().map(SelfCheck::due);
-        [counts, selfcheck, self.dumps.due()].into_iter().flatten().min()
+        [Some(self.counts_due()), selfcheck, self.dumps.due()].into_iter().flatten().min()
     }
 
     fn check(&mut self, now: Instant) {
-        let Some(selfcheck) = &mut self.selfcheck else { return };
-        // What comes between the two numbers is within what they may differ by.
-        // Losses that show here are told by the drain that follows.
-        if let Some(count) = selfcheck.take_due(now)
-            && let Ok(news) = self.counts.read()
-        {
-            let (new, destroyed) = self.counts.counted();
-            self.untold += news.losses;
-            self.stale |= news.losses.events() > 0;
-            selfcheck.compare(count, new, destroyed);
+        if let Some(mut selfcheck) = self.selfcheck.take() {
+            selfcheck.check(now, || self.seen());
+            self.selfcheck = Some(selfcheck);
         }
     }
 }

@@ -23,6 +23,7 @@ use self::object::{OBJECT, TracingObject};
 use super::bpf;
 use super::btf::{Argument, KernelBtf};
 use super::hooks::{At, Attachment, Hook, Way};
+use crate::capture::netlink::exchange::is_transient_errno;
 
 mod kprobes;
 mod object;
@@ -53,6 +54,14 @@ pub enum ProbeError {
     /// The object or its maps are refused.
     #[error("the eBPF object is refused: {0}")]
     Object(String),
+    /// The kernel cannot make the maps.
+    #[error("the maps of the eBPF programs cannot be made: {cause}")]
+    Maps {
+        /// Why not.
+        cause: String,
+        /// The kernel's error, if it gave one.
+        errno: Option<i32>,
+    },
     /// A program is refused.
     #[error("{method} on {function} is refused: {cause}")]
     Refused {
@@ -82,8 +91,15 @@ impl ProbeError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Object(_) => None,
-            Self::Refused { errno, .. } | Self::NoWay { errno, .. } => *errno,
+            Self::Maps { errno, .. } | Self::Refused { errno, .. } | Self::NoWay { errno, .. } => {
+                *errno
+            }
         }
+    }
+
+    /// The same may succeed a little later: the kernel was short of memory, or busy.
+    pub fn is_transient(&self) -> bool {
+        self.errno().is_some_and(is_transient_errno)
     }
 }
 
@@ -94,15 +110,35 @@ pub struct Sizes {
     pub ring: u32,
     /// Namespaces whose messages can be counted.
     pub namespaces: u32,
+    /// Messages that can be under way while two sources are compared.
+    pub messages: u32,
     /// Allocations that can be under way while they are traced.
     pub allocations: u32,
-    /// Tasks that can be in a function that says why a flow ends.
+    /// Tasks that can be in a function that says why a flow ends, or in one whose
+    /// exit needs what its entry was given.
     pub tasks: u32,
+}
+
+impl Sizes {
+    /// By name of the map.
+    fn of_maps(self) -> [(&'static str, u32); 6] {
+        let Self { ring, namespaces, messages, allocations, tasks } = self;
+        [
+            (maps::RECORDS, ring),
+            (maps::LEDGER, namespaces),
+            (maps::MESSAGES, messages),
+            (maps::ALLOCATIONS, allocations),
+            (maps::TASKS, tasks),
+            (maps::CALLS, tasks),
+        ]
+    }
 }
 
 /// Programs at work.
 pub struct Probes {
     method: Method,
+    /// A failure that may pass is an error, and no reason for a second choice.
+    retried: bool,
     ebpf: Ebpf,
     tracing: Option<TracingObject>,
     /// Programs of fentry, with the links that keep them attached.
@@ -127,19 +163,23 @@ impl Probes {
     ///
     /// # Errors
     /// The kernel refuses a map.
-    pub fn new(method: Method, settings: &Settings, sizes: Sizes) -> Result<Self, ProbeError> {
-        let refused = |error: &dyn std::error::Error| ProbeError::Object(chain(error));
-        let ebpf = EbpfLoader::new()
+    pub fn new(
+        method: Method,
+        settings: &Settings,
+        sizes: Sizes,
+        retried: bool,
+    ) -> Result<Self, ProbeError> {
+        let mut loader = EbpfLoader::new();
+        for (name, size) in sizes.of_maps() {
+            loader.map_max_entries(name, size);
+        }
+        let ebpf = loader
             // The programs relocate nothing; without this all of the kernel's
             // BTF would be read and kept.
             .btf(None)
             .override_global(object::SETTINGS, bytemuck::bytes_of(settings), true)
-            .map_max_entries(maps::RECORDS, sizes.ring)
-            .map_max_entries(maps::LEDGER, sizes.namespaces)
-            .map_max_entries(maps::ALLOCATIONS, sizes.allocations)
-            .map_max_entries(maps::TASKS, sizes.tasks)
             .load(OBJECT)
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| ProbeError::Maps { cause: chain(&error), errno: os_error(&error) })?;
         let tracing = match method {
             Method::Kprobe => None,
             Method::Fentry => Some(TracingObject::new(&ebpf)?),
@@ -147,12 +187,13 @@ impl Probes {
         #[cfg(feature = "ebpf-log")]
         let mut ebpf = ebpf;
         #[cfg(feature = "ebpf-log")]
-        let messages =
-            super::messages::Messages::new(&mut ebpf).map_err(|error| refused(&error))?;
+        let messages = super::messages::Messages::new(&mut ebpf)
+            .map_err(|error| ProbeError::Object(chain(&error)))?;
         Ok(Self {
             #[cfg(feature = "ebpf-log")]
             messages,
             method,
+            retried,
             ebpf,
             tracing,
             traced: Vec::new(),
@@ -199,6 +240,7 @@ impl Probes {
                 {
                     return Err(error);
                 }
+                Err(error) if self.gives_up(&error) => return Err(error),
                 Err(error) => {
                     debug!("{}: {error}", hook.tells);
                     errno = error.errno().or(errno);
@@ -207,6 +249,11 @@ impl Probes {
             }
         }
         Err(ProbeError::NoWay { tells: hook.tells, tried: tried.join("; "), errno })
+    }
+
+    /// Whether this failure is one that may pass and is waited for.
+    pub(super) fn gives_up(&self, error: &ProbeError) -> bool {
+        self.retried && error.is_transient()
     }
 
     /// Detaches all programs of `hook`. They stay loaded, so that
@@ -374,9 +421,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// although it uses the same numbers.
 fn errno(error: &ProgramError) -> Option<i32> {
     if let ProgramError::LoadError { io_error, .. } = error {
-        return io_error.raw_os_error().filter(|errno| *errno == libc::EPERM);
+        return io_error.raw_os_error().filter(|errno| bpf::is_of_kernel(*errno));
     }
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    os_error(error)
+}
+
+/// The error of a system call that stands behind another one.
+pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
             return io.raw_os_error();

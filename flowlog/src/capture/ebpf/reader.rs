@@ -86,8 +86,8 @@ impl Reader {
                     sink.event(event, origin);
                 }
             }
-            Ok(Told::Expectation(expectation, at, armed)) => {
-                sink.expectation(&expectation, at, armed);
+            Ok(Told::Expectation(expectation, at, origin)) => {
+                sink.expectation(&expectation, at, origin);
             }
             Ok(Told::Notice(notice)) => sink.notice(&notice),
             Err(error) => self.malformed(error),

@@ -4,6 +4,8 @@
 //! Whoever traces drains by [`EbpfCapture::drain_trace`]; the capture works as
 //! it does alone otherwise.
 
+use std::time::Instant;
+
 use bytemuck::pod_read_unaligned;
 use flowlog_ebpf::{RawContext, RawTrace, RawTraceExpect, STACK, kind, refusal};
 
@@ -13,7 +15,7 @@ use super::decode::{Malformed, Told};
 use super::hooks::traced;
 use super::probes::ProbeError;
 use super::witness::Losses;
-use super::{COUNTS, EbpfCapture, Settings};
+use super::{EbpfCapture, Settings};
 use crate::capture::{Drained, Progress};
 use crate::event::{Comm, Event, Expectation, Process};
 use crate::stats::Counter;
@@ -111,7 +113,7 @@ pub(super) fn attach_all(
 ) -> Result<Functions, ProbeError> {
     let mut functions = Functions::default();
     functions.set(&[kind::DESTROY], hooks.attach(&traced::REMOVED)?);
-    hooks.attach_activities();
+    hooks.attach_activities()?;
     functions.set(&[kind::NEW], hooks.attach(&traced::INSERTED)?);
     functions.set(&[kind::UPDATE], hooks.attach(&traced::CHANGED)?);
     if settings.wants_expectations() {
@@ -143,7 +145,7 @@ impl EbpfCapture {
     pub fn drain_trace(&mut self, budget: usize, sink: &mut dyn TraceSink) -> Progress {
         let progress = self.drain_traced(budget, sink);
         self.stale |= progress.messages > 0;
-        if self.stale && self.counted.elapsed() >= COUNTS {
+        if self.counts_due() <= Instant::now() {
             self.tell_trace_losses(sink);
         }
         progress

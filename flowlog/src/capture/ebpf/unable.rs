@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use super::btf::BtfError;
 use super::layout::LayoutError;
-use super::probes::{Method, ProbeError};
+use super::probes::{Method, ProbeError, os_error};
+use crate::capture::netlink::exchange::{is_transient, is_transient_errno};
 
 /// Where the kernel lists the ways of making probes.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
@@ -97,12 +98,33 @@ impl Barrier {
 
 impl From<ProbeError> for Unable {
     fn from(cause: ProbeError) -> Self {
-        let barrier = Barrier::of(cause.errno());
+        let barrier = match &cause {
+            ProbeError::Maps { .. } => Barrier::of(None),
+            other => Barrier::of(other.errno()),
+        };
         Self::Probe { cause, barrier }
     }
 }
 
 impl Unable {
+    /// The same may succeed a little later: the kernel was short of memory, or busy, or
+    /// conntrack's module is not loaded yet.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Netlink { cause, .. } | Self::Btf(BtfError::Read { cause, .. }) => {
+                is_transient(cause)
+            }
+            Self::Btf(BtfError::NotLoaded) => true,
+            Self::Probe { cause, .. } => cause.is_transient(),
+            Self::Map(error) => os_error(error).is_some_and(is_transient_errno),
+            Self::Capability(_)
+            | Self::Btf(_)
+            | Self::Layout(_)
+            | Self::NoKprobes
+            | Self::Netns(_) => false,
+        }
+    }
+
     /// What to do about it where netlink will not do.
     pub fn remedy_without_netlink(&self) -> &'static str {
         let remedy = self.remedy();
@@ -193,6 +215,32 @@ fn confidential() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_kernel_lacks_for_a_moment_passes() {
+        let refused = |errno| ProbeError::Refused {
+            method: "fentry",
+            function: "f",
+            cause: String::new(),
+            errno: Some(errno),
+        };
+        let no_way =
+            |errno| ProbeError::NoWay { tells: "ends", tried: String::new(), errno: Some(errno) };
+        let maps = |errno| ProbeError::Maps { cause: String::new(), errno: Some(errno) };
+        for errno in [libc::ENOMEM, libc::EAGAIN, libc::EBUSY, libc::EINTR] {
+            let cause = io::Error::from_raw_os_error(errno);
+            assert!(Unable::Netlink { what: "w", cause }.is_transient(), "{errno}");
+            for cause in [refused(errno), no_way(errno), maps(errno)] {
+                assert!(Unable::from(cause).is_transient(), "{errno}");
+            }
+        }
+        assert!(Unable::Btf(BtfError::NotLoaded).is_transient());
+        for errno in [libc::EPERM, libc::EINVAL, libc::E2BIG] {
+            assert!(!Unable::from(refused(errno)).is_transient(), "{errno}");
+        }
+        assert!(!Unable::NoKprobes.is_transient());
+        assert!(!Unable::Capability(vec![Capability::CAP_BPF]).is_transient());
+    }
 
     #[test]
     fn netlink_is_no_remedy_where_it_will_not_do() {

@@ -14,7 +14,7 @@ use super::clock::Clock;
 use super::probes::{ProbeError, Probes};
 use super::{EbpfCapture, Unable, hooks};
 use crate::capture::crosscheck::Due;
-use crate::capture::{Drained, Progress, RecordSink};
+use crate::capture::{Drained, Progress};
 use crate::event::{Event, Expectation};
 use crate::flow::Tuple;
 use crate::stats::{CheckKind, Counter};
@@ -26,6 +26,9 @@ pub struct Origin {
     pub entry: u64,
     /// The kernel gathers events for it, so that netlink can tell of it.
     pub armed: bool,
+    /// When it happened, nanoseconds of `CLOCK_BOOTTIME`: what is compared must not
+    /// depend on the time of day, which may be set meanwhile.
+    pub boot: u64,
 }
 
 /// A netlink message is due.
@@ -43,6 +46,8 @@ pub struct Notice {
     pub zone: u16,
     /// When ctnetlink was called, nanoseconds since the epoch.
     pub at: u64,
+    /// The same in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot: u64,
 }
 
 /// What eBPF lost, by its own counters.
@@ -146,7 +151,7 @@ pub trait WitnessSink {
 
     /// An expectation event, when it happened, and whether netlink can tell of
     /// it.
-    fn expectation(&mut self, expectation: &Expectation, at: u64, armed: bool);
+    fn expectation(&mut self, expectation: &Expectation, at: u64, origin: Origin);
 
     /// A netlink message is due.
     fn notice(&mut self, notice: &Notice);
@@ -235,16 +240,6 @@ impl EbpfCapture {
     pub fn detach(&mut self) {
         self.look_for_missed();
         self.probes = None;
-    }
-
-    /// Receives a reply to a dump or to queries, if one is waited for.
-    pub fn receive_reply(&mut self) {
-        self.dumps.receive();
-    }
-
-    /// Hands on the reply that was received; returns whether there was one.
-    pub fn hand_on_reply(&mut self, sink: &mut dyn RecordSink) -> bool {
-        self.dumps.hand_on(sink)
     }
 
     /// Looks for events and notices that no program told, because the kernel had

@@ -186,9 +186,18 @@ impl Events {
     fn reopen(&mut self) -> io::Result<()> {
         let opened = self.home.enter(NetfilterSocket::open).and_then(|opened| opened);
         let socket = opened.or_else(|error| self.spare.take().ok_or(error))?;
-        self.loss = subscribe(&socket, &self.settings, &self.stats)?;
-        self.socket = socket;
-        Ok(())
+        match subscribe(&socket, &self.settings, &self.stats) {
+            Ok(loss) => {
+                (self.loss, self.socket) = (loss, socket);
+                Ok(())
+            }
+            Err(error) => {
+                // For the next attempt, which may be allowed no other. What it has been
+                // sent by then happened behind the failure.
+                self.spare.get_or_insert(socket);
+                Err(error)
+            }
+        }
     }
 
     /// Hears no more events; those that have been queued can still be read.

@@ -78,17 +78,20 @@ pub(crate) fn persistently<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Res
 /// Whether the same call may succeed later: the kernel was short of memory, of
 /// buffers or of descriptors, or busy, or a signal came in between.
 pub(crate) fn is_transient(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(is_transient_errno)
+}
+
+/// The same of the number.
+pub(crate) fn is_transient_errno(errno: i32) -> bool {
     matches!(
-        error.raw_os_error(),
-        Some(
-            libc::EINTR
-                | libc::EAGAIN
-                | libc::ENOBUFS
-                | libc::ENOMEM
-                | libc::EBUSY
-                | libc::EMFILE
-                | libc::ENFILE
-        )
+        errno,
+        libc::EINTR
+            | libc::EAGAIN
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EBUSY
+            | libc::EMFILE
+            | libc::ENFILE
     )
 }
 

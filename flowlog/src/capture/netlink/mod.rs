@@ -10,7 +10,8 @@ pub use self::decoder::Decoder;
 use self::events::Events;
 pub(super) use self::requests::Requests;
 use super::filter::Filter;
-use super::{Capture, Drained, DumpKind, FlowKey, Progress, RecordSink};
+use super::turn::{self, Replying};
+use super::{Capture, DumpKind, FlowKey, Progress, RecordSink};
 use crate::stats::Stats;
 
 pub mod attr;
@@ -69,6 +70,20 @@ impl NetlinkCapture {
     }
 }
 
+impl Replying for NetlinkCapture {
+    fn receive_reply(&mut self) {
+        self.requests.receive();
+    }
+
+    fn drain_events(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
+        Ok(self.events.drain(budget, sink))
+    }
+
+    fn hand_on_reply(&mut self, sink: &mut dyn RecordSink) -> Option<usize> {
+        self.requests.hand_on(sink)
+    }
+}
+
 impl Capture for NetlinkCapture {
     fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         Ok(vec![self.events.descriptor()?, self.requests.descriptor()?])
@@ -79,22 +94,8 @@ impl Capture for NetlinkCapture {
         self.requests.take_renewed() | events
     }
 
-    /// A reply tells the state of the moment at which it was received, or of
-    /// one before. So the events that came earlier go first: what they tell
-    /// must not look like old news because a dump has told it already.
     fn drain(&mut self, budget: usize, sink: &mut dyn RecordSink) -> io::Result<Progress> {
-        let mut messages = 0;
-        loop {
-            self.requests.receive();
-            let events = self.events.drain(budget, sink);
-            messages += events.messages;
-            if events.drained == Drained::More {
-                return Ok(Progress { messages, drained: Drained::More });
-            }
-            if !self.requests.hand_on(sink) {
-                return Ok(Progress { messages, drained: Drained::Dry });
-            }
-        }
+        turn::drain(self, budget, sink)
     }
 
     fn start_dump(&mut self, kind: DumpKind) -> io::Result<()> {
@@ -115,7 +116,7 @@ impl Capture for NetlinkCapture {
     }
 
     fn health(&self) -> Option<String> {
-        self.events.trouble()
+        self.events.trouble().or_else(|| self.requests.trouble())
     }
 
     fn finish(&mut self, sink: &mut dyn RecordSink) -> io::Result<()> {

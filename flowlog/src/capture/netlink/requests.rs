@@ -1,6 +1,13 @@
 //! Dumps and queries of the table, over a socket of their own. Nothing that
 //! goes wrong here ends the capture: what fails is reported as incomplete, so
-//! that it is asked again, and a socket that is of no more use is replaced.
+//! that it is asked again.
+//!
+//! After a failure the socket is replaced, because the kernel may be stuck in the
+//! middle of a dump on it and refuse others (`EBUSY`). Without the right to enter
+//! the namespace again there is no other; then the same one is used: receiving the
+//! refusal has the kernel go on with the dump (`netlink_recvmsg` calls
+//! `netlink_dump`, net/netlink/af_netlink.c, 6.12), which is read to its end. The
+//! spare socket is for one that is of no use any more.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -35,6 +42,8 @@ const STALLED: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(20);
 /// Errors in a row after which the socket is given up.
 const ERRORS: u32 = 16;
+/// Requests that fail in a row before that is named: one or two are made again soon.
+const FAILURES: u32 = 3;
 
 /// A socket for requests, and what it is busy with.
 pub(in crate::capture) struct Requests {
@@ -51,10 +60,14 @@ pub(in crate::capture) struct Requests {
     seq: u32,
     /// Replies to the request under way were lost.
     damaged: bool,
-    /// The socket must be replaced before the next request.
+    /// The socket is to be replaced before the next request.
     broken: bool,
+    /// Why it is of no use any more.
+    dead: Option<io::Error>,
     /// Errors in a row.
     errors: u32,
+    /// Requests in a row that failed.
+    failures: u32,
     /// Since when nothing has come.
     dry: Option<Instant>,
     /// When to read again though the socket reports nothing.
@@ -72,6 +85,7 @@ enum Pending {
         seq: u32,
     },
     Query {
+        seq: u32,
         keys: Vec<FlowKey>,
         sent: usize,
         outstanding: usize,
@@ -93,11 +107,6 @@ impl Requests {
     /// # Errors
     /// The kernel refuses them.
     pub(in crate::capture) fn open(stats: Stats) -> io::Result<Self> {
-        let open = || -> io::Result<_> {
-            let socket = NetfilterSocket::open()?;
-            socket.set_buffer(BUFFER)?;
-            Ok(socket)
-        };
         Ok(Self {
             socket: open()?,
             spare: Some(open()?),
@@ -109,7 +118,9 @@ impl Requests {
             seq: 0,
             damaged: false,
             broken: false,
+            dead: None,
             errors: 0,
+            failures: 0,
             dry: None,
             again: None,
             renewed: false,
@@ -145,11 +156,10 @@ impl Requests {
         if !matches!(self.pending, Pending::Nothing) {
             return Ok(());
         }
-        self.begin()?;
-        self.seq = self.seq.wrapping_add(1).max(1);
-        self.send(&request::dump(kind, self.seq))?;
+        let seq = self.begin()?;
+        self.send(&request::dump(kind, seq)).inspect_err(|_| self.failures += 1)?;
         self.stats.add(Counter::NetlinkDumps, 1);
-        self.pending = Pending::Dump { seq: self.seq };
+        self.pending = Pending::Dump { seq };
         Ok(())
     }
 
@@ -161,31 +171,69 @@ impl Requests {
         if !matches!(self.pending, Pending::Nothing) {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
-        self.begin()?;
-        self.pending = Pending::Query { keys, sent: 0, outstanding: 0 };
-        self.send_queries().map(drop).inspect_err(|_| self.pending = Pending::Nothing)
+        let seq = self.begin()?;
+        self.pending = Pending::Query { seq, keys, sent: 0, outstanding: 0 };
+        self.send_queries().map(drop).inspect_err(|_| {
+            self.pending = Pending::Nothing;
+            self.failures += 1;
+        })
     }
 
-    fn begin(&mut self) -> io::Result<()> {
+    /// The number of the next request: what still comes of one that was given up has
+    /// another.
+    fn begin(&mut self) -> io::Result<u32> {
         if self.broken {
-            self.renew()?;
+            self.renew().inspect_err(|_| self.failures += 1)?;
         }
         (self.damaged, self.errors, self.dry, self.again) = (false, 0, None, None);
+        self.seq = self.seq.wrapping_add(1).max(1);
+        Ok(self.seq)
+    }
+
+    /// Replaces the socket, as far as that is possible and needed.
+    fn renew(&mut self) -> io::Result<()> {
+        match self.home.enter(open).and_then(|opened| opened) {
+            Ok(socket) => self.replace(socket),
+            Err(_) if self.dead.is_none() => self.broken = false,
+            Err(error) => {
+                let spare = self.spare.take().ok_or(error)?;
+                self.replace(spare);
+            }
+        }
         Ok(())
     }
 
-    /// Replaces the socket: one that a dump is stuck on refuses all others.
-    fn renew(&mut self) -> io::Result<()> {
-        let opened = self.home.enter(NetfilterSocket::open).and_then(|opened| opened);
-        let socket = opened.or_else(|error| self.spare.take().ok_or(error))?;
-        socket.set_buffer(BUFFER)?;
+    fn replace(&mut self, socket: NetfilterSocket) {
         self.socket = socket;
-        (self.broken, self.renewed) = (false, true);
-        Ok(())
+        (self.broken, self.dead, self.renewed) = (false, None, true);
+    }
+
+    /// Why the table cannot be read, until it can.
+    pub(in crate::capture) fn trouble(&self) -> Option<String> {
+        let remedy = "make room for the kernel's memory, or restart flowlog";
+        match &self.dead {
+            _ if self.failures < FAILURES => None,
+            Some(error) => Some(format!(
+                "the conntrack table cannot be read: its socket failed ({error}) and no other can \
+                 be opened; {remedy}"
+            )),
+            None => Some(format!(
+                "the conntrack table cannot be read: {} dumps or queries in a row failed; {remedy}",
+                self.failures
+            )),
+        }
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.send(bytes).inspect_err(|error| self.broken |= !is_transient(error))
+        self.socket.send(bytes).inspect_err(|error| self.note(error))
+    }
+
+    /// Remembers an error by which the socket is of no use any more.
+    fn note(&mut self, error: &io::Error) {
+        if !is_transient(error) {
+            self.broken = true;
+            self.dead = Some(copy(error));
+        }
     }
 
     /// Receives one datagram of replies, if a request is under way.
@@ -220,7 +268,8 @@ impl Requests {
             self.damaged = true;
             self.complain(error);
         }
-        if is_transient(error) && self.errors < ERRORS {
+        self.note(error);
+        if self.dead.is_none() && self.errors < ERRORS {
             self.again = Some(Instant::now() + AGAIN);
         } else {
             self.give_up(error);
@@ -235,6 +284,7 @@ impl Requests {
         };
         self.complain(why);
         self.stats.add(Counter::NetlinkDumpErrors, 1);
+        self.failures += 1;
         self.pending = Pending::Failed(what);
         (self.broken, self.held, self.dry) = (true, None, None);
         // It is reported by the next call of `hand_on`, which follows at once.
@@ -247,39 +297,53 @@ impl Requests {
         }
     }
 
-    /// Hands on the datagram that has been received, or the failure; returns
-    /// whether there was one.
-    pub(in crate::capture) fn hand_on(&mut self, sink: &mut dyn RecordSink) -> bool {
+    /// Hands on the datagram that has been received, or the failure; returns how many
+    /// messages it had, or none where there was nothing.
+    pub(in crate::capture) fn hand_on(&mut self, sink: &mut dyn RecordSink) -> Option<usize> {
         if let Pending::Failed(what) = self.pending {
             self.pending = Pending::Nothing;
             sink.record(match what {
                 What::Dump => Record::DumpDone { complete: false, netns: None },
                 What::Queries => Record::QueryDone { complete: false },
             });
-            return true;
+            return Some(1);
         }
-        let Some(length) = self.held.take() else { return false };
+        let length = self.held.take()?;
         let replies = std::mem::take(&mut self.replies);
         let now = now_ns();
+        let mut messages = 0;
         for message in Messages::new(&replies[..length]) {
+            messages += 1;
             match message {
                 Ok(message) => self.reply(&message, now, sink),
                 Err(error) => self.decoder.malformed(error),
             }
         }
         self.replies = replies;
-        true
+        Some(messages)
     }
 
     fn reply(&mut self, message: &Message<'_>, now: u64, sink: &mut dyn RecordSink) {
         let refusal = refusal(message);
+        let is_asked = match &self.pending {
+            Pending::Dump { seq } | Pending::Query { seq, .. } => *seq == message.seq,
+            Pending::Nothing | Pending::Failed(_) => false,
+        };
+        if !is_asked {
+            return self.reply_to_former(refusal, sink);
+        }
         if refusal.is_none() {
             self.decoder.known(message, now, sink);
         }
         match (&mut self.pending, refusal) {
-            (Pending::Dump { seq }, Some(errno)) if *seq == message.seq => {
-                let changed = message.flags & NLM_F_DUMP_INTR != 0;
-                self.dump_ended(errno, changed, sink);
+            (Pending::Dump { .. }, Some(libc::EBUSY)) => {
+                // An earlier dump is stuck on this socket, and goes on now: its end is
+                // waited for.
+                self.damaged = true;
+                self.complain("an earlier dump has not ended");
+            }
+            (Pending::Dump { .. }, Some(errno)) => {
+                self.dump_ended(errno, message.flags & NLM_F_DUMP_INTR != 0, sink);
             }
             (Pending::Query { outstanding, .. }, refusal) => {
                 *outstanding = outstanding.saturating_sub(1);
@@ -296,18 +360,26 @@ impl Requests {
         }
     }
 
+    /// A reply to a request that was given up says what was, and is passed over. With
+    /// the end of a dump that was stuck the next one can be made.
+    fn reply_to_former(&mut self, refusal: Option<i32>, sink: &mut dyn RecordSink) {
+        if refusal.is_some() && self.damaged && matches!(self.pending, Pending::Dump { .. }) {
+            self.dump_ended(0, false, sink);
+        }
+    }
+
     fn dump_ended(&mut self, errno: i32, changed: bool, sink: &mut dyn RecordSink) {
         let complete = errno == 0 && !changed && !self.damaged;
         if errno != 0 {
             self.complain(io::Error::from_raw_os_error(errno));
-            // Of its own that is: an earlier dump is stuck on this socket.
-            self.broken |= errno == libc::EBUSY;
         } else if changed {
             self.complain("the table changed meanwhile");
         }
         if !complete {
             self.stats.add(Counter::NetlinkDumpErrors, 1);
         }
+        // A table that changes can be read.
+        self.failures = if errno == 0 && !self.damaged { 0 } else { self.failures + 1 };
         self.pending = Pending::Nothing;
         sink.record(Record::DumpDone { complete, netns: None });
     }
@@ -318,10 +390,12 @@ impl Requests {
             Ok(true) => {}
             Ok(false) => {
                 self.pending = Pending::Nothing;
+                self.failures = if self.damaged { self.failures + 1 } else { 0 };
                 sink.record(Record::QueryDone { complete: !self.damaged });
             }
             Err(error) => {
                 self.complain(error);
+                self.failures += 1;
                 self.pending = Pending::Nothing;
                 sink.record(Record::QueryDone { complete: false });
             }
@@ -330,11 +404,12 @@ impl Requests {
 
     /// Sends the next queries; returns whether there were any.
     fn send_queries(&mut self) -> io::Result<bool> {
-        let Pending::Query { keys, sent, outstanding } = &mut self.pending else {
+        let Pending::Query { seq, keys, sent, outstanding } = &mut self.pending else {
             return Ok(false);
         };
         let end = (*sent + QUERIES_AT_ONCE).min(keys.len());
-        let bytes: Vec<u8> = keys[*sent..end].iter().flat_map(|key| request::get(key, 1)).collect();
+        let bytes: Vec<u8> =
+            keys[*sent..end].iter().flat_map(|key| request::get(key, *seq)).collect();
         *outstanding = end - *sent;
         *sent = end;
         if bytes.is_empty() {
@@ -342,4 +417,15 @@ impl Requests {
         }
         self.send(&bytes).map(|()| true)
     }
+}
+
+fn open() -> io::Result<NetfilterSocket> {
+    let socket = NetfilterSocket::open()?;
+    socket.set_buffer(BUFFER)?;
+    Ok(socket)
+}
+
+/// The same error once more.
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }

@@ -4,19 +4,18 @@
 
 use std::time::{Duration, Instant};
 
-use tracing::warn;
-
+use self::losses::Losses;
 use self::reset::Reset;
 use self::sync::{Action, Purpose};
 use self::table::{Entry, Lookup};
 use self::tracker::Tracker;
 use super::{Body, Downstream, Item};
 use crate::capture::filter::Filter;
-use crate::event::{Cause, End, Event, Expectation, Kinds, Lost, Record, Witness};
+use crate::event::{Cause, End, Event, Expectation, Kinds, Record, Witness};
 use crate::flow::{Flow, Status};
-use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Handed, Stats};
 
+mod losses;
 mod renew;
 mod reset;
 pub mod sync;
@@ -83,12 +82,7 @@ pub struct Nfct {
     tracker: Option<Tracker>,
     /// SIGUSR2 where no table is kept.
     reset: Reset,
-    /// Lost events that have not been handed on.
-    lost: u64,
-    /// All lost events, whichever source counts them.
-    lost_total: u64,
-    lost_last: Option<Lost>,
-    lost_limit: RateLimit,
+    losses: Losses,
     handed: Handed,
     stats: Stats,
 }
@@ -101,10 +95,7 @@ impl Nfct {
             settings,
             tracker,
             reset: Reset::default(),
-            lost: 0,
-            lost_total: 0,
-            lost_last: None,
-            lost_limit: RateLimit::per_second(),
+            losses: Losses::default(),
             handed: Handed::default(),
             stats,
         }
@@ -128,11 +119,6 @@ impl Nfct {
     /// Flows that can be kept; absent without a table.
     pub fn limit(&self) -> Option<usize> {
         self.settings.hash
-    }
-
-    /// All events that were lost so far, whichever source counts them.
-    pub fn lost_total(&self) -> u64 {
-        self.lost_total
     }
 
     /// Which events may be handed on, and those that were.
@@ -178,13 +164,12 @@ impl Nfct {
     /// When [`Nfct::tick`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let sync = self.tracker.as_ref().and_then(|tracker| tracker.sync.deadline());
-        let lost = (self.lost > 0).then(|| Instant::now() + Duration::from_secs(1));
-        [sync, self.reset.again, lost].into_iter().flatten().min()
+        [sync, self.reset.again, self.losses.due()].into_iter().flatten().min()
     }
 
     /// Does what time has made due; the caller carries the action out.
     pub fn tick(&mut self, now: Instant, out: &mut dyn Downstream) -> Option<Action> {
-        if self.lost > 0 && self.lost_limit.allow() {
+        if self.losses.are_due() {
             self.flush_lost(out);
         }
         if self.reset.again.is_some_and(|again| again <= now) {
@@ -214,9 +199,7 @@ impl Nfct {
 
     /// Hands on losses that were held back to keep to one report a second.
     pub fn finish(&mut self, out: &mut dyn Downstream) {
-        if self.lost > 0 {
-            self.flush_lost(out);
-        }
+        self.flush_lost(out);
     }
 
     /// `hash_enable=0`: each event speaks for itself.
@@ -356,27 +339,6 @@ impl Nfct {
         }
         let body = Body::Expectation(expectation);
         self.hand_on(&Item { tag: Kinds::EXPECT, at, body }, out);
-    }
-
-    fn lost(&mut self, lost: Lost, out: &mut dyn Downstream) {
-        self.lost += lost.events;
-        self.lost_total += lost.events;
-        self.lost_last = Some(lost);
-        if let Some(tracker) = &mut self.tracker {
-            tracker.sync.lost(Instant::now());
-        }
-        if self.lost_limit.allow() {
-            self.flush_lost(out);
-        }
-    }
-
-    fn flush_lost(&mut self, out: &mut dyn Downstream) {
-        let Some(last) = self.lost_last.take() else { return };
-        let lost = Lost { events: std::mem::take(&mut self.lost), ..last };
-        warn!("{} events lost by {} ({} so far)", lost.events, lost.source, self.lost_total);
-        let item = Item { tag: Kinds::empty(), at: lost.at, body: Body::Lost(lost) };
-        self.handed.count(&item);
-        out.push(&item);
     }
 
     /// An entry that a dump or a query told.

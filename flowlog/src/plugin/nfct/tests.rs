@@ -1,6 +1,7 @@
 //! Records in, items out: what each mode and mask makes of the life of a flow.
 
 use super::*;
+use crate::event::Lost;
 use crate::flow::HelperName;
 
 mod ebpf;
@@ -247,7 +248,7 @@ fn losses_within_a_second_are_one_report_and_none_is_forgotten() {
     }
     bench.nfct.finish(&mut bench.outs);
     assert_eq!(bench.take(), [Out::Lost(10), Out::Lost(20)]);
-    assert_eq!(bench.nfct.lost_total, 30, "whatever the source counts");
+    assert_eq!(bench.nfct.lost_total(), 30, "whatever the source counts");
 }
 
 #[test]

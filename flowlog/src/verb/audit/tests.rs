@@ -101,7 +101,7 @@ fn audit(ms: u64, does: impl FnMut() -> io::Result<()>) -> (bool, u32) {
     let mut audited = Counted { steps: Cell::new(0), finished: false, at: 3, does };
     let interrupt = Interrupt::block().unwrap();
     let lasting = Duration::from_millis(ms);
-    let report = watch(&mut audited, lasting, interrupt, None::<Progress<io::Sink>>);
+    let report = watch(&mut audited, lasting, None, interrupt, None::<Progress<io::Sink>>);
     assert_eq!(audited.finished, report.is_ok());
     (report.is_ok(), audited.steps.get())
 }

@@ -20,7 +20,7 @@ use crate::config::{LogTarget, NetnsScope};
 use crate::event::Kinds;
 use crate::kernel::{self, Activity};
 use crate::log::{self, notice};
-use crate::netns;
+use crate::netns::{self, Named};
 use crate::stats::Stats;
 use crate::verb::interrupt::Interrupt;
 use crate::verb::live::output::Output;
@@ -42,7 +42,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let paint = options.color.paints(&stdout);
     let mut view = View::new(options, paint, symbols, Output::new(file)?);
     let mut traced = Traced { capture: &mut capture, view: &mut view };
-    let end = live::show(&mut traced, stdout.as_fd(), options.lasting, &interrupt)
+    let named = Named::of(options.netns.path());
+    let end = live::show(&mut traced, stdout.as_fd(), options.lasting, named, &interrupt)
         .context("events can no longer be read")?;
     // Who does not want to wait for the rest may signal again.
     drop(interrupt);
@@ -106,6 +107,7 @@ fn settings(options: &Options, own_netns: u32) -> Settings {
             unallocated: wants(Kind::Full),
             required: !options.selection.kinds.is_empty(),
         }),
+        retried: false,
     }
 }
 

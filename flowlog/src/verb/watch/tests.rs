@@ -188,7 +188,7 @@ fn watched(options: &Options, capture: &mut Scripted) -> (End, Vec<String>, Stri
     let stdout = writer.try_clone().unwrap();
     let mut view = View::new(options, Paint(false), Output::new(writer).unwrap());
     let interrupt = Interrupt::block().unwrap();
-    let end = watch(capture, &mut view, stdout.as_fd(), options.lasting, &interrupt).unwrap();
+    let end = watch(capture, &mut view, stdout.as_fd(), options.lasting, None, &interrupt).unwrap();
     drop(interrupt);
     finish(capture, &mut view, end).unwrap();
     view.lines.close(AT_EXIT);
@@ -238,7 +238,7 @@ fn nobody_reads_the_output() {
     let interrupt = Interrupt::block().unwrap();
     drop(reader);
     let mut capture = Scripted::new(&[], || panic!("nothing has to be read"));
-    let end = watch(&mut capture, &mut view, stdout.as_fd(), None, &interrupt).unwrap();
+    let end = watch(&mut capture, &mut view, stdout.as_fd(), None, None, &interrupt).unwrap();
     assert_eq!(end, End::Unread);
 }
 
@@ -251,7 +251,7 @@ fn a_reader_that_is_slow_makes_nothing_grow() {
     let interrupt = Interrupt::block().unwrap();
     let mut capture = Scripted::new(&[4096; 64], || panic!("read dry"));
     let lasting = Some(Duration::from_millis(300));
-    let end = watch(&mut capture, &mut view, stdout.as_fd(), lasting, &interrupt).unwrap();
+    let end = watch(&mut capture, &mut view, stdout.as_fd(), lasting, None, &interrupt).unwrap();
     assert!(end == End::Asked && view.lines.output.is_behind());
     assert!(capture.drains.len() > 60, "{} drains are left", capture.drains.len());
     view.lines.close(Duration::ZERO);

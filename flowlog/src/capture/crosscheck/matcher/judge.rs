@@ -79,7 +79,7 @@ impl Matcher {
         if let (Some(witness), Some(mut content)) = (witness, item.content.take()) {
             if let (Witness::Healed, Content::Event(event)) = (witness, &mut content) {
                 // The notice tells it better than the message does.
-                event.at = item.at;
+                event.at = item.noticed.unwrap_or(event.at);
             }
             hand_on(content, item.id, witness, sink);
         }

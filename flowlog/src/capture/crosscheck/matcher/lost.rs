@@ -18,7 +18,7 @@ pub(super) struct Unhealed {
 /// How many events eBPF had lost at some time.
 pub(super) struct Sample {
     pub(super) lost: u64,
-    /// Nanoseconds since the epoch.
+    /// Nanoseconds of `CLOCK_BOOTTIME`.
     pub(super) at: u64,
     /// When netlink has healed what it can: it has told all that happened until
     /// then, and all windows have closed.

@@ -7,6 +7,7 @@ use super::*;
 use crate::event::Record;
 use crate::flow::Tuple;
 
+mod clock;
 mod model;
 
 const NETNS: u32 = 7;
@@ -48,6 +49,8 @@ struct Scene {
     stats: Stats,
     /// When it happens.
     at: u64,
+    /// By how much the time of day is ahead.
+    ahead: i64,
     /// Which of the connections with the same tuple.
     life: u16,
 }
@@ -64,7 +67,7 @@ fn event(kind: CheckKind, port: u16) -> Event {
 }
 
 const fn armed(entry: u64) -> Origin {
-    Origin { entry, armed: true }
+    Origin { entry, armed: true, boot: T }
 }
 
 impl Scene {
@@ -80,30 +83,36 @@ impl Scene {
         matcher.begin(T - 1_000_000_000, begun, true);
         matcher.opened();
         let now = begun + Duration::from_secs(1);
-        Self { matcher, log: Log::default(), now, stats, at: T, life: 0 }
+        Self { matcher, log: Log::default(), now, stats, at: T, ahead: 0, life: 0 }
     }
 
     fn entry(&self, port: u16) -> u64 {
         u64::from(port) + 1000 * u64::from(self.life)
     }
 
+    /// The time of day.
+    fn real(&self) -> u64 {
+        self.at.saturating_add_signed(self.ahead)
+    }
+
     fn ebpf(&mut self, kind: CheckKind, port: u16) {
-        let mut event = Event { at: self.at, ..event(kind, port) };
+        let mut event = Event { at: self.real(), ..event(kind, port) };
         event.flow.netns = Some(Netns { cookie: Some(1), inum: NETNS });
-        let origin = armed(self.entry(port));
+        let origin = Origin { boot: self.at, ..armed(self.entry(port)) };
         self.matcher.ebpf_event(&event, origin, self.now, &mut self.log);
     }
 
     fn notice(&mut self, kind: CheckKind, port: u16) {
         let Flow { orig, zone, .. } = event(kind, port).flow;
         let (entry, id) = (self.entry(port), Some(self.entry(port) as u32));
-        self.matcher.notice(&Notice { kind, entry, id, orig, zone, at: self.at }, self.now);
+        let (at, boot) = (self.real(), self.at);
+        self.matcher.notice(&Notice { kind, entry, id, orig, zone, at, boot }, self.now);
     }
 
     fn netlink(&mut self, kind: CheckKind, port: u16) {
-        let mut event = event(kind, port);
+        let mut event = Event { at: self.real(), ..event(kind, port) };
         event.flow.id = Some(self.entry(port) as u32);
-        self.matcher.netlink_event(&event, self.now);
+        self.matcher.netlink_event(&event, self.at, self.now);
     }
 
     fn all(&mut self, kind: CheckKind, port: u16) {
@@ -236,7 +245,7 @@ fn netlink_may_be_silent_by_nature() {
     // No extension for events; then no notice, as when a namespace ends.
     let mut unarmed = event(Destroy, 5);
     unarmed.flow.netns = Some(Netns { cookie: None, inum: NETNS });
-    let origin = Origin { entry: 5, armed: false };
+    let origin = Origin { armed: false, ..armed(5) };
     scene.matcher.ebpf_event(&unarmed, origin, scene.now, &mut scene.log);
     assert_eq!(scene.log.events.len(), 1, "nobody is waited for");
     scene.ebpf(Destroy, 6);
@@ -269,7 +278,7 @@ fn differing_accounts_are_told_once() {
     scene.notice(New, 5);
     let mut other = event(New, 5);
     other.flow.mark = 9;
-    scene.matcher.netlink_event(&other, scene.now);
+    scene.matcher.netlink_event(&other, T, scene.now);
     scene.release();
     assert_eq!(scene.counts(), [("matched", 1), ("differing", 1)]);
     assert_eq!(scene.matcher.findings().fields().get("mark"), Some(&1));
@@ -287,10 +296,10 @@ fn ids_keep_successors_apart() {
     let told = Event { flow: Flow { netns, ..again.flow.clone() }, ..again.clone() };
     scene.matcher.ebpf_event(&told, origin, scene.now, &mut scene.log);
     let Flow { orig, zone, .. } = again.flow;
-    let notice = Notice { kind: New, entry: 99, id: Some(99), orig, zone, at: T };
+    let notice = Notice { kind: New, entry: 99, id: Some(99), orig, zone, at: T, boot: T };
     scene.matcher.notice(&notice, scene.now);
     let message = Event { flow: Flow { id: Some(99), ..again.flow.clone() }, ..again };
-    scene.matcher.netlink_event(&message, scene.now);
+    scene.matcher.netlink_event(&message, T, scene.now);
     scene.matcher.netlink_lost(1);
     scene.wait();
     let logged = [(New, 5, Witness::Ebpf, Some(5)), (New, 5, Witness::Both, Some(99))];
@@ -402,10 +411,16 @@ fn expectations_are_compared_too() {
     };
     let here = expectation(Some(Netns { cookie: None, inum: NETNS }));
     let mut scene = Scene::new();
-    scene.matcher.ebpf_expectation(&here, T, true, scene.now, &mut scene.log);
-    scene.matcher.netlink_expectation(&expectation(None), T, scene.now);
-    scene.matcher.ebpf_expectation(&here, T, false, scene.now, &mut scene.log);
-    scene.matcher.ebpf_expectation(&here, T, true, scene.now, &mut scene.log);
+    scene.matcher.ebpf_expectation(&here, T, armed(0), scene.now, &mut scene.log);
+    scene.matcher.netlink_expectation(&expectation(None), T, T, scene.now);
+    scene.matcher.ebpf_expectation(
+        &here,
+        T,
+        Origin { armed: false, ..armed(0) },
+        scene.now,
+        &mut scene.log,
+    );
+    scene.matcher.ebpf_expectation(&here, T, armed(0), scene.now, &mut scene.log);
     scene.wait();
     let expected = [("matched", 1), ("only_ebpf", 1), ("only_ebpf_unexplained", 1), ("silent", 1)];
     assert_eq!(scene.counts(), expected);
@@ -450,7 +465,7 @@ fn one_change_that_ebpf_misses_shifts_no_other() {
     for mark in 0..4 {
         let mut told = event(Update, 5);
         (told.flow.id, told.flow.labels) = (Some(5), (mark == 0).then_some([1; 16]));
-        scene.matcher.netlink_event(&told, scene.now);
+        scene.matcher.netlink_event(&told, T, scene.now);
     }
     scene.wait();
     let expected =

@@ -188,8 +188,8 @@ fn what_an_expectation_leaves_open_is_zero() {
     (raw.zone, raw.zone_dir) = (5, 2);
     let mut event = Event::default();
     let told = DECODER.decode(bytes_of(&raw), clock(), &mut event).unwrap();
-    let Told::Expectation(expectation, _, armed) = told else { panic!("no expectation") };
-    assert!(armed);
+    let Told::Expectation(expectation, _, origin) = told else { panic!("no expectation") };
+    assert_eq!(origin, Origin { entry: 0, armed: true, boot: raw.time });
     assert_eq!((expectation.action, expectation.zone), (ExpectAction::New, 0));
     assert_eq!((expectation.tuple.src_l4, expectation.tuple.dst_l4), (0, 80));
     assert_eq!(expectation.tuple.src_ip().to_string(), "10.0.0.1");
@@ -214,7 +214,7 @@ fn an_event_says_where_it_comes_from() {
         for bytes in [bytes_of(&raw), bytes_of(&details)] {
             let told = DECODER.decode(bytes, clock(), &mut Event::default()).unwrap();
             let Told::Event(origin) = told else { panic!("no event") };
-            assert_eq!(origin, Origin { entry: raw.entry, armed });
+            assert_eq!(origin, Origin { entry: raw.entry, armed, boot: raw.time });
         }
     }
 }
@@ -248,6 +248,7 @@ fn a_notice_tells_which_message_is_due() {
     let told = notice(&raw).unwrap();
     assert_eq!((told.kind, told.entry, told.id), (CheckKind::Update, 0x100, Some(0x1234_5678)));
     assert_eq!((told.orig.dst_l4, told.zone, told.at), (80, 9, 1_005));
+    assert_eq!(told.boot, 5);
     let without = RawNotice { has_id: 0, zone_dir: 2, group: group::DESTROY, ..raw };
     let told = notice(&without).unwrap();
     assert_eq!((told.kind, told.id, told.zone), (CheckKind::Destroy, None, 0));
@@ -321,8 +322,8 @@ impl WitnessSink for Witnessed {
         std::mem::take(event);
     }
 
-    fn expectation(&mut self, _: &Expectation, _: u64, armed: bool) {
-        self.0.push(format!("expectation, {armed}"));
+    fn expectation(&mut self, _: &Expectation, _: u64, origin: Origin) {
+        self.0.push(format!("expectation, {}", origin.armed));
     }
 
     fn notice(&mut self, notice: &Notice) {

@@ -37,9 +37,11 @@ pub mod maps {
     pub const ALLOCATIONS: &str = "ALLOCATIONS";
     /// What tasks are in, by task.
     pub const TASKS: &str = "TASKS";
+    /// Calls whose exits need what their entries were given, by task.
+    pub const CALLS: &str = "CALLS_UNDER_WAY";
     /// All of them.
-    pub const ALL: [&str; 8] =
-        [RECORDS, COUNTS, SOURCES, DESTINATIONS, LEDGER, MESSAGES, ALLOCATIONS, TASKS];
+    pub const ALL: [&str; 9] =
+        [RECORDS, COUNTS, SOURCES, DESTINATIONS, LEDGER, MESSAGES, ALLOCATIONS, TASKS, CALLS];
 }
 
 /// The programs for fentry, out of the same object and with the same maps as
@@ -119,11 +121,13 @@ fn map_data(map: &Map) -> Option<&MapData> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use aya_obj::generated::bpf_map_type;
     use bytemuck::Zeroable as _;
 
-    use super::super::Method;
+    use super::super::{Method, Sizes};
     use super::*;
     use crate::capture::ebpf::hooks::{self, At};
+    use crate::capture::ebpf::tasks;
 
     /// The programs that the hooks ask for, by whether they are for an exit.
     fn asked() -> BTreeMap<String, bool> {
@@ -146,6 +150,25 @@ mod tests {
         let missing: Vec<_> =
             maps::ALL.iter().filter(|name| !object.maps.contains_key(**name)).collect();
         assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    /// An LRU map of a fixed size drops entries in use on a host with many processors.
+    #[test]
+    fn each_map_that_drops_entries_is_sized_by_the_number_of_processors() {
+        let sizes =
+            Sizes { ring: 4096, namespaces: 1, messages: 7, allocations: 7, tasks: 7 }.of_maps();
+        let object = Object::parse(OBJECT).unwrap();
+        let lru = [bpf_map_type::BPF_MAP_TYPE_LRU_HASH, bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH];
+        let lru = lru.map(|kind| kind as u32);
+        let dropping = object.maps.iter().filter(|(_, map)| lru.contains(&map.map_type()));
+        let dropping: BTreeSet<_> = dropping.map(|(name, _)| name.as_str()).collect();
+        let by_tasks = sizes.iter().filter(|(_, size)| *size == 7).map(|(name, _)| *name);
+        assert_eq!(dropping, by_tasks.collect());
+        assert!(dropping.contains(maps::CALLS), "{dropping:?}");
+        // What the lists of free entries keep, and as much in use.
+        for processors in [1, 2, 64, 512, 8192] {
+            assert!(tasks(processors) as usize >= 2 * 128 * processors, "{processors}");
+        }
     }
 
     #[test]
