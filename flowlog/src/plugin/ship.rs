@@ -24,6 +24,7 @@ mod batch;
 mod failure;
 mod given_up;
 mod keeper;
+mod link;
 mod losses;
 mod reader;
 mod rescue;

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::Full;
 use super::failure::Failure;
-use super::losses::Loss;
+use super::losses::{Loss, Taken};
 use super::spool::{Job, Sink};
 use super::store::{Change, Gone, Store, Wrong};
 use crate::ratelimit::RateLimit;
@@ -139,7 +139,7 @@ impl Keeper {
     }
 
     fn turn(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
-        let noted: Vec<(&Arc<Sink>, Vec<Loss>)> =
+        let noted: Vec<(&Arc<Sink>, Taken)> =
             sinks.values().map(|sink| (sink, sink.losses.take())).collect();
         let mut done = self.transact(|_| true, &noted);
         if done.as_ref().is_err_and(Failure::is_damage) && self.replace(Wrong::Damaged, sinks) {
@@ -148,18 +148,36 @@ impl Keeper {
         match done {
             Ok((effects, bytes)) => {
                 self.count(&effects, sinks);
+                noted.iter().for_each(|(sink, taken)| sink.losses.put(taken));
                 self.succeeded(bytes);
             }
             Err(failure) => {
-                for (sink, losses) in noted {
-                    losses.into_iter().for_each(|loss| sink.losses.note(loss));
-                }
                 self.failed(&failure);
-                // What has arrived makes room, perhaps the only room that there is.
-                if let Ok((effects, _)) = self.transact(Job::makes_room, &[]) {
-                    self.count(&effects, sinks);
-                    self.pending.retain(|job| !job.makes_room());
+                self.make_room(noted, sinks);
+            }
+        }
+    }
+
+    /// What has arrived makes room, perhaps the only room that there is. Losses go with it, if they
+    /// can: workers wait until they are there.
+    fn make_room(&mut self, noted: Vec<(&Arc<Sink>, Taken)>, sinks: &HashMap<String, Arc<Sink>>) {
+        let with_losses = self.transact(Job::makes_room, &noted);
+        let are_put = with_losses.is_ok();
+        let done = with_losses.or_else(|_| self.transact(Job::makes_room, &[]));
+        if let Ok((effects, _)) = done {
+            self.count(&effects, sinks);
+            self.pending.retain(|job| {
+                if let Job::Forget(sink, _) = job {
+                    sink.losses.forgotten();
                 }
+                !job.makes_room()
+            });
+        }
+        for (sink, taken) in noted {
+            if are_put {
+                sink.losses.put(&taken);
+            } else {
+                sink.losses.give_back(taken);
             }
         }
     }
@@ -169,7 +187,7 @@ impl Keeper {
     fn transact(
         &mut self,
         wanted: fn(&Job) -> bool,
-        noted: &[(&Arc<Sink>, Vec<Loss>)],
+        noted: &[(&Arc<Sink>, Taken)],
     ) -> Result<(Effects, u64), Failure> {
         let Self { store, max_bytes, full, pending, .. } = self;
         let room = Room { max_bytes: *max_bytes, full: *full };
@@ -178,9 +196,8 @@ impl Keeper {
             for (place, job) in pending.iter().enumerate().filter(|(_, job)| wanted(job)) {
                 room.apply(place, job, change, &mut effects)?;
             }
-            for (sink, losses) in noted.iter().filter(|(_, losses)| !losses.is_empty()) {
-                losses.iter().try_for_each(|loss| change.lose(&sink.name, loss))?;
-                effects.lost.push(sink.name.clone());
+            for (sink, taken) in noted {
+                taken.losses.iter().try_for_each(|loss| change.lose(&sink.name, loss))?;
             }
             Ok((effects, change.bytes()))
         })

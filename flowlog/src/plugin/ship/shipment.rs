@@ -11,9 +11,10 @@ use nix::unistd::{Gid, Uid, chown};
 use tracing::warn;
 
 use super::batch::Record;
+use super::link::Link;
 use super::losses::Loss;
 use super::spool::{Chunk, Job, Sink, Spool};
-use super::worker::{self, Control, Link};
+use super::worker::{self, Control};
 use super::{Client, Shipping};
 use crate::plugin::output::CLOSE_TIMEOUT;
 use crate::plugin::threads;

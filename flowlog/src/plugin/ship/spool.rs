@@ -117,7 +117,7 @@ pub(super) enum Job {
 
 impl Job {
     pub(super) fn makes_room(&self) -> bool {
-        matches!(self, Self::Acknowledge(..))
+        matches!(self, Self::Acknowledge(..) | Self::Forget(..))
     }
 }
 

@@ -1,0 +1,146 @@
+//! What a worker knows of its sink: what was handed to the client, what has arrived, and which
+//! losses the client has learned of.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use super::losses::Loss;
+use super::reader::Reader;
+use super::spool::{Failure, Job, Sink, Spool};
+use super::store::Health;
+use super::{Client, Upstream};
+use crate::stats::Measure;
+
+/// A sink's end of the spool.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) sink: Arc<Sink>,
+    jobs: Sender<Job>,
+    pub(super) path: PathBuf,
+    pub(super) health: Health,
+    /// The newest row that has arrived.
+    pub(super) arrived: i64,
+    /// The newest row that was ever handed to a client.
+    pub(super) handed: i64,
+    /// The newest row that was found to be damaged: it stays until a later one has arrived, and
+    /// is found again.
+    pub(super) damaged: i64,
+    /// Losses that the client knows, and how often they had changed then.
+    pub(super) losses: Option<(u64, Vec<(i64, Loss)>)>,
+    /// Losses that must be in the spool before a batch is delivered: of rows before it.
+    pub(super) noted: u64,
+    /// The latest time of a record that was handed to a client.
+    pub(super) latest: u64,
+}
+
+impl Link {
+    pub(super) fn new(sink: Arc<Sink>, jobs: Sender<Job>, spool: &Spool) -> Self {
+        let (path, health) = (spool.path().to_owned(), spool.health().clone());
+        Self {
+            sink,
+            jobs,
+            path,
+            health,
+            arrived: 0,
+            handed: 0,
+            damaged: 0,
+            losses: None,
+            noted: 0,
+            latest: 0,
+        }
+    }
+
+    pub(super) fn count(&self, measure: Measure, n: u64) {
+        self.sink.stats.add(measure, n);
+    }
+
+    /// All up to that row has arrived.
+    pub(super) fn acknowledge(&mut self, last: i64) {
+        if last > self.arrived {
+            self.arrived = last;
+            // It fails when the daemon has ended: then it is delivered again.
+            let _ = self.jobs.send(Job::Acknowledge(self.sink.clone(), last));
+        }
+        if let Some((_, said)) = &mut self.losses
+            && !said.is_empty()
+        {
+            // The same: it is said once more then.
+            self.sink.losses.say();
+            let job = Job::Forget(self.sink.clone(), std::mem::take(said));
+            if self.jobs.send(job).is_err() {
+                self.sink.losses.forgotten();
+            }
+        }
+    }
+
+    /// All records up to then were delivered up to the row `after`, or were lost: none
+    /// waits before the spool, and none in it.
+    fn complete(&self, after: i64) -> Option<u64> {
+        let losses = &self.sink.losses;
+        // First: what is handed over later does not matter.
+        let complete = losses.complete()?;
+        let waits =
+            self.sink.stats.waiting().records > 0 || losses.are_noted() || losses.are_said();
+        (!waits && *self.sink.newest.borrow() <= after).then_some(complete)
+    }
+
+    /// Has the client learn what comes to it, if it wants to.
+    pub(super) fn teach<C: Client>(
+        &mut self,
+        client: &mut C,
+        reader: &Reader,
+        after: i64,
+    ) -> Result<(), Failure> {
+        if !C::COVERS {
+            return Ok(());
+        }
+        let complete = self.complete(after);
+        let changes = self.sink.losses.changes();
+        let known = self.sink.losses.are_said()
+            || self.losses.as_ref().is_some_and(|(known, _)| *known == changes);
+        self.learn(client, reader, complete, (!known).then_some(changes))
+    }
+
+    /// Before the client takes rows of the spool it learns of every loss that was noted before
+    /// them: it may state at once that it has all of their time. Those are in the spool since
+    /// the same transaction at the latest, so they are read behind the rows. Returns whether
+    /// they can be read now.
+    pub(super) fn teach_before_rows<C: Client>(
+        &mut self,
+        client: &mut C,
+        reader: &Reader,
+        after: i64,
+    ) -> Result<bool, Failure> {
+        if !C::COVERS {
+            return Ok(true);
+        }
+        let losses = &self.sink.losses;
+        if losses.are_said() || !losses.are_spooled(self.noted) {
+            return Ok(false);
+        }
+        let (complete, changes) = (self.complete(after), losses.changes());
+        self.learn(client, reader, complete, Some(changes))?;
+        Ok(true)
+    }
+
+    /// Has the client learn; losses as they are in the spool, if they may have changed.
+    fn learn<C: Client>(
+        &mut self,
+        client: &mut C,
+        reader: &Reader,
+        complete: Option<u64>,
+        changes: Option<u64>,
+    ) -> Result<(), Failure> {
+        let mut is_new = false;
+        if let Some(changes) = changes {
+            let losses = reader.losses(&self.sink.name)?;
+            // The same are stated already, or will be.
+            is_new = self.losses.as_ref().is_none_or(|(_, known)| *known != losses);
+            self.losses = Some((changes, losses));
+        }
+        let losses = self.losses.as_ref().filter(|_| is_new).map(|(_, losses)| &losses[..]);
+        client.learn(Upstream { complete, losses });
+        Ok(())
+    }
+}
