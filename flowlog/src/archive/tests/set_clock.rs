@@ -43,7 +43,7 @@ impl Clock {
 }
 
 fn open_at(settings: Settings) -> Archive {
-    let host = Host { name: "gate".to_owned(), hash: 0xab };
+    let host = Host { name: "gate".to_owned(), hash: 0xab, origin: Default::default() };
     Archive::open(settings, host, RUN, RUN, Moment { wall: RUN, steady: 7 }).unwrap()
 }
 
@@ -103,7 +103,7 @@ fn a_clock_that_was_set_forward_covers_no_time_between_and_removes_nothing() {
     // Another run begins with that clock, and it is put right again.
     let Clock { now, archive } = clock;
     drop(archive);
-    let host = Host { name: "gate".to_owned(), hash: 0xab };
+    let host = Host { name: "gate".to_owned(), hash: 0xab, origin: Default::default() };
     let archive = Archive::open(keep, host, now.wall, now.wall, now).unwrap();
     let mut clock = Clock { now, archive };
     clock.run(20);

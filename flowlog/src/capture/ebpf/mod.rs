@@ -84,8 +84,10 @@ pub mod witness;
 const RECORD: usize = size_of::<flowlog_ebpf::RawFlow>() + 8;
 /// The same while connections are traced.
 const TRACED_RECORD: usize = size_of::<flowlog_ebpf::RawTrace>() + 8;
-/// Between two looks at what the programs count, while events come.
+/// Between two looks at what the programs count; nobody is woken up for it unless events come.
 const COUNTS: Duration = Duration::from_secs(1);
+/// What loses the events of records that cannot be decoded.
+const UNDECODED: &str = "ebpf_malformed";
 /// Namespaces whose messages are counted.
 const NAMESPACES: u32 = 4096;
 /// Allocations that are under way at one time while they are traced.
@@ -312,10 +314,12 @@ impl EbpfCapture {
     /// before it was noticed.
     fn read_counts(&mut self, sink: &mut dyn RecordSink) {
         self.look();
-        let events = std::mem::take(&mut self.untold).events();
-        if events > 0 {
-            let at = crate::capture::netlink::now_ns();
-            sink.record(Record::Lost(Lost { source: "ebpf", events, at }));
+        let losses = std::mem::take(&mut self.untold);
+        let at = crate::capture::netlink::now_ns();
+        for (source, events) in [("ebpf", losses.events()), (UNDECODED, losses.malformed)] {
+            if events > 0 {
+                sink.record(Record::Lost(Lost::noticed(source, events, at)));
+            }
         }
     }
 
@@ -365,7 +369,8 @@ impl Capture for EbpfCapture {
             #[cfg(feature = "ebpf-log")]
             self.probes.iter_mut().for_each(Probes::tell);
             self.stale |= messages > 0;
-            if self.stale && self.counted.elapsed() >= COUNTS {
+            // Also where nothing comes: then events may be missing that no program saw.
+            if self.counted.elapsed() >= COUNTS {
                 self.read_counts(sink);
             }
             if events.drained == Drained::More {

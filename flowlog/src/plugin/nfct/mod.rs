@@ -4,19 +4,19 @@
 
 use std::time::{Duration, Instant};
 
-use tracing::warn;
-
 use self::reset::Reset;
 use self::sync::{Action, Purpose};
 use self::table::{Entry, Lookup};
 use self::tracker::Tracker;
 use super::{Body, Downstream, Item};
+use crate::archive::clock::Moment;
 use crate::capture::filter::Filter;
 use crate::event::{Cause, End, Event, Expectation, Kinds, Lost, Record, Witness};
 use crate::flow::{Flow, Status};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Handed, Stats};
 
+mod losses;
 mod renew;
 mod reset;
 pub mod sync;
@@ -52,6 +52,11 @@ impl Settings {
         self.mask.intersects(Self::UPDATES)
     }
 
+    /// Whether the beginning of each connection is handed on when it happens.
+    pub fn hands_on_beginnings(&self) -> bool {
+        self.mask.contains(Kinds::NEW) && self.hash.is_none() && self.poll.is_none()
+    }
+
     /// The multicast groups that the mask needs, as in nfnetlink.h.
     pub fn groups(&self) -> Vec<u32> {
         const NEW: u32 = 1;
@@ -83,11 +88,12 @@ pub struct Nfct {
     tracker: Option<Tracker>,
     /// SIGUSR2 where no table is kept.
     reset: Reset,
-    /// Lost events that have not been handed on.
-    lost: u64,
+    /// Losses that have not been handed on, one of each source.
+    lost: Vec<Lost>,
     /// All lost events, whichever source counts them.
     lost_total: u64,
-    lost_last: Option<Lost>,
+    /// The last moment before which nothing was lost that was not reported.
+    complete: Moment,
     lost_limit: RateLimit,
     handed: Handed,
     stats: Stats,
@@ -101,9 +107,9 @@ impl Nfct {
             settings,
             tracker,
             reset: Reset::default(),
-            lost: 0,
+            lost: Vec::new(),
             lost_total: 0,
-            lost_last: None,
+            complete: Moment::now(),
             lost_limit: RateLimit::per_second(),
             handed: Handed::default(),
             stats,
@@ -178,13 +184,13 @@ impl Nfct {
     /// When [`Nfct::tick`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let sync = self.tracker.as_ref().and_then(|tracker| tracker.sync.deadline());
-        let lost = (self.lost > 0).then(|| Instant::now() + Duration::from_secs(1));
+        let lost = (!self.lost.is_empty()).then(|| Instant::now() + Duration::from_secs(1));
         [sync, self.reset.again, lost].into_iter().flatten().min()
     }
 
     /// Does what time has made due; the caller carries the action out.
     pub fn tick(&mut self, now: Instant, out: &mut dyn Downstream) -> Option<Action> {
-        if self.lost > 0 && self.lost_limit.allow() {
+        if !self.lost.is_empty() && self.lost_limit.allow() {
             self.flush_lost(out);
         }
         if self.reset.again.is_some_and(|again| again <= now) {
@@ -214,9 +220,7 @@ impl Nfct {
 
     /// Hands on losses that were held back to keep to one report a second.
     pub fn finish(&mut self, out: &mut dyn Downstream) {
-        if self.lost > 0 {
-            self.flush_lost(out);
-        }
+        self.flush_lost(out);
     }
 
     /// `hash_enable=0`: each event speaks for itself.
@@ -356,27 +360,6 @@ impl Nfct {
         }
         let body = Body::Expectation(expectation);
         self.hand_on(&Item { tag: Kinds::EXPECT, at, body }, out);
-    }
-
-    fn lost(&mut self, lost: Lost, out: &mut dyn Downstream) {
-        self.lost += lost.events;
-        self.lost_total += lost.events;
-        self.lost_last = Some(lost);
-        if let Some(tracker) = &mut self.tracker {
-            tracker.sync.lost(Instant::now());
-        }
-        if self.lost_limit.allow() {
-            self.flush_lost(out);
-        }
-    }
-
-    fn flush_lost(&mut self, out: &mut dyn Downstream) {
-        let Some(last) = self.lost_last.take() else { return };
-        let lost = Lost { events: std::mem::take(&mut self.lost), ..last };
-        warn!("{} events lost by {} ({} so far)", lost.events, lost.source, self.lost_total);
-        let item = Item { tag: Kinds::empty(), at: lost.at, body: Body::Lost(lost) };
-        self.handed.count(&item);
-        out.push(&item);
     }
 
     /// An entry that a dump or a query told.

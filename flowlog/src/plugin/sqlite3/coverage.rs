@@ -9,13 +9,15 @@ use super::failure::Failure;
 use crate::archive::coverage::Gap;
 
 /// `run`: since the daemon started, or began this file, until the time up to which all
-/// records are committed; absent: none is yet. Other kinds: see [`Reason`].
+/// records are committed; absent: none is yet. Its detail is its [`Origin`]. Other kinds: see [`Reason`].
 ///
+/// [`Origin`]: crate::archive::origin::Origin
 /// [`Reason`]: crate::archive::coverage::Reason
 pub(super) const CREATE: &str = "CREATE TABLE IF NOT EXISTS coverage (\n  \
     kind TEXT NOT NULL,\n  since INTEGER NOT NULL,\n  until INTEGER,\n  \
     records INTEGER NOT NULL,\n  detail TEXT\n) STRICT;\n";
-const BEGIN: &str = "INSERT INTO coverage (kind, since, until, records) VALUES ('run', ?, ?, ?)";
+const BEGIN: &str =
+    "INSERT INTO coverage (kind, since, until, records, detail) VALUES ('run', ?, ?, ?, ?)";
 const GO_ON: &str = "UPDATE coverage SET until = ?, records = ? WHERE rowid = ? AND kind = 'run'";
 const GAP: &str =
     "INSERT INTO coverage (kind, since, until, records, detail) VALUES (?, ?, ?, ?, ?)";
@@ -40,7 +42,11 @@ impl Run {
     }
 
     /// Writes it; returns the number of its row.
-    pub(super) fn write(&self, transaction: &Transaction<'_>) -> Result<i64, Failure> {
+    pub(super) fn write(
+        &self,
+        transaction: &Transaction<'_>,
+        origin: Option<&str>,
+    ) -> Result<i64, Failure> {
         let Self { since, until, records, row } = *self;
         let until = until.map(|until| until as i64);
         if let Some(row) = row {
@@ -52,15 +58,16 @@ impl Run {
         Ok(transaction.prepare_cached(BEGIN)?.insert(params![
             since as i64,
             until,
-            records as i64
+            records as i64,
+            origin
         ])?)
     }
 }
 
 /// Writes a gap.
 pub(super) fn write_gap(gap: &Gap, transaction: &Transaction<'_>) -> Result<(), Failure> {
-    let Gap { reason, since, until, records, source } = gap;
-    let [since, until, records] = [since, until, records].map(|number| *number as i64);
+    let Gap { reason, records, source, .. } = gap;
+    let [since, until, records] = [gap.since(), gap.until(), *records].map(|number| number as i64);
     let values = params![reason.name(), since, until, records, source];
     transaction.prepare_cached(GAP)?.execute(values)?;
     Ok(())

@@ -55,6 +55,8 @@ pub(super) struct Notes<'a> {
     pub(super) gaps: &'a Gaps,
     /// The time that is covered, if that is to be written.
     pub(super) run: Option<&'a Run>,
+    /// Where records come from, for a run that is new there.
+    pub(super) origin: Option<&'a str>,
 }
 
 /// What came of writing rows.
@@ -255,8 +257,7 @@ fn insert<'r>(
                 written.why = Some(error.to_string());
                 let time = row::time(row);
                 let known = gap.get_or_insert(refused(time));
-                known.since = known.since.min(time);
-                known.until = known.until.max(time);
+                known.include(time);
                 known.records += 1;
             }
             Err(error) => return Err(error.into()),
@@ -273,7 +274,7 @@ fn refused(time: u64) -> Gap {
 /// Writes what is covered and what is not.
 fn note(
     transaction: &Transaction<'_>,
-    Notes { gaps, run }: Notes<'_>,
+    Notes { gaps, run, origin }: Notes<'_>,
     refused: Option<Gap>,
     written: &mut Written,
 ) -> Result<(), Failure> {
@@ -282,7 +283,7 @@ fn note(
     }
     if let Some(run) = run {
         let records = run.records + written.rows - written.repeated - written.refused;
-        written.run = Some(Run { records, ..*run }.write(transaction)?);
+        written.run = Some(Run { records, ..*run }.write(transaction, origin)?);
     }
     Ok(())
 }

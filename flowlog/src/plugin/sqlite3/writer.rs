@@ -16,6 +16,7 @@ use super::failure::Failure;
 use super::queue::{Chunk, Queue};
 use super::{Schema, Settings};
 use crate::archive::coverage::Gaps;
+use crate::archive::origin::Origin;
 use crate::plugin::beneath::{self, Fate};
 use crate::plugin::stall::Stall;
 use crate::ratelimit::RateLimit;
@@ -62,6 +63,8 @@ pub(crate) struct Writer {
     queue: Queue,
     gaps: Gaps,
     cover: Cover,
+    /// Where the records come from, as the coverage states it.
+    origin: Option<String>,
     failing: bool,
     retry: Instant,
     looked: Instant,
@@ -118,6 +121,7 @@ impl Writer {
             queue: Queue::default(),
             gaps: Gaps::default(),
             cover: Cover::default(),
+            origin: None,
             failing: false,
             retry: now,
             looked: now,
@@ -128,6 +132,11 @@ impl Writer {
             progress: Progress::default(),
             stats,
         })
+    }
+
+    /// Has the coverage state where records come from.
+    pub(crate) fn state(&mut self, origin: &Origin) {
+        self.origin = Some(origin.to_string());
     }
 
     /// The file, by its full path.
@@ -293,10 +302,14 @@ impl Writer {
 
     fn transact(&mut self, period: Duration) -> Result<Written, Failure> {
         self.connect()?;
-        let Self { database, queue, gaps, cover, progress, .. } = self;
+        let Self { database, queue, gaps, cover, origin, progress, .. } = self;
         let Some(database) = database else { return Ok(Written::default()) };
         let run = cover.run.as_ref().filter(|_| cover.is_due(period));
-        database.write(queue.each(), Notes { gaps, run }, &progress.in_flight)
+        database.write(
+            queue.each(),
+            Notes { gaps, run, origin: origin.as_deref() },
+            &progress.in_flight,
+        )
     }
 
     fn count(&mut self, written: Written) {

@@ -5,17 +5,16 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::super::asked::{Answers, Trouble};
+use super::super::asked::{Answers, Covered, Trouble};
 use super::super::times::Span;
 use super::signed;
 use crate::archive::coverage::{Gap, Reason};
+use crate::archive::origin::Origin;
 
 /// A run of flowlog: it has all up to the time of its last commit.
 const RUN: &str = "run";
 /// A loss is noticed within that time, nanoseconds.
 const NOTICED_WITHIN: u64 = 5_000_000_000;
-/// Records at either end that tell whether there are others than those of ends.
-const LOOKED_AT: u32 = 1000;
 
 /// What is said of all times, and what is missing.
 pub(super) fn read(
@@ -25,32 +24,38 @@ pub(super) fn read(
     answers: &mut Answers<'_>,
 ) -> Result<(), Trouble> {
     let table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'coverage'";
-    let ends_only = has_ends_only(connection)?;
     if connection.prepare(table)?.exists([])? {
-        by_table(connection, path, ends_only, answers)?;
-    } else if let Some(covered) = by_records(connection)? {
-        answers.covered(covered);
+        return by_table(connection, path, answers);
     }
-    for gap in around(connection, span, ends_only)? {
-        answers.missing(gap, path, ends_only);
+    let archive = path.to_string_lossy().into_owned();
+    for gap in around(connection, span)? {
+        answers.missing(gap, path, &archive);
     }
+    let (place, span) = (path.to_owned(), by_records(connection)?);
+    answers.covered(Covered { archive, place, span, beginnings: false });
     Ok(())
 }
 
+/// A row for each run, and one for each gap. Runs without an origin are of the archive that
+/// the last one belongs to.
 fn by_table(
     connection: &Connection,
     path: &Path,
-    ends_only: bool,
     answers: &mut Answers<'_>,
 ) -> Result<(), Trouble> {
-    let mut query = connection.prepare("SELECT kind, since, until, records FROM coverage")?;
+    let mut query =
+        connection.prepare("SELECT kind, since, until, records, detail FROM coverage")?;
     let mut rows = query.query([])?;
+    let (mut runs, mut gaps) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
         let kind: String = row.get(0)?;
         let (since, until): (i64, Option<i64>) = (row.get(1)?, row.get(2)?);
         let (since, until) = (since as u64, until.unwrap_or(since) as u64);
+        let detail = row.get::<_, Option<String>>(4)?.unwrap_or_default();
         if kind == RUN {
-            answers.covered(Span { first: since, last: until });
+            let origin = Origin::parse(&detail).unwrap_or_default();
+            // One that is inverted covers nothing.
+            runs.push((Span { first: since, last: until }, origin));
             continue;
         }
         let reason = Reason::of(&kind).ok_or_else(|| {
@@ -58,9 +63,21 @@ fn by_table(
                 "its table coverage has `{kind}`, which a newer flowlog knows"
             ))
         })?;
-        let records = row.get::<_, i64>(3)? as u64;
-        let gap = Gap::new(reason, (since, until), records);
-        answers.missing(gap, path, ends_only);
+        gaps.push(Gap::new(reason, (since, until), row.get::<_, i64>(3)? as u64).at(&detail));
+    }
+    let place = path.to_owned();
+    let sink = runs.iter().rev().map(|(_, origin)| &origin.sink).find(|sink| !sink.is_empty());
+    let archive = sink.map_or_else(|| place.to_string_lossy().into_owned(), Clone::clone);
+    for gap in gaps {
+        answers.missing(gap, path, &archive);
+    }
+    let of = |span, beginnings| {
+        let (archive, place) = (archive.clone(), place.clone());
+        Covered { archive, place, span, beginnings }
+    };
+    answers.covered(of(None, false));
+    for (span, Origin { beginnings, .. }) in &runs {
+        answers.covered(of(Some(*span).filter(|span| span.first <= span.last), *beginnings));
     }
     Ok(())
 }
@@ -82,24 +99,9 @@ fn by_records(connection: &Connection) -> rusqlite::Result<Option<Span>> {
     Ok(covered)
 }
 
-/// As far as the first and the last records tell.
-fn has_ends_only(connection: &Connection) -> rusqlite::Result<bool> {
-    for order in ["ASC", "DESC"] {
-        let others = format!(
-            "SELECT 1 FROM (SELECT kind FROM flow ORDER BY time {order} LIMIT {LOOKED_AT}) \
-             WHERE kind NOT LIKE '%destroy%' AND kind NOT LIKE '%gc%'"
-        );
-        if connection.prepare(&others)?.exists([])? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Losses that were noticed after `span`: the first of them may be of it, as events
-/// were lost since the last one that came, and all are of interest where there are
-/// ends only.
-fn around(connection: &Connection, span: Span, ends_only: bool) -> rusqlite::Result<Vec<Gap>> {
+/// Losses that were noticed after `span`: the first of them may be of it, as events were
+/// lost since the last one that came, and in all of them the end of a connection may be.
+fn around(connection: &Connection, span: Span) -> rusqlite::Result<Vec<Gap>> {
     let mut gaps = Vec::new();
     let mut query =
         connection.prepare("SELECT time, source, events FROM lost WHERE time > ? ORDER BY time")?;
@@ -111,11 +113,7 @@ fn around(connection: &Connection, span: Span, ends_only: bool) -> rusqlite::Res
         let noticed = (at as u64).saturating_sub(NOTICED_WITHIN);
         let last: Option<i64> = before.query_row([at], |row| row.get(0)).optional()?;
         let since = last.map_or(noticed, |last| noticed.min(last as u64));
-        if since > span.last && !ends_only {
-            break;
-        }
-        let gap = Gap::new(Reason::Lost, (since, at as u64), events as u64);
-        gaps.push(Gap { source, ..gap });
+        gaps.push(Gap::new(Reason::Lost, (since, at as u64), events as u64).at(&source));
     }
     Ok(gaps)
 }
