@@ -44,8 +44,6 @@ struct Effects {
     appended: Vec<(usize, i64)>,
     acknowledged: Vec<(usize, Amount)>,
     dropped: Vec<Gone>,
-    /// Sinks whose losses in the spool are others now.
-    lost: Vec<String>,
     /// Chunks that found no room.
     refused: Vec<usize>,
 }
@@ -204,7 +202,7 @@ impl Keeper {
     }
 
     fn count(&self, effects: &Effects, sinks: &HashMap<String, Arc<Sink>>) {
-        let Effects { appended, acknowledged, dropped, refused, lost } = effects;
+        let Effects { appended, acknowledged, dropped, refused } = effects;
         for (place, number) in appended {
             let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
             sink.stats.add(Measure::Spooled, chunk.records);
@@ -229,9 +227,6 @@ impl Keeper {
                 sink.stats.add(Measure::Dropped, amount.records);
                 sink.stats.take_kept(*amount);
             }
-        }
-        for sink in lost.iter().filter_map(|name| sinks.get(name)) {
-            sink.losses.changed();
         }
     }
 
@@ -309,7 +304,7 @@ impl Room {
             Job::Append(sink, chunk) => {
                 if !self.make(chunk.payload.len() as u64, change, effects)? {
                     effects.refused.push(place);
-                    return lose(&sink.name, chunk.records, chunk.span, change, effects);
+                    return lose(&sink.name, chunk.records, chunk.span, change);
                 }
                 let number = change.append(&sink.name, chunk)?;
                 effects.appended.push((place, number));
@@ -317,10 +312,7 @@ impl Room {
             Job::Acknowledge(sink, last) => {
                 effects.acknowledged.push((place, change.acknowledge(&sink.name, *last)?));
             }
-            Job::Forget(sink, said) => {
-                change.forget(said)?;
-                effects.lost.push(sink.name.clone());
-            }
+            Job::Forget(_, said) => change.forget(said)?,
             Job::Stop(..) | Job::Answer(_) => {}
         }
         Ok(())
@@ -341,7 +333,7 @@ impl Room {
                 Full::DropNewest => return Ok(false),
                 Full::DropOldest => match change.drop_oldest()? {
                     Some(gone) => {
-                        lose(&gone.sink, gone.amount.records, gone.span, change, effects)?;
+                        lose(&gone.sink, gone.amount.records, gone.span, change)?;
                         effects.dropped.push(gone);
                     }
                     None => break,
@@ -358,11 +350,8 @@ fn lose(
     records: u64,
     span: (u64, u64),
     change: &mut Change<'_>,
-    effects: &mut Effects,
 ) -> rusqlite::Result<()> {
     // Bytes that cannot be read may be of any time.
     let (since, until) = if span == (0, 0) { (0, i64::MAX as u64) } else { span };
-    change.lose(sink, &Loss { measure: Measure::Dropped, since, until, records })?;
-    effects.lost.push(sink.to_owned());
-    Ok(())
+    change.lose(sink, &Loss { measure: Measure::Dropped, since, until, records })
 }

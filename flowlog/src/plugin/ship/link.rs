@@ -26,8 +26,8 @@ pub(super) struct Link {
     /// The newest row that was found to be damaged: it stays until a later one has arrived, and
     /// is found again.
     pub(super) damaged: i64,
-    /// Losses that the client knows, and how often they had changed then.
-    pub(super) losses: Option<(u64, Vec<(i64, Loss)>)>,
+    /// Losses that the client knows and has not stated yet; absent: it knows nothing yet.
+    pub(super) losses: Option<Vec<(i64, Loss)>>,
     /// Losses that must be in the spool before a batch is delivered: of rows before it.
     pub(super) noted: u64,
     /// The latest time of a record that was handed to a client.
@@ -62,7 +62,7 @@ impl Link {
             // It fails when the daemon has ended: then it is delivered again.
             let _ = self.jobs.send(Job::Acknowledge(self.sink.clone(), last));
         }
-        if let Some((_, said)) = &mut self.losses
+        if let Some(said) = &mut self.losses
             && !said.is_empty()
         {
             // The same: it is said once more then.
@@ -85,28 +85,14 @@ impl Link {
         (!waits && *self.sink.newest.borrow() <= after).then_some(complete)
     }
 
-    /// Has the client learn what comes to it, if it wants to.
+    /// Has the client learn what comes to it, if it wants to; returns whether that is all that
+    /// there is to learn.
+    ///
+    /// Behind rows that it takes next: with them it may state that it has all of their time, and
+    /// losses that were noted before them are in the spool since the same transaction at the
+    /// latest. So they are read anew each time, and not while the spool still has some that were
+    /// stated, or has not yet those of damaged rows.
     pub(super) fn teach<C: Client>(
-        &mut self,
-        client: &mut C,
-        reader: &Reader,
-        after: i64,
-    ) -> Result<(), Failure> {
-        if !C::COVERS {
-            return Ok(());
-        }
-        let complete = self.complete(after);
-        let changes = self.sink.losses.changes();
-        let known = self.sink.losses.are_said()
-            || self.losses.as_ref().is_some_and(|(known, _)| *known == changes);
-        self.learn(client, reader, complete, (!known).then_some(changes))
-    }
-
-    /// Before the client takes rows of the spool it learns of every loss that was noted before
-    /// them: it may state at once that it has all of their time. Those are in the spool since
-    /// the same transaction at the latest, so they are read behind the rows. Returns whether
-    /// they can be read now.
-    pub(super) fn teach_before_rows<C: Client>(
         &mut self,
         client: &mut C,
         reader: &Reader,
@@ -115,32 +101,24 @@ impl Link {
         if !C::COVERS {
             return Ok(true);
         }
-        let losses = &self.sink.losses;
-        if losses.are_said() || !losses.are_spooled(self.noted) {
+        // First: what is lost later does not matter.
+        let complete = self.complete(after);
+        if !self.are_settled() {
+            client.learn(Upstream { complete: None, losses: None });
             return Ok(false);
         }
-        let (complete, changes) = (self.complete(after), losses.changes());
-        self.learn(client, reader, complete, Some(changes))?;
+        let losses = reader.losses(&self.sink.name)?;
+        // The same are stated already, or will be.
+        let is_new = self.losses.as_ref() != Some(&losses);
+        let losses = &*self.losses.insert(losses);
+        client.learn(Upstream { complete, losses: is_new.then_some(losses) });
         Ok(true)
     }
 
-    /// Has the client learn; losses as they are in the spool, if they may have changed.
-    fn learn<C: Client>(
-        &mut self,
-        client: &mut C,
-        reader: &Reader,
-        complete: Option<u64>,
-        changes: Option<u64>,
-    ) -> Result<(), Failure> {
-        let mut is_new = false;
-        if let Some(changes) = changes {
-            let losses = reader.losses(&self.sink.name)?;
-            // The same are stated already, or will be.
-            is_new = self.losses.as_ref().is_none_or(|(_, known)| *known != losses);
-            self.losses = Some((changes, losses));
-        }
-        let losses = self.losses.as_ref().filter(|_| is_new).map(|(_, losses)| &losses[..]);
-        client.learn(Upstream { complete, losses });
-        Ok(())
+    /// The spool has forgotten what the client has stated, and has what was noted of damaged
+    /// rows: before that it is not known what there is to state.
+    pub(super) fn are_settled(&self) -> bool {
+        let losses = &self.sink.losses;
+        !losses.are_said() && losses.are_spooled(self.noted)
     }
 }

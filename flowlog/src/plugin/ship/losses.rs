@@ -70,8 +70,6 @@ pub(super) struct Losses {
     /// How many were noted so far, and how many of those are in the spool.
     count: AtomicU64,
     spooled: AtomicU64,
-    /// How often those in the spool have changed.
-    changes: AtomicU64,
     /// Times that the client has said some which are not removed from the spool yet.
     said: AtomicU64,
     /// See [`Losses::caught_up`].
@@ -139,10 +137,6 @@ impl Losses {
 
     /// They are in the spool.
     pub(super) fn put(&self, taken: &Taken) {
-        if !taken.losses.is_empty() {
-            self.changes.fetch_add(1, Ordering::AcqRel);
-        }
-        // Behind it: who sees that nothing is on its way knows of the change.
         self.spooled.fetch_max(taken.count, Ordering::AcqRel);
     }
 
@@ -159,15 +153,6 @@ impl Losses {
     /// Some in the spool were said already: to read them now would have them said twice.
     pub(super) fn are_said(&self) -> bool {
         self.said.load(Ordering::Acquire) > 0
-    }
-
-    /// Those in the spool are others now.
-    pub(super) fn changed(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(super) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
     }
 
     /// Whatever happened before `complete` has been handed over, or was counted as
@@ -313,9 +298,8 @@ mod tests {
         losses.give_back(taken);
         losses.note(loss(Measure::Dropped, 6, 7, 1));
         let taken = losses.take();
-        assert_eq!(losses.changes(), 0);
         losses.put(&taken);
-        assert_eq!((losses.are_noted(), losses.changes()), (false, 1));
+        assert!(!losses.are_noted());
         losses.note(loss(Measure::Lost, 5, 5, 1));
         losses.put(&taken);
         assert!(losses.are_noted(), "another one is not in the spool");

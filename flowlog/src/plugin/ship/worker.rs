@@ -209,11 +209,7 @@ impl<C: Client> Worker<C> {
                 Some(batch) => {
                     self.settled_losses().await;
                     // Else the rows are read again.
-                    if self
-                        .link
-                        .teach_before_rows(&mut client, reader, after)
-                        .map_err(End::Spool)?
-                    {
+                    if self.teach(&mut client, reader, after)? {
                         self.deliver(&mut client, &batch).await?;
                         after = batch.last;
                     }
@@ -238,20 +234,18 @@ impl<C: Client> Worker<C> {
         }
     }
 
-    fn teach(&mut self, client: &mut C, reader: &Reader, after: i64) -> Result<(), End> {
+    fn teach(&mut self, client: &mut C, reader: &Reader, after: i64) -> Result<bool, End> {
         self.link.teach(client, reader, after).map_err(End::Spool)
     }
 
-    /// Waits until the spool has forgotten what the client has said, and has what was noted of
-    /// damaged rows: before that it is not known what there is to say.
+    /// Waits until it is known what losses there are to state.
     async fn settled_losses(&self) {
-        let losses = &self.link.sink.losses;
         let settled = async {
-            while losses.are_said() || !losses.are_spooled(self.link.noted) {
+            while !self.link.are_settled() {
                 sleep(LOOK).await;
             }
         };
-        // A spool that cannot be written does neither.
+        // A spool that cannot be written does not come to that.
         let _ = timeout(FORGET, settled).await;
     }
 
