@@ -118,9 +118,9 @@ impl Answer {
     pub(super) fn verdict(&self) -> Verdict {
         let is_missing = !self.losses.is_empty() || !self.missing.is_empty();
         let is_unread = !self.problems.is_empty() || self.more;
-        if self.is_unknown || !self.unknown.is_empty() || is_unread || is_missing {
-            Verdict::Incomplete
-        } else if self.connections.is_empty() && self.may_hide_one() {
+        let is_unknown = self.is_unknown || !self.unknown.is_empty();
+        let is_hidden = self.connections.is_empty() && self.may_hide_one();
+        if is_unknown || is_hidden || is_unread || is_missing {
             Verdict::Incomplete
         } else if self.connections.is_empty() {
             Verdict::Nothing
