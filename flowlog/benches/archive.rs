@@ -62,7 +62,7 @@ fn settings(directory: PathBuf) -> archive::Settings {
 }
 
 fn written(directory: PathBuf, making: Duration) -> anyhow::Result<serde_json::Value> {
-    let host = Host { name: "gateway".to_owned(), hash: 7 };
+    let host = Host { name: "gateway".to_owned(), hash: 7, origin: Default::default() };
     let mut archive = Archive::open(settings(directory), host, BEGIN, BEGIN, Moment::at(BEGIN))?;
     let mut mix = Mix::new(1, RATE);
     let mut encoder = Encoder::new();
@@ -117,7 +117,7 @@ fn shipped(directory: &Path, making: Duration) -> anyhow::Result<serde_json::Val
         spool: &spool,
         stats: &Stats::default(),
     };
-    let mut sink = parquet::open(&start, &settings, "gateway", run)?;
+    let mut sink = parquet::open(&start, &settings, "gateway", Default::default(), run)?;
     sink.output_mut().begin();
     let mut mix = Mix::new(1, RATE);
     let scratch = Scratch::default();

@@ -15,7 +15,7 @@ use self::monitor::Monitor;
 use self::recovery::Recovery;
 use self::rest::Rest;
 use crate::activate::Activation;
-use crate::capture::netlink::now_ns;
+use crate::archive::clock::Moment;
 use crate::capture::{Capture, Drained, DumpKind, Progress, RecordSink};
 use crate::daemon::notify::{Notifier, Word};
 use crate::daemon::watchdog::Watchdog;
@@ -143,7 +143,7 @@ impl Source {
     /// Ends the capture, and hands all that is left to the sinks, as far as it can be read until
     /// `deadline`.
     fn finish(&mut self, deadline: Instant) {
-        let begun = now_ns();
+        let begun = Moment::now();
         let healthy = self.trouble().is_none();
         let mut feed = Feed { nfct: &mut self.nfct, stacks: &mut self.stacks };
         let read = loop {
@@ -157,7 +157,7 @@ impl Source {
         let ended = self.capture.finish(&mut feed);
         self.nfct.finish(&mut self.stacks);
         match read.and_then(|dry| ended.map(|()| dry)) {
-            Ok(true) if healthy => self.stacks.caught_up(begun),
+            Ok(true) if healthy => self.caught_up(begun),
             Ok(true) => {}
             Ok(false) => warn!(
                 "[{}] events came faster than they could be read until the end: the last of them \
@@ -166,6 +166,12 @@ impl Source {
             ),
             Err(error) => warn!("[{}] the last events cannot be read: {error}", self.id),
         }
+    }
+
+    /// Everything that happened before `complete` was read, and what was lost of it is known.
+    fn caught_up(&mut self, complete: Moment) {
+        self.nfct.caught_up(complete);
+        self.stacks.caught_up(complete.wall);
     }
 
     fn act(&mut self, action: Action, now: Instant, complaints: &mut RateLimit) {
@@ -266,7 +272,7 @@ impl Engine {
     /// more.
     fn turn(&mut self) -> bool {
         let now = Instant::now();
-        let begun = now_ns();
+        let begun = Moment::now();
         let mut messages = 0;
         let mut more = false;
         for (index, source) in self.sources.iter_mut().enumerate() {
@@ -278,7 +284,7 @@ impl Engine {
             source.stacks.flush();
             if progress.drained != Drained::More && source.trouble().is_none() {
                 let hold = HOLD + source.capture.holds();
-                source.stacks.caught_up(begun.saturating_sub(hold.as_nanos() as u64));
+                source.caught_up(begun.before(hold));
             }
         }
         if !more {

@@ -227,8 +227,21 @@ pub struct Lost {
     /// How many; 1 where the source had to be opened anew, as the number is not
     /// known then.
     pub events: u64,
+    /// None of them happened before that time, nanoseconds since the epoch: then the
+    /// source was read until it was empty, and had lost nothing.
+    pub since: u64,
     /// When the loss was noticed, nanoseconds since the epoch.
     pub at: u64,
+}
+
+impl Lost {
+    /// As a source reports it, which knows only when it noticed it. NFCT adds since when
+    /// ([`Nfct::caught_up`]).
+    ///
+    /// [`Nfct::caught_up`]: crate::plugin::nfct::Nfct::caught_up
+    pub fn noticed(source: &'static str, events: u64, at: u64) -> Self {
+        Self { source, events, since: at, at }
+    }
 }
 
 /// What a capture hands on. Borrowed: the hot path copies nothing.

@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{self, Config};
+use crate::archive::origin::Origin;
+use crate::config::{self, Config, NetnsScope};
 use crate::event::{Kinds, Lost};
 use crate::plugin::filter::Filter;
 use crate::plugin::json::Json;
@@ -46,18 +47,42 @@ pub struct Site<'a> {
     pub stack: usize,
     /// The id of the stack's sink.
     pub sink: &'a str,
+    /// The network namespaces of the source.
+    netns: &'a NetnsScope,
+    /// The sink gets the beginning of each connection, and not its end alone.
+    beginnings: bool,
 }
 
 impl<'a> Site<'a> {
     /// That of the daemon, before a source and a stack are known.
     pub fn of(host: &'a str, stats: &'a Stats, spool: Option<&'a Spool>) -> Self {
-        Self { host, stats, spool, source: "", stack: 0, sink: "" }
+        Self {
+            host,
+            stats,
+            spool,
+            source: "",
+            stack: 0,
+            sink: "",
+            netns: &NetnsScope::Own,
+            beginnings: false,
+        }
     }
 
     /// The labels of the stack's sink.
     pub fn instance(&self, plugin: SinkPlugin) -> Instance {
         let Self { source, stack, sink, .. } = *self;
         Instance { source: source.to_owned(), stack, sink: sink.to_owned(), plugin }
+    }
+
+    /// What archives state of the stack.
+    fn origin(&self) -> Origin {
+        let Self { host, source, sink, netns, beginnings, .. } = *self;
+        let netns = match netns {
+            NetnsScope::All => "all".into(),
+            NetnsScope::Own => "self".into(),
+            NetnsScope::Path(path) => path.to_string_lossy(),
+        };
+        Origin { sink: format!("{host} netns={netns} {source}/{sink}"), beginnings }
     }
 
     fn counters(&self, plugin: SinkPlugin) -> SinkStats {
@@ -79,7 +104,10 @@ impl Stack {
     /// # Errors
     /// A plugin could not be started; the message says which and why.
     pub fn start(config: &config::Stack, site: Site<'_>) -> anyhow::Result<Self> {
-        let site = Site { sink: &config.sink, ..site };
+        // What passes a FILTER may be ends alone.
+        let filtered = config.stages.iter().any(|stage| matches!(stage, config::Stage::Filter(_)));
+        let beginnings = site.beginnings && !filtered;
+        let site = Site { sink: &config.sink, beginnings, ..site };
         let stages = config.stages.iter().map(|stage| start(stage, site));
         let stages = stages.collect::<anyhow::Result<_>>()?;
         let plugin = config.stages.last().and_then(config::Stage::sink);
@@ -168,7 +196,8 @@ fn start(stage: &config::Stage, site: Site<'_>) -> anyhow::Result<Stage> {
             Stage::Json(Box::new(sink.map_err(|error| no_output(&settings.output, &error))?))
         }
         config::Stage::Sqlite3(settings) => {
-            Stage::Sqlite3(Box::new(Sqlite3::open(settings, site.counters(SinkPlugin::Sqlite3))?))
+            let sink = Sqlite3::open(settings, site.counters(SinkPlugin::Sqlite3))?;
+            Stage::Sqlite3(Box::new(sink.stating(&site.origin())))
         }
         config::Stage::Ipfix(settings) => {
             let start = Start::of(&settings.shipping, SinkPlugin::Ipfix, ipfix::ENCODING, site)?;
@@ -178,7 +207,7 @@ fn start(stage: &config::Stage, site: Site<'_>) -> anyhow::Result<Stage> {
             let run = parquet::Run::begin();
             let encoding = run.encoding();
             let start = Start::of(&settings.shipping, SinkPlugin::Parquet, &encoding, site)?;
-            Stage::Shipped(Box::new(parquet::open(&start, settings, host, run)?))
+            Stage::Shipped(Box::new(parquet::open(&start, settings, host, site.origin(), run)?))
         }
         config::Stage::Pgsql(settings) => {
             let start = Start::of(&settings.shipping, SinkPlugin::Pgsql, pgsql::ENCODING, site)?;
@@ -221,10 +250,17 @@ impl Stacks {
     /// # Errors
     /// As [`Stack::start`].
     pub fn start(config: &Config, source: usize, site: Site<'_>) -> anyhow::Result<Self> {
-        let id = config.sources.get(source).map_or("", |source| &source.id);
+        let site = match config.sources.get(source) {
+            Some(source) => Site {
+                source: &source.id,
+                netns: &source.netns,
+                beginnings: source.nfct.hands_on_beginnings(),
+                ..site
+            },
+            None => site,
+        };
         let stacks = config.stacks.iter().filter(|stack| stack.source == source);
-        let start =
-            |(index, stack)| Stack::start(stack, Site { source: id, stack: index + 1, ..site });
+        let start = |(index, stack)| Stack::start(stack, Site { stack: index + 1, ..site });
         Ok(Self(stacks.enumerate().map(start).collect::<anyhow::Result<_>>()?))
     }
 
@@ -288,7 +324,7 @@ impl Stacks {
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let lost = Lost { source: "output", events: records, at };
+        let lost = Lost::noticed("output", records, at);
         stack.push(&Item { tag: Kinds::empty(), at, body: Body::Lost(lost) });
     }
 

@@ -74,7 +74,7 @@ fn hour(directory: &Path, hour: u64, flows: u64) -> anyhow::Result<Vec<Sample>> 
         keep_for: None,
         keep_bytes: None,
     };
-    let host = Host { name: "gateway".to_owned(), hash: 7 };
+    let host = Host { name: "gateway".to_owned(), hash: 7, origin: Default::default() };
     let mut archive = Archive::open(settings, host, begin, begin, Moment::at(begin))?;
     // A little more than fits, so that the hour is full.
     let mut mix = Mix::new(hour + 1, flows as f64 * 1.01 / 3600.0);

@@ -36,7 +36,7 @@ fn generate(directory: PathBuf, flows: u64, rate: f64, seed: u64) -> anyhow::Res
         keep_for: None,
         keep_bytes: None,
     };
-    let host = Host { name: "gateway".to_owned(), hash: seed };
+    let host = Host { name: "gateway".to_owned(), hash: seed, origin: Default::default() };
     let mut archive =
         Archive::open(settings, host, mix::BEGIN, mix::BEGIN, Moment::at(mix::BEGIN))?;
     let mut mix = mix::Mix::new(seed, rate);

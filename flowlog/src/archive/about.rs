@@ -7,6 +7,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use super::checksums::Verified;
 use super::coverage::Gaps;
 use super::directory::Entry;
+use super::origin::Origin;
 use super::writer::Kept;
 use super::{Host, schema};
 
@@ -21,11 +22,16 @@ pub(super) struct About<'a> {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) last: Option<i64>,
+    /// It is of the run that writes it.
+    pub(super) is_own: bool,
 }
 
 impl About<'_> {
     pub(super) fn pairs(&self, lost_events: u64, gaps: &Gaps) -> impl Iterator<Item = KeyValue> {
-        let Self { host: Host { name, hash }, run, from, to, last } = *self;
+        let Self { host: Host { name, hash, origin }, run, from, to, last, is_own } = *self;
+        let Origin { sink, beginnings } = origin;
+        // Of an earlier run it is not known.
+        let beginnings = u8::from(*beginnings && is_own);
         let pairs = [
             (schema::SCHEMA, Some(schema::VERSION.to_owned())),
             (schema::WRITER, Some(env!("CARGO_PKG_VERSION").to_owned())),
@@ -36,6 +42,8 @@ impl About<'_> {
             (schema::TO, Some(to.to_string())),
             (schema::LOST_EVENTS, Some(lost_events.to_string())),
             (schema::GAPS, Some(gaps.text())),
+            (schema::SINK, Some(sink.clone()).filter(|sink| !sink.is_empty())),
+            (schema::BEGINNINGS, Some(beginnings.to_string())),
             (schema::RUN, Some(run.to_string())),
             (schema::SPOOL_LAST, last.map(|last| last.to_string())),
         ];

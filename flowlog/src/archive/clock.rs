@@ -37,6 +37,12 @@ impl Moment {
         Self { wall: self.wall.saturating_add(time), steady: self.steady.saturating_add(time) }
     }
 
+    /// Earlier by that, by both clocks.
+    pub fn before(self, time: Duration) -> Self {
+        let time = time.as_nanos() as u64;
+        Self { wall: self.wall.saturating_sub(time), steady: self.steady.saturating_sub(time) }
+    }
+
     /// The clock was set between `before` and this moment.
     pub fn was_set_since(self, before: Self) -> bool {
         let expected = before.wall.saturating_add(self.steady.saturating_sub(before.steady));

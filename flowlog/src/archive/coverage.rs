@@ -37,13 +37,12 @@ impl Reason {
     }
 }
 
-/// A span of time of which records are missing.
+/// A span of time of which records are missing. It never ends before it begins, whatever
+/// a clock did.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Gap {
-    /// The time of the first of them at the earliest, nanoseconds since the epoch.
-    pub since: u64,
-    /// The time of the last of them at the latest.
-    pub until: u64,
+    since: u64,
+    until: u64,
     /// Reason they are missing.
     pub reason: Reason,
     /// How many there are; 0: not known.
@@ -63,9 +62,27 @@ impl Gap {
         Self { source: place.to_owned(), ..self }
     }
 
-    /// One that flowlog has made itself.
-    pub fn new(reason: Reason, (since, until): (u64, u64), records: u64) -> Self {
+    /// One of the time between two moments, nanoseconds since the epoch. Where a clock was set
+    /// back between them the second one is the earlier.
+    pub fn new(reason: Reason, (one, other): (u64, u64), records: u64) -> Self {
+        let (since, until) = (one.min(other), one.max(other));
         Self { since, until, reason, records, source: String::new() }
+    }
+
+    /// The time of the first of the records at the earliest, nanoseconds since the epoch.
+    pub fn since(&self) -> u64 {
+        self.since
+    }
+
+    /// The time of the last of them at the latest.
+    pub fn until(&self) -> u64 {
+        self.until
+    }
+
+    /// A record of that time is missing too.
+    pub fn include(&mut self, time: u64) {
+        self.since = self.since.min(time);
+        self.until = self.until.max(time);
     }
 
     /// Takes over one of the same kind that is near; returns whether it has.
@@ -150,7 +167,7 @@ fn gap(line: &str) -> Option<Gap> {
     let reason = Reason::of(words.next()?)?;
     let mut number = || words.next()?.parse::<u64>().ok();
     let (since, until, records) = (number()?, number()?, number()?);
-    Some(Gap { since, until, reason, records, source: words.next()?.to_owned() })
+    Some(Gap::new(reason, (since, until), records).at(words.next()?))
 }
 
 #[cfg(test)]
@@ -167,7 +184,7 @@ mod tests {
         for (number, reason) in (1..).zip(Reason::ALL) {
             gaps.push(of(reason, number, number * 10, number * 100));
         }
-        gaps.push(Gap { source: "both sources".to_owned(), ..of(Reason::Lost, 1, 2, 3) });
+        gaps.push(of(Reason::Lost, 1, 2, 3).at("both sources"));
         assert_eq!(Gaps::parse(&gaps.text()).unwrap(), gaps.all());
         assert_eq!(Gaps::parse(""), Some(Vec::new()));
         for wrong in ["lost 1 2", "gone 1 2 3 ", "lost 1 2 -3 ", "lost one 2 3 "] {
@@ -183,6 +200,22 @@ mod tests {
         }
         assert_eq!(gaps.all(), [of(Reason::Lost, 10, 20, 12), of(Reason::Lost, 10, 20, 0)]);
         assert_eq!(Gaps::parse(&gaps.text()).unwrap(), gaps.all());
+    }
+
+    #[test]
+    fn no_gap_ends_before_it_begins() {
+        let gap = of(Reason::Refused, 20, 10, 1);
+        assert_eq!((gap.since(), gap.until()), (10, 20));
+        let mut joined = of(Reason::Refused, 12, 13, 1);
+        assert!(joined.join(&gap));
+        assert_eq!((joined.since(), joined.until(), joined.records), (10, 20, 2));
+        joined.include(5);
+        joined.include(30);
+        assert_eq!((joined.since(), joined.until()), (5, 30));
+        assert_eq!(
+            Gaps::parse("lost 9 4 1 ebpf\n").unwrap(),
+            [of(Reason::Lost, 4, 9, 1).at("ebpf")]
+        );
     }
 
     #[test]

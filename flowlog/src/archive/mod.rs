@@ -12,6 +12,7 @@
 //! | `part` | a file that is being written |
 //! | [`clock`] | two clocks, and that one was set |
 //! | [`coverage`] | what a file does not have, though it covers the time |
+//! | [`origin`] | which sink has written it, and what it gets |
 //! | `directory` | names, the lock, leftovers |
 //! | `retention` | which files go |
 //! | `writer` | when a file is closed, what time it covers, what has been written |
@@ -21,6 +22,7 @@ use std::io;
 use parquet::errors::ParquetError;
 
 pub use self::directory::{Removed, prepare};
+use self::origin::Origin;
 pub use self::writer::{Archive, Closed, Settings};
 
 mod about;
@@ -29,6 +31,7 @@ pub mod clock;
 mod columns;
 pub mod coverage;
 mod directory;
+pub mod origin;
 mod part;
 mod properties;
 mod retention;
@@ -46,6 +49,8 @@ pub struct Host {
     pub name: String,
     /// What the hash of its record ids begins with.
     pub hash: u64,
+    /// The sink that writes them.
+    pub origin: Origin,
 }
 
 /// Why the archive cannot be written.

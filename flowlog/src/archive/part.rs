@@ -17,12 +17,6 @@ const GROUP_BYTES: usize = 64 << 20;
 /// Of the bytes of a record so many are left in the file, about.
 const SHRINKS_TO: u64 = 4;
 
-/// A loss takes no more: a time, a name and a number.
-const LOSS_BYTES: usize = 64;
-/// A loss is reported within that time, nanoseconds: captures and NFCT count for up to a
-/// second each, and a comparison of sources waits for both.
-const NOTICED_WITHIN: u64 = 5_000_000_000;
-
 /// The file.
 pub(super) struct Part {
     writer: ArrowWriter<File>,
@@ -53,8 +47,6 @@ struct Waiting {
     bytes: Vec<u8>,
     /// Their times, and where their bytes are.
     rows: Vec<(u64, u32, u32)>,
-    /// Of a loss: at which place of `bytes` it is, and the latest time before it.
-    before_losses: Vec<(u32, u64)>,
 }
 
 impl Part {
@@ -81,15 +73,11 @@ impl Part {
         self.gaps.push(gap);
     }
 
-    /// Adds a record of that time, as bytes of `plugin/compact.rs`. The latest one
-    /// before it was of the time `before`.
-    pub(super) fn push(&mut self, time: u64, before: u64, record: &[u8]) -> Result<(), Error> {
+    /// Adds a record of that time, as bytes of `plugin/compact.rs`.
+    pub(super) fn push(&mut self, time: u64, record: &[u8]) -> Result<(), Error> {
         let Self { waiting, told, group, .. } = self;
         let start = waiting.bytes.len() as u32;
         waiting.bytes.extend_from_slice(record);
-        if record.len() <= LOSS_BYTES {
-            waiting.before_losses.push((start, before));
-        }
         waiting.rows.push((time, start, record.len() as u32));
         told.rows += 1;
         told.times = (told.times.0.min(time), told.times.1.max(time));
@@ -112,7 +100,7 @@ impl Part {
     /// Writes what waits as a row group.
     fn write(&mut self) -> Result<(), Error> {
         let Self { writer, waiting, columns, record, told, gaps, .. } = self;
-        let Waiting { bytes, rows, before_losses } = waiting;
+        let Waiting { bytes, rows } = waiting;
         // Those of one time stay in the order in which they came.
         rows.sort_by_key(|(time, ..)| *time);
         for (time, start, length) in rows.drain(..) {
@@ -125,9 +113,7 @@ impl Part {
             }
             told.lost_events += record.lost_events;
             if record.lost_events > 0 {
-                let before = before_losses.binary_search_by_key(&start, |(place, _)| *place);
-                let before = before.map_or(0, |place| before_losses[place].1);
-                gaps.push(gap(record, before));
+                gaps.push(gap(record));
             }
             columns.push(record);
             if columns.rows() == columns::ROWS {
@@ -135,7 +121,6 @@ impl Part {
             }
         }
         bytes.clear();
-        before_losses.clear();
         writer.write(&columns.finish()?)?;
         writer.flush()?;
         Ok(())
@@ -155,14 +140,8 @@ impl Part {
     }
 }
 
-/// What a loss says of the time before it: events were lost since the last one that
-/// came, which may be long ago where flowlog stood still, or since it was looked for
-/// losses the last time.
-fn gap(loss: &Record, before: u64) -> Gap {
-    let Record { time, lost_source, lost_events, .. } = loss;
-    let since = before.min(time.saturating_sub(NOTICED_WITHIN));
-    // Nothing had come before.
-    let since = if before == 0 { time.saturating_sub(NOTICED_WITHIN) } else { since };
-    let source = lost_source.clone();
-    Gap { since, until: *time, reason: Reason::Lost, records: *lost_events, source }
+/// What a loss says of the time before it was noticed.
+fn gap(loss: &Record) -> Gap {
+    let Record { time, lost_source, lost_events, lost_since, .. } = loss;
+    Gap::new(Reason::Lost, (*lost_since, *time), *lost_events).at(lost_source)
 }

@@ -51,6 +51,12 @@ pub const LOST_EVENTS: &str = "flowlog.lost_events";
 /// [`FROM`], how many records, and which source reported it of events that the kernel
 /// lost. A file of an earlier version has none.
 pub const GAPS: &str = "flowlog.gaps";
+/// `flowlog.sink`: the sink that has written the file, under the same name in all of its files:
+/// host, namespace, source and sink by their ids. A file of an earlier version has none.
+pub const SINK: &str = "flowlog.sink";
+/// `flowlog.beginnings`: `1` where the beginning of each connection is recorded, `0` where that is
+/// not so or not known: then a connection may have no record before its end.
+pub const BEGINNINGS: &str = "flowlog.beginnings";
 /// `flowlog.run`: when the run of flowlog began whose records they are, as
 /// [`FROM`].
 pub const RUN: &str = "flowlog.run";

@@ -9,6 +9,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::checksums;
 use super::columns::Columns;
+use super::origin::Origin;
 use super::properties::properties;
 use super::schema;
 use crate::plugin::compact::{Encoder, Record};
@@ -29,6 +30,7 @@ pub(crate) fn write<'i>(
     path: &Path,
     items: impl IntoIterator<Item = Item<'i>>,
     host_hash: u64,
+    origin: &Origin,
     times: (u64, u64),
     size: Size,
 ) {
@@ -69,6 +71,8 @@ pub(crate) fn write<'i>(
         (schema::FROM, times.0.to_string()),
         (schema::TO, times.1.to_string()),
         (schema::LOST_EVENTS, lost.to_string()),
+        (schema::SINK, origin.sink.clone()),
+        (schema::BEGINNINGS, u8::from(origin.beginnings).to_string()),
     ] {
         writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
     }

@@ -45,8 +45,14 @@ fn settings(directory: &TempDir) -> Settings {
 }
 
 fn open(settings: Settings, run: u64) -> Archive {
-    Archive::open(settings, Host { name: "gate".to_owned(), hash: 0xab }, run, run, Moment::at(run))
-        .unwrap()
+    Archive::open(
+        settings,
+        Host { name: "gate".to_owned(), hash: 0xab, origin: Default::default() },
+        run,
+        run,
+        Moment::at(run),
+    )
+    .unwrap()
 }
 
 /// Closes the file at that time; with `complete` all up to then was pushed.
@@ -386,7 +392,7 @@ fn a_directory_that_cannot_be_used_is_refused_with_a_remedy() {
     let directory = TempDir::new().unwrap();
     let refused = |path: &Path| {
         let settings = Settings { directory: path.to_owned(), ..settings(&directory) };
-        let host = Host { name: "gate".to_owned(), hash: 0 };
+        let host = Host { name: "gate".to_owned(), hash: 0, origin: Default::default() };
         Archive::open(settings, host, RUN, RUN, Moment::at(RUN)).err().unwrap()
     };
     let missing = refused(&directory.path().join("a/b"));

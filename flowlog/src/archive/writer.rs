@@ -78,8 +78,6 @@ pub struct Archive {
     kept: HashMap<u64, Kept>,
     /// The last row that was pushed of this run.
     last: Option<i64>,
-    /// The latest time that was pushed of this run, since the clock was set.
-    newest: u64,
     /// All up to then is in the rows that were pushed of this run, since the clock was set.
     reached: u64,
     /// All records up to then had been pushed when that was heard last.
@@ -124,7 +122,6 @@ impl Archive {
             run,
             kept,
             last: None,
-            newest: 0,
             reached: 0,
             complete: None,
             lost: Vec::new(),
@@ -163,7 +160,7 @@ impl Archive {
             self.closed.clock_was_set = true;
             self.complete = self.complete.filter(|to| *to <= before.wall);
             self.close_by(before)?;
-            (self.newest, self.reached, self.complete) = (0, 0, None);
+            (self.reached, self.complete) = (0, None);
             let last = self.kept.get(&self.own).and_then(|kept| kept.last);
             self.kept.insert(self.own, Kept { last, to: now.wall });
             self.due = self.next_due(now);
@@ -195,7 +192,7 @@ impl Archive {
     pub fn begin(&mut self, run: u64) -> Result<(), Error> {
         if run != self.run {
             self.end_with_rows(self.looked)?;
-            (self.run, self.last, self.newest, self.reached) = (run, None, 0, 0);
+            (self.run, self.last, self.reached) = (run, None, 0);
         }
         Ok(())
     }
@@ -206,9 +203,7 @@ impl Archive {
     /// It cannot be written. What came since a file was closed is in none then:
     /// it must come again, to an archive that was opened anew.
     pub fn push(&mut self, time: u64, record: &[u8]) -> Result<(), Error> {
-        let before = self.newest;
-        self.newest = before.max(time);
-        self.part()?.push(time, before, record)
+        self.part()?.push(time, record)
     }
 
     /// All records of that row of the spool were pushed, and of those before: all that
@@ -331,7 +326,8 @@ impl Archive {
         self.lost.drain(..).for_each(|gap| part.lose(gap));
         let last = last.or(before.last);
         let host = &self.host;
-        let (told, bytes) = part.end(&About { host, run, from, to, last })?;
+        let (told, bytes) =
+            part.end(&About { host, run, from, to, last, is_own: run == self.own })?;
         let rows = (told.rows > 0).then_some(told.times);
         let (first, end) = rows.map_or((from, to), |(first, last)| (first, last + 1));
         self.directory.keep(from.min(first), to.max(end))?;

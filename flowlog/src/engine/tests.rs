@@ -68,7 +68,7 @@ impl Capture for Noted {
 
     fn finish(&mut self, sink: &mut dyn RecordSink) -> io::Result<()> {
         self.calls.borrow_mut().push(Call::Finish);
-        sink.record(Record::Lost(Lost { source: "ebpf", events: 4, at: 0 }));
+        sink.record(Record::Lost(Lost::noticed("ebpf", 4, 0)));
         Err(io::Error::from(io::ErrorKind::Other))
     }
 }
@@ -159,7 +159,7 @@ fn a_scrape_shows_the_source_and_what_it_handed_on() {
     for _ in 0..3 {
         feed.record(Record::Event(&event));
     }
-    feed.record(Record::Lost(Lost { source: "ebpf", events: 4, at: 0 }));
+    feed.record(Record::Lost(Lost::noticed("ebpf", 4, 0)));
     let mut engine = engine(source, stats);
     let Answer::Page(page) = ask(&mut engine, Topic::Metrics) else { panic!() };
     assert_eq!(*calls.borrow(), [Call::Totals], "computed counters come first");
@@ -269,8 +269,8 @@ fn lost_events_of_a_source_and_its_trouble_are_in_health() {
     source.capture = Box::new(Troubled);
     let mut engine = engine(source, stats);
     let Source { nfct, stacks, .. } = &mut engine.sources[0];
-    nfct.record(Record::Lost(Lost { source: "netlink", events: 12, at: 0 }), stacks);
-    nfct.record(Record::Lost(Lost { source: "netns", events: 1, at: 0 }), stacks);
+    nfct.record(Record::Lost(Lost::noticed("netlink", 12, 0)), stacks);
+    nfct.record(Record::Lost(Lost::noticed("netns", 1, 0)), stacks);
     let why = health(&mut engine);
     let lines: Vec<_> = why.lines().collect();
     assert_eq!(lines[0], "ct1: the namespace is gone");

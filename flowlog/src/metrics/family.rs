@@ -83,7 +83,7 @@ families! {
     CaptureLostEvents: Counter "flowlog_capture_lost_events_total" &["capture", "kind"],
         "Events that one way of capture lost; where two are compared the other may have reported them.";
     MalformedMessages: Counter "flowlog_malformed_messages_total" &["capture"],
-        "Messages of netlink and records of eBPF that could not be decoded.";
+        "Messages of netlink and records of eBPF that could not be decoded; those of events are in `flowlog_lost_events_total` too.";
     NetlinkMessages: Counter "flowlog_netlink_messages_total" &[],
         "Netlink messages read from the event sockets.";
     NetlinkOverruns: Counter "flowlog_netlink_overruns_total" &[],

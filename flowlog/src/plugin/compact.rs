@@ -76,9 +76,10 @@ impl Record {
                 self.witness = Witness::from(witness).into();
             }
             Body::Expectation(expectation) => self.expectation(expectation),
-            Body::Lost(Lost { source, events, at: _ }) => {
+            Body::Lost(Lost { source, events, since, at: _ }) => {
                 self.lost_source.push_str(source);
                 self.lost_events = events;
+                self.lost_since = since;
             }
         }
     }

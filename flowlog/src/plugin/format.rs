@@ -67,7 +67,7 @@ mod tests {
     /// Both say who tells it, and by the same id.
     #[test]
     fn each_format_names_host_and_record() {
-        let lost = Lost { source: "ebpf", events: 7, at: 0x17 };
+        let lost = Lost::noticed("ebpf", 7, 0x17);
         let item = Item { tag: Kinds::empty(), at: 0x17, body: Body::Lost(lost) };
         let id = RecordId { time: 0x17, hash: 0x2a };
         let bytes = |format: Format| {

@@ -18,6 +18,7 @@ use super::ship::{
 use super::{Item, Scratch};
 use crate::archive::clock::Moment;
 use crate::archive::coverage::{Gap, Reason};
+use crate::archive::origin::Origin;
 use crate::archive::{self, Archive, Closed, Error, Host, Removed};
 use crate::stats::Measure;
 
@@ -64,6 +65,7 @@ pub fn open(
     start: &Start<'_>,
     settings: &Settings,
     host: &str,
+    origin: Origin,
     Run(run): Run,
 ) -> anyhow::Result<Shipped> {
     let Settings { shipping: _, archive, held_max } = settings;
@@ -71,7 +73,7 @@ pub fn open(
         .map_err(|error| anyhow::anyhow!("{}", told(&archive.directory, &error)))?;
     let far = Far {
         archive: archive.clone(),
-        host: Host { name: host.to_owned(), hash: Identifier::of_this_host().host() },
+        host: Host { name: host.to_owned(), hash: Identifier::of_this_host().host(), origin },
         run,
         held_max: *held_max,
         failed: Arc::default(),

@@ -183,7 +183,7 @@ mod tests {
     /// A change of it would make every record of a fleet a new one.
     #[test]
     fn ids_are_those_of_the_description() {
-        let lost = Lost { source: "ebpf", events: 7, at: 0 };
+        let lost = Lost::noticed("ebpf", 7, 0);
         let item = Item { tag: Kinds::empty(), at: 0x17, body: Body::Lost(lost) };
         let id = Identifier::of_host("h").id(&item);
         let text = [&b"hLebpf"[..], &7_u64.to_le_bytes()].concat();
@@ -213,7 +213,7 @@ mod tests {
         }
         assert!(seen.insert(id(Kinds::UPDATE, 6, &flow, None)), "later");
         assert!(seen.insert(id(Kinds::UPDATE, 5, &flow, Some(1))), "another start");
-        let body = Body::Lost(Lost { source: "ebpf", events: 7, at: 5 });
+        let body = Body::Lost(Lost::noticed("ebpf", 7, 5));
         let elsewhere = Identifier::of_host("other").id(&Item { tag: Kinds::empty(), at: 5, body });
         assert_ne!(
             elsewhere,

@@ -19,6 +19,7 @@ use super::output::Output;
 use super::output::database::DatabaseOutput;
 use super::record_id::Identifier;
 use super::{Body, Item, Scratch};
+use crate::archive::origin::Origin;
 use crate::stats::SinkStats;
 
 mod commits;
@@ -152,6 +153,15 @@ impl Sqlite3 {
             },
             output: Output::Database(Box::new(output)),
         })
+    }
+
+    /// Has the database state that.
+    #[must_use]
+    pub fn stating(mut self, origin: &Origin) -> Self {
+        if let Output::Database(output) = &mut self.output {
+            output.state(origin);
+        }
+        self
     }
 
     /// Takes an item. Not inlined, as [`Addresses::set`] is not.

@@ -103,7 +103,7 @@ mod tests {
         count(&mut handed, Kinds::DESTROY, None);
         count(&mut handed, Kinds::DESTROY | Kinds::GC, Some(Cause::ExpiredGc));
         count(&mut handed, Kinds::ASSURED | Kinds::CONFIRMED, None);
-        let lost = Body::Lost(Lost { source: "ebpf", events: 7, at: 0 });
+        let lost = Body::Lost(Lost::noticed("ebpf", 7, 0));
         handed.count(&Item { tag: Kinds::empty(), at: 0, body: lost });
         let all: Vec<_> = handed.each(Kinds::empty()).collect();
         let expected = [

@@ -21,6 +21,7 @@ use crate::zone;
 mod answer;
 mod archives;
 mod asked;
+mod cover;
 mod json;
 mod parquet;
 mod progress;

@@ -142,6 +142,48 @@ fn what_waits_in_memory_is_not_denied() -> Result<()> {
     Ok(())
 }
 
+/// The daemon stands still for longer than anything that it waits for, while its socket
+/// overflows: what it notices at last was lost long before.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn what_was_lost_while_it_stood_still_is_not_denied() -> Result<()> {
+    const FLOWS: u32 = 5000;
+    let single = SingleNs::new()?;
+    let text = "[global]\nlogfile=\"@DIR@/daemon.log\"\nspool_dir=\"@DIR@/spool\"\n\
+         stack=ct1:NFCT,arc1:PARQUET\nstack=ct1:NFCT,db1:SQLITE3\n\
+         [ct1]\nevent_mask=1\nhash_enable=0\ncapture=netlink\n\
+         netlink_socket_buffer_size=65536\nnetlink_socket_buffer_maxsize=65536\n\
+         [arc1]\ndirectory=\"@DIR@/archive\"\nrotate_interval=1s\n\
+         [db1]\ndb=\"@DIR@/flow.db\"\n";
+    let daemon = Launch::new(Program::Flowlog, single.namespace(), text)?.start()?;
+    let archives = [daemon.path("archive"), daemon.path("flow.db")];
+    let before = now()?;
+    wait_covered(&archives[0], &before)?;
+    daemon.process.freeze()?;
+    let begin = now()?;
+    udp_burst(&single, 4000, 0, FLOWS)?;
+    let end = now()?;
+    wait_until_after(&end, 12)?;
+    daemon.process.thaw()?;
+    daemon.wait_log(" events lost by netlink ")?;
+    let after = now()?;
+    for archive in &archives {
+        poll::until("the time to be covered", || {
+            let (_, answer) = who(FLOWS - 1, [&after, &after], archive)?;
+            Ok(answer["unknown"].as_array().is_some_and(Vec::is_empty).then_some(()))
+        })?;
+        let (code, answer) = who(FLOWS - 1, [&begin, &end], archive)?;
+        let connections = answer["connections"].as_array().map_or(0, Vec::len);
+        ensure!(code == Some(3) && connections == 0, "{}: {code:?} {answer}", archive.display());
+        ensure!(answer["unknown"] == Value::Array(Vec::new()), "all is covered: {answer}");
+        let missing = answer["missing"].as_array().context("nothing is missing")?;
+        let lost = missing.iter().any(|gap| gap["source"] == "netlink" && gap["reason"] == "lost");
+        ensure!(lost, "{}: {answer}", archive.display());
+    }
+    daemon.stop()?;
+    Ok(())
+}
+
 /// Waits until files cover that moment.
 fn wait_covered(archive: &Path, moment: &str) -> Result<()> {
     poll::until("files that cover it", || {

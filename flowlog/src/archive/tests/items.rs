@@ -135,9 +135,10 @@ impl Owned {
                 witness: *witness,
             },
             What::Expectation(expectation) => Body::Expectation(expectation),
-            What::Lost(events) => {
-                Body::Lost(Lost { source: "netlink", events: *events, at: self.at })
-            }
+            What::Lost(events) => Body::Lost(Lost {
+                since: self.at.saturating_sub(super::MINUTE),
+                ..Lost::noticed("netlink", *events, self.at)
+            }),
         };
         Item { tag: self.kinds, at: self.at, body }
     }

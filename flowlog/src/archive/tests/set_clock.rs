@@ -1,5 +1,6 @@
 //! Archives while the clock is set: forward, back, and back again.
 
+use super::super::origin::Origin;
 use super::*;
 
 /// A clock that goes on with the steady one, until it is set.
@@ -43,7 +44,7 @@ impl Clock {
 }
 
 fn open_at(settings: Settings) -> Archive {
-    let host = Host { name: "gate".to_owned(), hash: 0xab };
+    let host = Host { name: "gate".to_owned(), hash: 0xab, origin: Default::default() };
     Archive::open(settings, host, RUN, RUN, Moment { wall: RUN, steady: 7 }).unwrap()
 }
 
@@ -103,7 +104,7 @@ fn a_clock_that_was_set_forward_covers_no_time_between_and_removes_nothing() {
     // Another run begins with that clock, and it is put right again.
     let Clock { now, archive } = clock;
     drop(archive);
-    let host = Host { name: "gate".to_owned(), hash: 0xab };
+    let host = Host { name: "gate".to_owned(), hash: 0xab, origin: Default::default() };
     let archive = Archive::open(keep, host, now.wall, now.wall, now).unwrap();
     let mut clock = Clock { now, archive };
     clock.run(20);
@@ -154,7 +155,7 @@ fn slow_removal_catches_up_with_an_archive_that_makes_many_files() {
     let Clock { now, archive } = clock;
     drop(archive);
     let keep = Settings { keep_for: Some(Duration::from_mins(5)), ..many };
-    let host = Host { name: "gate".to_owned(), hash: 0xab };
+    let host = Host { name: "gate".to_owned(), hash: 0xab, origin: Origin::default() };
     let archive = Archive::open(keep, host, now.wall, now.wall, now).unwrap();
     let mut clock = Clock { now, archive };
     let there = || fs::read_dir(directory.path().join("archive")).unwrap().count();

@@ -51,9 +51,10 @@ impl Budget {
             self.ebpf[kind as usize] += lost;
             self.total += lost;
         }
-        self.missed += missed;
-        self.total += missed;
-        self.faults += faults + malformed;
+        // A record that cannot be decoded is of an event, as far as is known.
+        self.missed += missed + malformed;
+        self.total += missed + malformed;
+        self.faults += faults;
         self.notices += notices + faults + malformed;
     }
 
@@ -99,9 +100,13 @@ mod tests {
         assert_eq!(budget.explain_ebpf(CheckKind::Update), None);
         assert!(budget.explain_notice() && !budget.explain_notice());
         assert_eq!(budget.lost_by_ebpf(), 2);
+        budget.ebpf_lost(Losses { malformed: 1, ..Losses::default() });
+        assert_eq!(budget.explain_ebpf(CheckKind::Destroy), Some(Explained::Lost));
+        assert_eq!(budget.lost_by_ebpf(), 3, "what cannot be decoded is lost");
+        assert!(budget.explain_notice());
         budget.netlink_lost(1);
         budget.begin();
         assert!(!budget.explain_netlink());
-        assert_eq!(budget.lost_by_ebpf(), 2);
+        assert_eq!(budget.lost_by_ebpf(), 3);
     }
 }

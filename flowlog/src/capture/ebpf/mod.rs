@@ -86,10 +86,10 @@ pub mod witness;
 const RECORD: usize = size_of::<flowlog_ebpf::RawFlow>() + 8;
 /// The same while connections are traced.
 const TRACED_RECORD: usize = size_of::<flowlog_ebpf::RawTrace>() + 8;
-/// Between two looks at what the programs count, while events come.
+/// Between two looks at what the programs count.
 const COUNTS: Duration = Duration::from_secs(1);
-/// The same while none come.
-const IDLE: Duration = Duration::from_secs(5);
+/// What loses the events of records that cannot be decoded.
+const UNDECODED: &str = "ebpf_malformed";
 /// Namespaces whose messages are counted.
 const NAMESPACES: u32 = 4096;
 /// Tasks of each processor that can be in a function between its entry and its
@@ -236,8 +236,6 @@ pub struct EbpfCapture {
     probes: Option<Probes>,
     counts: Counts,
     counted: Instant,
-    /// Events have come since then.
-    stale: bool,
     /// Losses that have been counted and not yet told.
     untold: Losses,
     /// Times that programs were passed over, as last seen.
@@ -278,7 +276,6 @@ impl EbpfCapture {
             probes: Some(probes),
             counts,
             counted: Instant::now(),
-            stale: false,
             untold: Losses::default(),
             passed: Passed::default(),
             reader: Reader::new(Decoder { hz: clock::jiffies_per_second() }, stats.clone()),
@@ -328,17 +325,18 @@ impl EbpfCapture {
     /// before it was noticed.
     fn read_counts(&mut self, sink: &mut dyn RecordSink) {
         self.look();
-        let events = std::mem::take(&mut self.untold).events();
-        if events > 0 {
-            let at = crate::capture::netlink::now_ns();
-            sink.record(Record::Lost(Lost { source: "ebpf", events, at }));
+        let losses = std::mem::take(&mut self.untold);
+        let at = crate::capture::netlink::now_ns();
+        for (source, events) in [("ebpf", losses.events()), (UNDECODED, losses.malformed)] {
+            if events > 0 {
+                sink.record(Record::Lost(Lost::noticed(source, events, at)));
+            }
         }
     }
 
     /// Looks at what the programs count.
     fn look(&mut self) {
         self.counted = Instant::now();
-        self.stale = false;
         let news = match self.counts.read() {
             Ok(news) => news,
             Err(error) => {
@@ -367,7 +365,7 @@ impl EbpfCapture {
     /// When the programs' counts are to be read: what the kernel passed over, or
     /// found no room for, shows nowhere else, whether or not a record follows it.
     fn counts_due(&self) -> Instant {
-        self.counted + if self.stale { COUNTS } else { IDLE }
+        self.counted + COUNTS
     }
 
     /// Entries of the counted namespace that the programs saw begin and end. Losses
@@ -375,7 +373,6 @@ impl EbpfCapture {
     fn seen(&mut self) -> Option<(u64, u64)> {
         let news = self.counts.read().ok()?;
         self.untold += news.losses;
-        self.stale |= news.losses.events() > 0;
         Some(self.counts.counted())
     }
 }
@@ -389,7 +386,6 @@ impl Replying for EbpfCapture {
         let events = self.drain_ring(budget, sink);
         #[cfg(feature = "ebpf-log")]
         self.probes.iter_mut().for_each(Probes::tell);
-        self.stale |= events.messages > 0;
         if self.counts_due() <= Instant::now() {
             self.read_counts(sink);
         }

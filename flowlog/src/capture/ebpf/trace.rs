@@ -144,7 +144,6 @@ impl EbpfCapture {
     /// one, with its place.
     pub fn drain_trace(&mut self, budget: usize, sink: &mut dyn TraceSink) -> Progress {
         let progress = self.drain_traced(budget, sink);
-        self.stale |= progress.messages > 0;
         if self.counts_due() <= Instant::now() {
             self.tell_trace_losses(sink);
         }

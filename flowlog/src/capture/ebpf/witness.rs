@@ -182,7 +182,6 @@ impl EbpfCapture {
         #[cfg(feature = "ebpf-log")]
         self.probes.iter_mut().for_each(Probes::tell);
         self.stats.add(Counter::EbpfRecords, messages as u64);
-        self.stale |= messages > 0;
         let drained = if messages < budget { Drained::Dry } else { Drained::More };
         Ok(Progress { messages, drained })
     }

@@ -1,4 +1,4 @@
-//! Messages → records, and a count of those that make no sense.
+//! Messages → records; those that make no sense are counted, and are a loss.
 
 use tracing::warn;
 
@@ -6,12 +6,14 @@ use super::attr::{DecodeError, Message, Messages};
 use super::decode::{self, Kind};
 use super::socket::Datagram;
 use crate::capture::RecordSink;
-use crate::event::{Event, Kinds, Record};
+use crate::event::{Event, Kinds, Lost, Record};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Counter, Stats};
 
 /// Events decoded before the first of them is handed on.
 const AHEAD: usize = 32;
+/// What loses the events of messages that cannot be decoded.
+const UNDECODED: &str = "netlink_malformed";
 
 /// Messages → records. Owns the events, which are refilled again and again.
 ///
@@ -21,6 +23,8 @@ pub struct Decoder {
     events: Box<[Event; AHEAD]>,
     /// Events that are decoded and not yet handed on.
     filled: usize,
+    /// Messages that could not be decoded, and are not reported as lost yet.
+    undecoded: u64,
     stats: Stats,
     complaints: RateLimit,
 }
@@ -31,6 +35,7 @@ impl Decoder {
         Self {
             events: Box::new(std::array::from_fn(|_| Event::default())),
             filled: 0,
+            undecoded: 0,
             stats,
             complaints: RateLimit::per_second(),
         }
@@ -48,24 +53,39 @@ impl Decoder {
     ) {
         for (datagram, now) in datagrams.zip(now..) {
             if datagram.cut {
-                self.malformed(DecodeError::Cut);
+                self.undecoded(DecodeError::Cut);
             } else {
                 self.decode(datagram.bytes, now, sink);
             }
         }
-        self.hand_on(sink);
+        self.end(now, sink);
     }
 
     /// The same for messages one after the other.
     pub fn messages(&mut self, bytes: &[u8], now: u64, sink: &mut dyn RecordSink) {
         self.decode(bytes, now, sink);
+        self.end(now, sink);
+    }
+
+    /// Hands on what is left, and behind it what could not be decoded.
+    fn end(&mut self, now: u64, sink: &mut dyn RecordSink) {
         self.hand_on(sink);
+        let events = std::mem::take(&mut self.undecoded);
+        if events > 0 {
+            sink.record(Record::Lost(Lost::noticed(UNDECODED, events, now)));
+        }
+    }
+
+    #[cold]
+    fn undecoded(&mut self, error: DecodeError) {
+        self.undecoded += 1;
+        self.malformed(error);
     }
 
     fn decode(&mut self, bytes: &[u8], now: u64, sink: &mut dyn RecordSink) {
         for message in Messages::new(bytes) {
             if let Err(error) = message.and_then(|message| self.message(&message, now, sink)) {
-                self.malformed(error);
+                self.undecoded(error);
             }
         }
     }

@@ -168,7 +168,7 @@ impl Events {
                 );
                 self.renewed = true;
                 self.stats.add(Counter::NetlinkLost, 1);
-                sink.record(Record::Lost(Lost { source: "netlink", events: 1, at: now_ns() }));
+                sink.record(Record::Lost(Lost::noticed("netlink", 1, now_ns())));
             }
             Err(error) => {
                 if self.complaints.allow() {

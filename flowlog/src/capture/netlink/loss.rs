@@ -79,7 +79,7 @@ impl LossMeter {
         self.drops = drops;
         if events > 0 {
             self.stats.add(Counter::NetlinkLost, events);
-            sink.record(Record::Lost(Lost { source: "netlink", events, at: now_ns() }));
+            sink.record(Record::Lost(Lost::noticed("netlink", events, now_ns())));
         }
     }
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::attr::{Attributes, Message, Messages};
 use super::request::{nested, plain};
 use super::*;
-use crate::event::{Event, ExpectAction, Expectation, Kinds, Record};
+use crate::event::{Event, ExpectAction, Expectation, Kinds, Lost, Record};
 use crate::flow::{Family, Flow, Status, proto};
 use crate::stats::Counter;
 
@@ -19,6 +19,8 @@ const NOW: u64 = 42;
 struct Seen {
     events: Vec<Event>,
     expectations: Vec<Expectation>,
+    /// Losses, each with how many events came before.
+    lost: Vec<(Lost, usize)>,
 }
 
 impl RecordSink for Seen {
@@ -26,6 +28,7 @@ impl RecordSink for Seen {
         match record {
             Record::Event(event) => self.events.push(event.clone()),
             Record::Expectation(expectation, _) => self.expectations.push(expectation.clone()),
+            Record::Lost(lost) => self.lost.push((lost, self.events.len())),
             _ => {}
         }
     }
@@ -107,6 +110,28 @@ fn a_wrong_message_is_counted_and_the_next_datagram_read() {
     let mut empty = first[..20].to_vec();
     empty[..4].copy_from_slice(&20u32.to_ne_bytes());
     assert_eq!(decode(&empty).1.get(Counter::NetlinkMalformed), 1);
+}
+
+/// Of an event that cannot be decoded nobody learns anything else.
+#[test]
+fn what_cannot_be_decoded_is_a_loss_behind_what_can() {
+    let first = Messages::new(RECORDED).next().unwrap().unwrap().bytes;
+    let mut wrong = first.to_vec();
+    wrong[20..22].copy_from_slice(&u16::MAX.to_ne_bytes());
+    let (seen, _) = decode(&[first, &wrong, first, &wrong].concat());
+    let lost = Lost::noticed("netlink_malformed", 2, NOW);
+    assert_eq!((seen.events.len(), seen.lost), (2, vec![(lost, 2)]));
+    let (mut seen, mut decoder) = (Seen::default(), Decoder::new(Stats::default()));
+    let whole = socket::Datagram { bytes: first, cut: false };
+    let cut = socket::Datagram { bytes: &first[..30], cut: true };
+    decoder.datagrams([cut, whole].into_iter(), NOW, &mut seen);
+    let lost = Lost::noticed("netlink_malformed", 1, NOW);
+    assert_eq!((seen.events.len(), seen.lost), (1, vec![(lost, 1)]));
+    // Once only; an entry of a dump that cannot be decoded is no event.
+    let mut seen = Seen::default();
+    decoder.malformed(attr::DecodeError::Cut);
+    decoder.messages(first, NOW, &mut seen);
+    assert_eq!((seen.events.len(), seen.lost), (1, vec![]));
 }
 
 #[test]
@@ -205,6 +230,8 @@ proptest! {
         let (seen, stats) = decode(&bytes);
         let counted = stats.get(Counter::NetlinkMalformed) + stats.get(Counter::NetlinkIgnored);
         prop_assert_eq!(seen.events.len() + seen.expectations.len() + counted as usize, 1);
+        let lost = seen.lost.iter().map(|(lost, _)| lost.events).sum::<u64>();
+        prop_assert_eq!(lost, stats.get(Counter::NetlinkMalformed));
     }
 
     /// Bytes that never were a message.

@@ -141,6 +141,9 @@ pub struct Record {
     /// has the same.
     #[prost(fixed64, tag = "44")]
     pub hash: u64,
+    /// Of a loss: none of the events happened before that time, nanoseconds since the epoch.
+    #[prost(fixed64, tag = "45")]
+    pub lost_since: u64,
 }
 
 /// Why a connection left the table.

@@ -138,7 +138,7 @@ fn read_by_others(bytes: &[u8]) -> BTreeMap<String, Value> {
     let record = pool.get_message_by_name("flowlog.v1.Record").unwrap();
     let message = DynamicMessage::decode(record, bytes).unwrap();
     assert_eq!(message.unknown_fields().count(), 0);
-    assert_eq!(message.descriptor().fields().count(), 44);
+    assert_eq!(message.descriptor().fields().count(), 45);
     message.fields().map(|(field, value)| (field.name().to_owned(), value.clone())).collect()
 }
 
@@ -213,11 +213,15 @@ fn others_read_expectations_and_losses() {
     assert!(!fields.contains_key("hash") && !fields.contains_key("host"));
     // What the one before had is gone.
     bytes.clear();
-    let body = Body::Lost(Lost { source: "ebpf", events: 7, at: 2 });
+    let body = Body::Lost(Lost { since: 1, ..Lost::noticed("ebpf", 7, 2) });
     encoder.encode(&Item { tag: Kinds::empty(), at: 2, body }, None, &mut bytes);
     let fields = read_by_others(&bytes);
     assert_eq!(fields["lost_source"], Value::String("ebpf".to_owned()));
-    assert_eq!(fields.keys().collect::<Vec<_>>(), ["lost_events", "lost_source", "time"]);
+    assert_eq!(fields["lost_since"], Value::U64(1));
+    assert_eq!(
+        fields.keys().collect::<Vec<_>>(),
+        ["lost_events", "lost_since", "lost_source", "time"]
+    );
 }
 
 #[test]

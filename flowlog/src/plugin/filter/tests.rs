@@ -281,7 +281,7 @@ fn losses_and_what_has_no_answer_are_handed_on() {
         let program = Program::new(text).unwrap();
         Filter::new(&Settings { id: "f1".to_owned(), line: 3, program }, stats.clone())
     };
-    let lost = Lost { source: "ebpf", events: 3, at: AT };
+    let lost = Lost::noticed("ebpf", 3, AT);
     let lost = Item { tag: Kinds::empty(), at: AT, body: Body::Lost(lost) };
     let mut nothing = filter("false");
     assert!(nothing.passes(&lost) && !nothing.passes(&tcp().item()));

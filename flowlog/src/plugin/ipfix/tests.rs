@@ -200,7 +200,7 @@ fn flows_and_losses_are_sent_and_expectations_are_not() {
     ended(&flow, None).write(&mut expected);
     assert_eq!(encoded(&mut encoder, Kinds::DESTROY, body), Some(expected));
     for sum in [3, 6] {
-        let lost = Body::Lost(Lost { source: "netlink", events: 3, at: AT });
+        let lost = Body::Lost(Lost::noticed("netlink", 3, AT));
         let body = encoded(&mut encoder, Kinds::empty(), lost).unwrap();
         assert_eq!(body[..6], [1, 0, 0, 0, 0, 5]);
         assert_eq!(body[6..14], u64::to_be_bytes(sum));

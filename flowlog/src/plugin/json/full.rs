@@ -42,9 +42,12 @@ pub(super) fn members(item: &Item<'_>, addresses: &Addresses, out: &mut Text) {
             out.time("time", item.at);
             self::expectation(expectation, addresses, out);
         }
-        Body::Lost(Lost { source, events, at: _ }) => {
+        Body::Lost(Lost { source, events, since, at: _ }) => {
             out.string("type", b"lost");
             out.time("time", item.at);
+            if since < item.at {
+                out.time("since", since);
+            }
             out.number("events", events);
             out.string("source", source.as_bytes());
         }

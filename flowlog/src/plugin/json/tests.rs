@@ -242,11 +242,7 @@ fn expectations_and_losses_are_records_of_their_own() {
     let expectation = expectation();
     let items = [
         Item { tag: Kinds::EXPECT, at: AT, body: Body::Expectation(&expectation) },
-        Item {
-            tag: Kinds::empty(),
-            at: AT,
-            body: Body::Lost(Lost { source: "ebpf", events: 3, at: AT }),
-        },
+        Item { tag: Kinds::empty(), at: AT, body: Body::Lost(Lost::noticed("ebpf", 3, AT)) },
     ];
     let text = written(|settings| settings.schema = Schema::Full, &items, true);
     assert_valid(&text);

@@ -28,7 +28,7 @@ pub(super) fn members(item: &Item<'_>, addresses: &Addresses, out: &mut Text) {
             texts(addresses, out);
         }
         Body::Expectation(expectation) => expected(expectation, item.tag, addresses, out),
-        Body::Lost(Lost { source, events, at: _ }) => {
+        Body::Lost(Lost { source, events, .. }) => {
             out.number("lost.events", events);
             out.string("lost.source", source.as_bytes());
         }

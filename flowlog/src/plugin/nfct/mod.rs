@@ -51,6 +51,11 @@ impl Settings {
         self.mask.intersects(Self::UPDATES)
     }
 
+    /// Whether the beginning of each connection is handed on when it happens.
+    pub fn hands_on_beginnings(&self) -> bool {
+        self.mask.contains(Kinds::NEW) && self.hash.is_none() && self.poll.is_none()
+    }
+
     /// The multicast groups that the mask needs, as in nfnetlink.h.
     pub fn groups(&self) -> Vec<u32> {
         const NEW: u32 = 1;

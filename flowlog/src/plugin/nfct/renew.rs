@@ -14,7 +14,7 @@ impl Nfct {
         for entry in flows {
             self.vanished(&entry, at, Some(Cause::NetnsGone), out);
         }
-        self.lost(Lost { source: "netns", events: 1, at }, out);
+        self.lost(Lost::noticed("netns", 1, at), out);
         self.tracker = settings.hash.map(|max_entries| Tracker::new(max_entries, &settings));
         self.settings = settings;
     }

@@ -6,6 +6,7 @@ use crate::flow::HelperName;
 
 mod ebpf;
 mod healing;
+mod losses;
 
 /// What was handed on: tag, start and end; or a loss.
 #[derive(Debug, PartialEq)]
@@ -102,7 +103,7 @@ impl Bench {
     }
 
     fn lose(&mut self, events: u64) {
-        let lost = Lost { source: "netlink", events, at: 1 };
+        let lost = Lost::noticed("netlink", events, 1);
         self.nfct.record(Record::Lost(lost), &mut self.outs);
     }
 

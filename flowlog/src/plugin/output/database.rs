@@ -11,6 +11,7 @@ use tracing::warn;
 use super::CLOSE_TIMEOUT;
 use crate::archive::clock::Moment;
 use crate::archive::coverage::{Gap, Gaps, Reason};
+use crate::archive::origin::Origin;
 use crate::event::Lost;
 use crate::plugin::sqlite3::{COVER_IDLE, Chunk, Failure, Job, Progress, Schema, Settings, Writer};
 use crate::plugin::threads;
@@ -84,6 +85,13 @@ impl DatabaseOutput {
         })
     }
 
+    /// Has the database state where its records come from. Before [`DatabaseOutput::begin`].
+    pub fn state(&mut self, origin: &Origin) {
+        if let Some(idle) = &mut self.idle {
+            idle.0.state(origin);
+        }
+    }
+
     /// Starts the thread: when no process is forked and no privilege dropped any more.
     pub fn begin(&mut self) {
         let Some(idle) = self.idle.take() else { return };
@@ -128,9 +136,7 @@ impl DatabaseOutput {
     #[cold]
     pub fn lost_before(&mut self, lost: &Lost) {
         if !self.is_ulogd() {
-            let Lost { source, events, at } = *lost;
-            // What came before was known then to be all.
-            let since = self.complete.min(at);
+            let Lost { source, events, since, at } = *lost;
             self.gaps.push(Gap::new(Reason::Lost, (since, at), events).at(source));
         }
     }

@@ -19,7 +19,7 @@ fn far(directory: &TempDir, run: u64) -> Far {
             keep_for: None,
             keep_bytes: None,
         },
-        host: Host { name: "gate".to_owned(), hash: 0 },
+        host: Host { name: "gate".to_owned(), hash: 0, origin: Default::default() },
         run,
         held_max: u64::MAX,
         failed: Arc::default(),
@@ -44,7 +44,7 @@ fn connect(far: &Far) -> Writer {
 fn row(run: u64, records: u64) -> Batch {
     let mut encoder = Encoder::new();
     let bodies = (0..records).map(|number| {
-        let lost = Lost { source: "ebpf", events: number + 1, at: run };
+        let lost = Lost::noticed("ebpf", number + 1, run);
         let mut body = Vec::new();
         let item = Item { tag: Kinds::empty(), at: run + number, body: Body::Lost(lost) };
         encoder.encode(&item, None, &mut body);

@@ -70,7 +70,7 @@ fn rows_are_as_long_as_their_tables_are_wide() {
         helper: None,
         netns: None,
     };
-    let lost = Lost { source: "ebpf", events: 9, at: ID.time };
+    let lost = Lost::noticed("ebpf", 9, ID.time);
     let body = Body::Flow {
         flow: &flow,
         start: None,

@@ -166,7 +166,7 @@ fn an_expectation_names_its_master() {
 
 #[test]
 fn a_loss_is_a_line_unless_it_is_not_wanted() {
-    let lost = Lost { source: "netlink", events: 12, at: 0 };
+    let lost = Lost::noticed("netlink", 12, 0);
     let text = print(ULOGD, Kinds::empty(), Body::Lost(lost));
     assert_eq!(text, "[LOST] EVENTS=12 SOURCE=netlink \n");
     let quiet = Settings { loss_lines: false, ..ULOGD };

@@ -57,7 +57,6 @@ impl GivenUp {
             }
             lost += gone.records;
             self.note_unknown(sink, true);
-            sink.losses.changed();
         }
         self.report(path, lost, true);
     }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::Full;
 use super::failure::Failure;
 use super::health::Health;
-use super::losses::Loss;
+use super::losses::{Loss, Taken};
 use super::rescue::Amounts;
 use super::spool::{Job, Sink};
 use super::store::{Change, Gone, Store, Wrong};
@@ -67,8 +67,6 @@ struct Effects {
     acknowledged: Vec<(usize, Amount)>,
     /// Rows that found no room any more, and whether they were counted before, as damaged.
     dropped: Vec<(Gone, bool)>,
-    /// Sinks whose losses in the spool are others now.
-    lost: Vec<String>,
     /// Chunks that found no room.
     refused: Vec<usize>,
 }
@@ -214,8 +212,7 @@ impl Keeper {
 
     /// Does the first `jobs`; returns how many bytes are there then.
     fn attempt(&mut self, jobs: usize, sinks: &HashMap<String, Arc<Sink>>) -> Result<u64, Failure> {
-        let noted: Vec<(&Arc<Sink>, Vec<Loss>)> =
-            sinks.values().map(|sink| (sink, sink.losses.take())).collect();
+        let noted = take_noted(sinks);
         let first = |place: usize, _: &Job| place < jobs;
         let mut done = self.transact(first, &noted, sinks);
         if done.as_ref().is_err_and(Failure::is_damage) && self.replace(Wrong::Damaged, sinks) {
@@ -224,14 +221,41 @@ impl Keeper {
         match done {
             Ok((effects, bytes)) => {
                 self.count(&effects, sinks);
+                noted.iter().for_each(|(sink, taken)| sink.losses.put(taken));
                 Ok(bytes)
             }
             Err(failure) => {
-                for (sink, losses) in noted {
-                    losses.into_iter().for_each(|loss| sink.losses.note(loss));
-                }
+                give_back(noted);
                 Err(failure)
             }
+        }
+    }
+
+    /// What has arrived makes room, perhaps the only room that there is. Losses go with it, if they
+    /// can: workers wait until they are there.
+    fn make_room(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
+        let noted = take_noted(sinks);
+        let none_noted = noted.iter().all(|(_, taken)| taken.losses.is_empty());
+        if none_noted && !self.pending.iter().any(Job::makes_room) {
+            return give_back(noted);
+        }
+        let makes_room = |_: usize, job: &Job| job.makes_room();
+        let with_losses = self.transact(makes_room, &noted, sinks);
+        let are_put = with_losses.is_ok();
+        let done = with_losses.or_else(|_| self.transact(makes_room, &[], sinks));
+        if let Ok((effects, _)) = done {
+            self.count(&effects, sinks);
+            self.pending.retain(|job| {
+                if let Job::Forget(sink, _) = job {
+                    sink.losses.forgotten();
+                }
+                !job.makes_room()
+            });
+        }
+        if are_put {
+            noted.iter().for_each(|(sink, taken)| sink.losses.put(taken));
+        } else {
+            give_back(noted);
         }
     }
 
@@ -240,7 +264,7 @@ impl Keeper {
     fn transact(
         &mut self,
         wanted: impl Fn(usize, &Job) -> bool,
-        noted: &[(&Arc<Sink>, Vec<Loss>)],
+        noted: &[(&Arc<Sink>, Taken)],
         sinks: &HashMap<String, Arc<Sink>>,
     ) -> Result<(Effects, u64), Failure> {
         let Self { store, max_bytes, full, pending, .. } = self;
@@ -254,16 +278,15 @@ impl Keeper {
             for (place, job) in jobs {
                 room.apply(place, job, change, &mut effects)?;
             }
-            for (sink, losses) in noted.iter().filter(|(_, losses)| !losses.is_empty()) {
-                losses.iter().try_for_each(|loss| change.lose(&sink.name, loss))?;
-                effects.lost.push(sink.name.clone());
+            for (sink, taken) in noted {
+                taken.losses.iter().try_for_each(|loss| change.lose(&sink.name, loss))?;
             }
             Ok((effects, change.bytes()))
         })
     }
 
     fn count(&self, effects: &Effects, sinks: &HashMap<String, Arc<Sink>>) {
-        let Effects { appended, acknowledged, dropped, refused, lost } = effects;
+        let Effects { appended, acknowledged, dropped, refused } = effects;
         for (place, number) in appended {
             let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
             sink.stats.add(Measure::Spooled, chunk.records);
@@ -288,9 +311,6 @@ impl Keeper {
                 sink.stats.add(Measure::Dropped, if *counted { 0 } else { amount.records });
                 sink.stats.take_kept(*amount);
             }
-        }
-        for sink in lost.iter().filter_map(|name| sinks.get(name)) {
-            sink.losses.changed();
         }
     }
 
@@ -357,13 +377,7 @@ impl Keeper {
         if failure.is_full() {
             self.store.use_log_again();
         }
-        // What has arrived makes room, perhaps the only room that there is.
-        if self.pending.iter().any(Job::makes_room)
-            && let Ok((effects, _)) = self.transact(|_, job| job.makes_room(), &[], sinks)
-        {
-            self.count(&effects, sinks);
-            self.pending.retain(|job| !job.makes_room());
-        }
+        self.make_room(sinks);
     }
 
     /// Says so, unless it was said a moment ago; returns whether it did.
@@ -377,6 +391,16 @@ impl Keeper {
         self.reported = Some((text, Instant::now()));
         true
     }
+}
+
+/// Losses that are to be put into the spool.
+fn take_noted(sinks: &HashMap<String, Arc<Sink>>) -> Vec<(&Arc<Sink>, Taken)> {
+    sinks.values().map(|sink| (sink, sink.losses.take())).collect()
+}
+
+/// They could not be put there.
+fn give_back(noted: Vec<(&Arc<Sink>, Taken)>) {
+    noted.into_iter().for_each(|(sink, taken)| sink.losses.give_back(taken));
 }
 
 /// How much room there is, and who makes it.
@@ -401,7 +425,7 @@ impl Room<'_> {
             Job::Append(sink, chunk) => {
                 if !self.make(chunk.payload.len() as u64, change, effects)? {
                     effects.refused.push(place);
-                    return lose(&sink.name, chunk.records, Some(chunk.span), change, effects);
+                    return lose(&sink.name, chunk.records, Some(chunk.span), change);
                 }
                 let number = change.append(&sink.name, chunk)?;
                 effects.appended.push((place, number));
@@ -409,10 +433,7 @@ impl Room<'_> {
             Job::Acknowledge(sink, last) => {
                 effects.acknowledged.push((place, change.acknowledge(&sink.name, *last)?));
             }
-            Job::Forget(sink, said) => {
-                change.forget(said)?;
-                effects.lost.push(sink.name.clone());
-            }
+            Job::Forget(_, said) => change.forget(said)?,
             Job::Stop(..) | Job::Answer(_) => {}
         }
         Ok(())
@@ -434,7 +455,7 @@ impl Room<'_> {
                 Full::DropOldest => match self.drop_oldest(change)? {
                     Some((gone, counted)) => {
                         if !counted {
-                            lose(&gone.sink, gone.amount.records, gone.span, change, effects)?;
+                            lose(&gone.sink, gone.amount.records, gone.span, change)?;
                         }
                         effects.dropped.push((gone, counted));
                     }
@@ -464,11 +485,8 @@ fn lose(
     records: u64,
     span: Option<(u64, u64)>,
     change: &mut Change<'_>,
-    effects: &mut Effects,
 ) -> rusqlite::Result<()> {
     // Bytes that are damaged may be of any time until now.
     let (since, until) = span.unwrap_or_else(|| (0, now_ns()));
-    change.lose(sink, &Loss { measure: Measure::Dropped, since, until, records })?;
-    effects.lost.push(sink.to_owned());
-    Ok(())
+    change.lose(sink, &Loss { measure: Measure::Dropped, since, until, records })
 }

@@ -84,8 +84,9 @@ pub(super) struct Losses {
     wanted: AtomicBool,
     /// Held for a moment only, never while anything is read or written.
     noted: Mutex<Vec<Loss>>,
-    /// How often those in the spool have changed.
-    changes: AtomicU64,
+    /// How many were noted so far, and how many of those are in the spool.
+    count: AtomicU64,
+    spooled: AtomicU64,
     /// Times that the client has said some which are not removed from the spool yet.
     said: AtomicU64,
     /// See [`Losses::caught_up`].
@@ -105,6 +106,7 @@ impl Losses {
     #[cold]
     pub(super) fn note(&self, loss: Loss) {
         let mut noted = self.lock();
+        self.count.fetch_add(1, Ordering::AcqRel);
         // The last one, where there are too many: then it has more time than it should.
         let full = noted.len() >= MOST;
         let known = noted
@@ -117,17 +119,39 @@ impl Losses {
         }
     }
 
-    /// There are some that are not in the spool yet.
+    /// There are some that are not in the spool yet, also while they are put there.
     pub(super) fn are_noted(&self) -> bool {
-        self.are_wanted() && !self.lock().is_empty()
+        self.are_wanted() && !self.are_spooled(self.count())
+    }
+
+    /// How many were noted so far.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// The first so many of them are in the spool.
+    pub(super) fn are_spooled(&self, count: u64) -> bool {
+        self.spooled.load(Ordering::Acquire) >= count
     }
 
     /// Takes them, to be put into the spool, where somebody wants them.
-    pub(super) fn take(&self) -> Vec<Loss> {
+    pub(super) fn take(&self) -> Taken {
         if !self.are_wanted() {
-            return Vec::new();
+            return Taken::default();
         }
-        std::mem::take(&mut *self.lock())
+        let mut noted = self.lock();
+        Taken { losses: std::mem::take(&mut *noted), count: self.count() }
+    }
+
+    /// They could not be put there.
+    pub(super) fn give_back(&self, Taken { losses, .. }: Taken) {
+        let mut noted = self.lock();
+        noted.splice(0..0, losses);
+    }
+
+    /// They are in the spool.
+    pub(super) fn put(&self, taken: &Taken) {
+        self.spooled.fetch_max(taken.count, Ordering::AcqRel);
     }
 
     /// The client has said some: they are to be removed from the spool.
@@ -145,15 +169,6 @@ impl Losses {
         self.said.load(Ordering::Acquire) > 0
     }
 
-    /// Those in the spool are others now.
-    pub(super) fn changed(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(super) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
-    }
-
     /// Whatever happened before `complete` has been handed over, or was counted as
     /// lost.
     pub(super) fn caught_up(&self, complete: u64) {
@@ -168,6 +183,14 @@ impl Losses {
     fn lock(&self) -> MutexGuard<'_, Vec<Loss>> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Losses on their way into the spool.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) losses: Vec<Loss>,
+    /// How many had been noted by then, so far.
+    count: u64,
 }
 
 /// The name of a measure in the spool.
@@ -405,25 +428,36 @@ mod tests {
         let losses = Losses::default();
         losses.note(loss(Measure::Lost, 5, 5, 1));
         assert!(!losses.are_noted());
-        assert!(losses.take().is_empty(), "nobody wants them");
+        assert!(losses.take().losses.is_empty(), "nobody wants them");
         losses.want();
         losses.note(loss(Measure::Lost, 5, 5, 1));
         losses.note(loss(Measure::Lost, 4, 6, 1));
         losses.note(loss(Measure::Dropped, 5, 5, 1));
         losses.note(loss(Measure::Lost, 6 + 3 * NEAR, 6 + 3 * NEAR, 7));
         assert!(losses.are_noted());
+        let taken = losses.take();
+        assert!(losses.are_noted(), "they are on their way");
+        losses.give_back(taken);
+        losses.note(loss(Measure::Dropped, 6, 7, 1));
+        let taken = losses.take();
+        losses.put(&taken);
+        assert!(!losses.are_noted());
+        losses.note(loss(Measure::Lost, 5, 5, 1));
+        losses.put(&taken);
+        assert!(losses.are_noted(), "another one is not in the spool");
+        losses.put(&losses.take());
         assert_eq!(
-            losses.take(),
+            taken.losses,
             [
                 loss(Measure::Lost, 4, 6, 3),
-                loss(Measure::Dropped, 5, 5, 1),
+                loss(Measure::Dropped, 5, 7, 2),
                 loss(Measure::Lost, 6 + 3 * NEAR, 6 + 3 * NEAR, 7),
             ]
         );
         for number in 0..10 * MOST as u64 {
             losses.note(loss(Measure::Lost, 3 * NEAR * number, 3 * NEAR * number, 1));
         }
-        let noted = losses.take();
+        let noted = losses.take().losses;
         assert_eq!(noted.len(), MOST);
         assert_eq!(noted.iter().map(|loss| loss.records).sum::<u64>(), 10 * MOST as u64);
     }
@@ -512,7 +546,7 @@ mod tests {
         for records in [5, 0, 7, 0] {
             losses.note(loss(Measure::Lost, 1, 2, records));
         }
-        let noted = losses.take();
+        let noted = losses.take().losses;
         assert_eq!(noted, [loss(Measure::Lost, 1, 2, 12), loss(Measure::Lost, 1, 2, 0)]);
         let spool = spool();
         noted.iter().for_each(|loss| insert(&spool, "a", loss).unwrap());

@@ -12,9 +12,10 @@ use tracing::warn;
 
 use super::batch::Record;
 use super::control::Control;
+use super::link::Link;
 use super::losses::Loss;
 use super::spool::{Chunk, Job, Sink, Spool};
-use super::worker::{self, Link};
+use super::worker;
 use super::{Client, Shipping};
 use crate::plugin::output::CLOSE_TIMEOUT;
 use crate::plugin::threads;

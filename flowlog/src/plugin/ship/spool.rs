@@ -161,7 +161,7 @@ pub(super) enum Job {
 
 impl Job {
     pub(super) fn makes_room(&self) -> bool {
-        matches!(self, Self::Acknowledge(..))
+        matches!(self, Self::Acknowledge(..) | Self::Forget(..))
     }
 
     /// Somebody waits for it.

@@ -1,9 +1,7 @@
 //! The thread of one sink: reads the spool, has the client deliver, and says to the
 //! keeper what has arrived.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,11 +13,10 @@ use super::backoff::Backoff;
 use super::batch::Batch;
 use super::control::Control;
 use super::failure::Failure;
-use super::health::Health;
+use super::link::Link;
 use super::losses::Loss;
 use super::reader::{Found, Reader};
-use super::spool::{Job, Sink, Spool};
-use super::{Appetite, Client, Delivered, Settled, Trouble, Upstream};
+use super::{Appetite, Client, Delivered, Settled, Trouble};
 use crate::capture::netlink::now_ns;
 use crate::plugin::threads;
 use crate::stats::{Amount, Measure, Part};
@@ -35,82 +32,6 @@ const LOOK: Duration = Duration::from_millis(2);
 const FORGET: Duration = Duration::from_millis(500);
 /// How often the same trouble is told.
 const REMIND: Duration = Duration::from_secs(60);
-
-/// A sink's end of the spool.
-#[derive(Debug)]
-pub(super) struct Link {
-    sink: Arc<Sink>,
-    jobs: Sender<Job>,
-    path: PathBuf,
-    health: Health,
-    /// The newest row that has arrived.
-    arrived: i64,
-    /// The newest row that was ever handed to a client.
-    handed: i64,
-    /// Losses that the client knows, and how often they had changed then.
-    losses: Option<(u64, Vec<(i64, Loss)>)>,
-    /// The latest time of a record that was handed to a client.
-    latest: u64,
-}
-
-impl Link {
-    pub(super) fn new(sink: Arc<Sink>, jobs: Sender<Job>, spool: &Spool) -> Self {
-        let (path, health) = (spool.path().to_owned(), spool.health().clone());
-        Self { sink, jobs, path, health, arrived: 0, handed: 0, losses: None, latest: 0 }
-    }
-
-    fn count(&self, measure: Measure, n: u64) {
-        self.sink.stats.add(measure, n);
-    }
-
-    /// All up to that row has arrived.
-    fn acknowledge(&mut self, last: i64) {
-        if last > self.arrived {
-            self.arrived = last;
-            // It fails when the daemon has ended: then it is delivered again.
-            let _ = self.jobs.send(Job::Acknowledge(self.sink.clone(), last));
-        }
-        if let Some((_, said)) = &mut self.losses
-            && !said.is_empty()
-        {
-            // The same: it is said once more then.
-            self.sink.losses.say();
-            let job = Job::Forget(self.sink.clone(), std::mem::take(said));
-            if self.jobs.send(job).is_err() {
-                self.sink.losses.forgotten();
-            }
-        }
-    }
-
-    /// All records up to then were delivered up to the row `after`, or were lost: none
-    /// waits before the spool, and none in it.
-    fn complete(&self, after: i64) -> Option<u64> {
-        let losses = &self.sink.losses;
-        // First: what is handed over later does not matter.
-        let complete = losses.complete()?;
-        let waits =
-            self.sink.stats.waiting().records > 0 || losses.are_noted() || losses.are_said();
-        (!waits && *self.sink.newest.borrow() <= after).then_some(complete)
-    }
-
-    /// Has the client learn what comes to it, if it wants to.
-    fn teach<C: Client>(&mut self, client: &mut C, reader: &Reader, after: i64) -> Result<(), End> {
-        if !C::COVERS {
-            return Ok(());
-        }
-        let complete = self.complete(after);
-        let changes = self.sink.losses.changes();
-        let known = self.sink.losses.are_said()
-            || self.losses.as_ref().is_some_and(|(known, _)| *known == changes);
-        if !known {
-            let losses = reader.losses(&self.sink.name).map_err(End::Spool)?;
-            self.losses = Some((changes, losses));
-        }
-        let losses = self.losses.as_ref().filter(|_| !known).map(|(_, losses)| &losses[..]);
-        client.learn(Upstream { complete, losses });
-        Ok(())
-    }
-}
 
 /// Starts the thread.
 pub(super) fn spawn<C: Client + 'static>(
@@ -250,7 +171,7 @@ impl<C: Client> Worker<C> {
                 // Some of what it holds was counted as lost. The rest comes again.
                 return Ok(End::Reconnect);
             }
-            self.link.teach(&mut client, reader, after)?;
+            self.teach(&mut client, reader, after)?;
             if client.due().is_some_and(|due| due <= Instant::now()) {
                 let owed = self.link.sink.stats.unanswered().is_some();
                 let settled = self.answer(client.tick(), "to records").await?;
@@ -264,12 +185,16 @@ impl<C: Client> Worker<C> {
             let stopping = self.stop.borrow().is_some();
             match self.next(reader, after).await? {
                 Some(batch) => {
-                    self.deliver(&mut client, &batch).await?;
-                    after = batch.last;
+                    self.settled_losses().await;
+                    // Else the rows are read again.
+                    if self.teach(&mut client, reader, after)? {
+                        self.deliver(&mut client, &batch).await?;
+                        after = batch.last;
+                    }
                 }
                 None if stopping => {
-                    self.forgotten().await;
-                    self.link.teach(&mut client, reader, after)?;
+                    self.settled_losses().await;
+                    self.teach(&mut client, reader, after)?;
                     let settled = self.answer(client.close(), "to records").await?;
                     self.settle(settled, after);
                     return Ok(End::Stop);
@@ -277,7 +202,7 @@ impl<C: Client> Worker<C> {
                 None => {
                     if self.idle(client.due()).await {
                         // What is held would come again.
-                        self.link.teach(&mut client, reader, after)?;
+                        self.teach(&mut client, reader, after)?;
                         let settled = self.answer(client.close(), "to records").await?;
                         self.settle(settled, after);
                         return Ok(End::Reconnect);
@@ -287,17 +212,19 @@ impl<C: Client> Worker<C> {
         }
     }
 
-    /// Waits until the spool has forgotten what the client has said: before that it is not known
-    /// whether there is more to say.
-    async fn forgotten(&self) {
-        let losses = &self.link.sink.losses;
-        let forgotten = async {
-            while losses.are_said() {
+    fn teach(&mut self, client: &mut C, reader: &Reader, after: i64) -> Result<bool, End> {
+        self.link.teach(client, reader, after).map_err(End::Spool)
+    }
+
+    /// Waits until it is known what losses there are to state.
+    async fn settled_losses(&self) {
+        let settled = async {
+            while !self.link.are_settled() {
                 sleep(LOOK).await;
             }
         };
-        // A spool that cannot be written does not forget.
-        let _ = timeout(FORGET, forgotten).await;
+        // A spool that cannot be written does not come to that.
+        let _ = timeout(FORGET, settled).await;
     }
 
     /// Waits for something to do; returns whether that is a new connection.
@@ -358,7 +285,10 @@ impl<C: Client> Worker<C> {
                     self.link.count(Measure::Lost, records);
                     // Nobody knows of which time it is: behind what came before.
                     let (measure, since, until) = (Measure::Lost, self.link.latest, now_ns());
-                    self.link.sink.losses.note(Loss { measure, since, until, records });
+                    let losses = &self.link.sink.losses;
+                    losses.note(Loss { measure, since, until, records });
+                    // Rows behind it are not delivered before it is known to be lost.
+                    self.link.noted = if losses.are_wanted() { losses.count() } else { 0 };
                     after = row;
                 }
             }

@@ -19,8 +19,9 @@ use crate::archive::coverage::Gap;
 /// The name of the table.
 pub(super) const TABLE: &str = "coverage";
 /// `run`: since the daemon started, or began this file, until the time up to which all
-/// records are committed; absent: none is yet. Other kinds: see [`Reason`].
+/// records are committed; absent: none is yet. Its detail is its [`Origin`]. Other kinds: see [`Reason`].
 ///
+/// [`Origin`]: crate::archive::origin::Origin
 /// [`Reason`]: crate::archive::coverage::Reason
 pub(super) const CREATE: &str = "CREATE TABLE IF NOT EXISTS coverage (\n  \
     kind TEXT NOT NULL,\n  since INTEGER NOT NULL,\n  until INTEGER,\n  \
@@ -101,11 +102,15 @@ impl Run {
         Self { until, ..self }
     }
 
-    /// Writes it; returns it with its row.
-    pub(super) fn write(self, transaction: &Transaction<'_>) -> Result<Self, Failure> {
+    /// Writes it; returns it with its row. `origin`: where its records come from.
+    pub(super) fn write(
+        self,
+        transaction: &Transaction<'_>,
+        origin: Option<&str>,
+    ) -> Result<Self, Failure> {
         let until = self.until.map(|until| until as i64);
         let (since, records) = (self.since as i64, self.records as i64);
-        let entry = Entry { kind: "run", since, until, records, detail: None };
+        let entry = Entry { kind: "run", since, until, records, detail: origin };
         let find = || -> Result<Option<i64>, Failure> {
             Ok(transaction.prepare_cached(RUN)?.query_row([since], |row| row.get(0))?)
         };
@@ -245,8 +250,8 @@ impl Cover {
 
 /// Writes a gap.
 pub(super) fn write_gap(gap: &Gap, transaction: &Transaction<'_>) -> Result<(), Failure> {
-    let Gap { reason, since, until, records, source } = gap;
-    let [since, until, records] = [since, until, records].map(|number| *number as i64);
+    let Gap { reason, records, source, .. } = gap;
+    let [since, until, records] = [gap.since(), gap.until(), *records].map(|number| number as i64);
     let kind = reason.name();
     Entry { kind, since, until: Some(until), records, detail: Some(source) }.insert(transaction)
 }

@@ -53,6 +53,8 @@ pub(super) struct Notes<'a> {
     pub(super) gaps: &'a Gaps,
     /// The times that are covered, if they are to be written; the rows are of the last.
     pub(super) runs: &'a [Run],
+    /// Where records come from, for runs.
+    pub(super) origin: Option<&'a str>,
 }
 
 /// What came of writing rows.
@@ -254,8 +256,7 @@ fn insert<'r>(
                 written.why = Some(error.to_string());
                 let time = row::time(row);
                 let known = gap.get_or_insert(refused(time));
-                known.since = known.since.min(time);
-                known.until = known.until.max(time);
+                known.include(time);
                 known.records += 1;
             }
             Err(error) => return Err(error.into()),
@@ -272,7 +273,7 @@ fn refused(time: u64) -> Gap {
 /// Writes what is covered and what is not.
 fn note(
     transaction: &Transaction<'_>,
-    Notes { gaps, runs }: Notes<'_>,
+    Notes { gaps, runs, origin }: Notes<'_>,
     refused: Option<Gap>,
     written: &mut Written,
 ) -> Result<(), Failure> {
@@ -281,10 +282,10 @@ fn note(
     }
     if let Some((present, ended)) = runs.split_last() {
         for run in ended {
-            written.runs.push(run.write(transaction)?);
+            written.runs.push(run.write(transaction, origin)?);
         }
         let records = written.rows - written.repeated - written.refused;
-        written.runs.push(present.with(records).write(transaction)?);
+        written.runs.push(present.with(records).write(transaction, origin)?);
     }
     Ok(())
 }

@@ -258,7 +258,7 @@ pub(super) fn fill(item: &Item<'_>, id: RecordId, addresses: &Addresses, row: &m
             row.optional_text(witness.name().map(str::as_bytes));
         }
         Body::Expectation(expectation) => self::expectation(expectation, addresses, row),
-        Body::Lost(Lost { source, events, at: _ }) => {
+        Body::Lost(Lost { source, events, .. }) => {
             row.text(source.as_bytes());
             row.number(events);
         }

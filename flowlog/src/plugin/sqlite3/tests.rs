@@ -222,7 +222,7 @@ fn expectations_losses_and_icmp_are_kept() {
     };
     let body = Body::Expectation(&expectation);
     push(&mut sink, &Item { tag: Kinds::EXPECT, at: AT, body });
-    let lost = Body::Lost(Lost { source: "ebpf", events: 9, at: AT });
+    let lost = Body::Lost(Lost::noticed("ebpf", 9, AT));
     push(&mut sink, &Item { tag: Kinds::empty(), at: AT, body: lost });
     settle(&mut sink);
     assert_eq!(
@@ -317,7 +317,7 @@ fn the_columns_of_a_table_of_ulogd_decide() {
     v6.reply.family = Family::V6;
     push(&mut sink, &item(Kinds::NEW, &v6, None));
     // Rows of flows alone.
-    let lost = Body::Lost(Lost { source: "ebpf", events: 9, at: AT });
+    let lost = Body::Lost(Lost::noticed("ebpf", 9, AT));
     push(&mut sink, &Item { tag: Kinds::empty(), at: AT, body: lost });
     sink.output.close();
     assert_eq!(

@@ -18,6 +18,7 @@ use super::queue::{Chunk, Queue};
 use super::{Schema, Settings};
 use crate::archive::clock::Moment;
 use crate::archive::coverage::Gaps;
+use crate::archive::origin::Origin;
 use crate::plugin::beneath::{self, Fate};
 use crate::plugin::stall::Stall;
 use crate::ratelimit::RateLimit;
@@ -75,6 +76,8 @@ pub(crate) struct Writer {
     queue: Queue,
     gaps: Gaps,
     cover: Cover,
+    /// Where the records come from, as the coverage states it.
+    origin: Option<String>,
     failing: bool,
     /// Failures since it worked.
     failures: u32,
@@ -111,6 +114,7 @@ impl Writer {
             queue: Queue::default(),
             gaps: Gaps::default(),
             cover: Cover::default(),
+            origin: None,
             failing: false,
             failures: 0,
             retry: now,
@@ -139,6 +143,11 @@ impl Writer {
         }
         writer.was_unknown = writer.schema().is_none();
         Ok(writer)
+    }
+
+    /// Has the coverage state where records come from.
+    pub(crate) fn state(&mut self, origin: &Origin) {
+        self.origin = Some(origin.to_string());
     }
 
     /// The file, by its full path.
@@ -376,10 +385,11 @@ impl Writer {
 
     fn transact(&mut self, period: Duration) -> Result<Written, Failure> {
         self.connect()?;
-        let Self { database, queue, gaps, cover, progress, .. } = self;
+        let Self { database, queue, gaps, cover, origin, progress, .. } = self;
         let Some(database) = database else { return Ok(Written::default()) };
         let runs = cover.due(period, Moment::now());
-        database.write(queue.each(), Notes { gaps, runs: &runs }, &progress.commits)
+        let notes = Notes { gaps, runs: &runs, origin: origin.as_deref() };
+        database.write(queue.each(), notes, &progress.commits)
     }
 
     fn count(&mut self, written: Written) {

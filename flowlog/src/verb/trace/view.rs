@@ -77,7 +77,7 @@ impl View {
     }
 
     fn loss(&mut self, source: &'static str, events: u64) {
-        let lost = Lost { source, events, at: now_ns() };
+        let lost = Lost::noticed(source, events, now_ns());
         self.lines.lost += events;
         let text = &mut self.lines.text;
         match self.options.format {

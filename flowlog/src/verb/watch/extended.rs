@@ -61,7 +61,7 @@ pub(super) fn expectation(
 
 /// The line of a loss.
 pub(super) fn loss(lost: Lost, paint: Paint) -> String {
-    let Lost { source, events, at: _ } = lost;
+    let Lost { source, events, .. } = lost;
     paint.loss(format_args!("{:>9} events={events} source={source}", "[LOST]"))
 }
 
@@ -163,7 +163,7 @@ mod tests {
              master-src=10.77.1.2 master-dst=10.77.2.2 sport=40010 dport=21 helper=ftp \
              [netns=4026532210(blue)]"
         );
-        let lost = Lost { source: "netlink", events: 5, at: AT };
+        let lost = Lost::noticed("netlink", 5, AT);
         assert_eq!(loss(lost, PLAIN), "   [LOST] events=5 source=netlink");
         assert_eq!(loss(lost, Paint(true)).find("[LOST]"), Some("\x1b[1m\x1b[31m   ".len()));
     }

@@ -70,7 +70,7 @@ pub(in crate::verb) fn expectation(
 
 /// The object of a loss.
 pub(in crate::verb) fn loss(lost: Lost) -> Value {
-    let Lost { source, events, at } = lost;
+    let Lost { source, events, at, .. } = lost;
     json!({ "event": "lost", "time": time(at), "events": events, "source": source })
 }
 
@@ -151,7 +151,7 @@ mod tests {
                 r#""helper":"ftp","netns":4026532210,"netns_name":"blue"}"#
             )
         );
-        let lost = Lost { source: "ebpf", events: 5, at: AT };
+        let lost = Lost::noticed("ebpf", 5, AT);
         assert_eq!(
             loss(lost).to_string(),
             r#"{"event":"lost","time":"2023-11-14T22:13:20.123456789Z","events":5,"source":"ebpf"}"#

@@ -101,7 +101,7 @@ impl Style {
 
     /// Writes the line of a loss.
     pub(in crate::verb) fn loss(&mut self, lost: Lost, line: &mut Text) {
-        let Lost { source, events, at } = lost;
+        let Lost { source, events, at, .. } = lost;
         self.time(at, line);
         line.push(b' ');
         let text = format_args!("{:<9} {events} events lost by {source}", "[LOST]");

@@ -166,7 +166,7 @@ impl Capture for Scripted {
         }
         sink.record(Record::Event(&tcp(Kinds::UPDATE)));
         sink.record(Record::Expectation(&expectation(), AT));
-        sink.record(Record::Lost(Lost { source: "ebpf", events: 3, at: AT }));
+        sink.record(Record::Lost(Lost::noticed("ebpf", 3, AT)));
         Ok(Progress { messages: events as usize + 2, drained: Drained::More })
     }
 

@@ -76,7 +76,7 @@ impl View {
     pub(super) fn flush(&mut self) {
         let dropped = self.lines.take_dropped();
         if dropped > 0 {
-            self.loss(Lost { source: "output", events: dropped, at: now_ns() });
+            self.loss(Lost::noticed("output", dropped, now_ns()));
         }
         self.lines.put_out();
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use hashbrown::HashMap;
 
 use super::asked::{Answers, Loss, Missing};
+use super::cover::{self, Archive, Unknown};
 use super::question::{Ends, Question};
 use super::record::Record;
 use super::times::{AHEAD, Span};
@@ -36,8 +37,14 @@ pub(super) struct Answer {
     /// What archives that have ends only do not have of later times: a flow that was
     /// alive may have ended then.
     pub(super) missing_later: Vec<Missing>,
-    /// Of these parts of the time the archives know nothing.
-    pub(super) unknown: Vec<Span>,
+    /// Parts of the time that archives do not cover.
+    pub(super) unknown: Vec<Unknown>,
+    /// Later times that archives which have ends only do not cover.
+    pub(super) unknown_later: Vec<Unknown>,
+    /// No archive covers any part of the time.
+    pub(super) is_unknown: bool,
+    /// How many archives there are.
+    pub(super) archives: usize,
     /// Of what time there are records at all.
     pub(super) known: Vec<Span>,
     /// What could not be asked, and why.
@@ -46,6 +53,8 @@ pub(super) struct Answer {
     pub(super) more: bool,
     /// Archives without checksums, of which a changed byte is not noticed.
     pub(super) unverified: Vec<PathBuf>,
+    /// Databases whose check took too long: an index that is damaged may hide a connection.
+    pub(super) unchecked: Vec<PathBuf>,
 }
 
 /// How sure an answer is.
@@ -63,42 +72,67 @@ pub(super) enum Verdict {
 impl Answer {
     /// The answer to `question`.
     pub(super) fn new(question: &Question, answers: Answers<'_>, problems: Vec<String>) -> Self {
-        let Answers { records, mut losses, covered, mut missing, mut unverified, .. } = answers;
+        let Answers {
+            records,
+            mut losses,
+            covered,
+            mut missing,
+            mut unverified,
+            mut unchecked,
+            ..
+        } = answers;
         missing.sort();
         missing.dedup();
         let span = question.span;
-        let later = |missing: &Missing| missing.ends_only && missing.gap.since > span.last;
+        let archives = cover::archives(covered, span);
+        let ends_only = |of: &String| archives.get(of).is_none_or(Archive::has_ends_only);
+        let later = |one: &Missing| one.gap.since() > span.last && ends_only(&one.of);
         let missing_later = missing.iter().filter(|missing| later(missing)).cloned().collect();
-        missing.retain(|Missing { gap, .. }| gap.since <= span.last && gap.until >= span.first);
+        missing.retain(|Missing { gap, .. }| gap.since() <= span.last && gap.until() >= span.first);
         unverified.sort();
+        unchecked.sort();
         losses.sort();
         // Two archives may have it.
         losses.dedup();
-        let known = together(covered);
+        let all = || archives.values();
+        let unknown: Vec<_> = all().map(|archive| archive.unknown(span)).collect();
         Self {
             connections: connections(question, records),
             losses,
             missing,
             missing_later,
-            unknown: gaps(question.span, &known),
-            known,
+            is_unknown: unknown
+                .iter()
+                .all(|unknown| matches!(&unknown[..], [one] if one.span == span)),
+            unknown: unknown.into_iter().flatten().collect(),
+            unknown_later: all().flat_map(|archive| archive.unknown_later(span)).collect(),
+            archives: archives.len(),
+            known: cover::together(all().flat_map(Archive::known).copied().collect()),
             problems,
             more: false,
             unverified,
+            unchecked,
         }
     }
 
     pub(super) fn verdict(&self) -> Verdict {
         let is_missing = !self.losses.is_empty() || !self.missing.is_empty();
-        let may_be_later = self.connections.is_empty() && !self.missing_later.is_empty();
         let is_unread = !self.problems.is_empty() || self.more;
-        if !self.unknown.is_empty() || is_unread || is_missing || may_be_later {
+        let is_unknown = self.is_unknown || !self.unknown.is_empty();
+        let is_hidden = self.connections.is_empty() && self.may_hide_one();
+        if is_unknown || is_hidden || is_unread || is_missing {
             Verdict::Incomplete
         } else if self.connections.is_empty() {
             Verdict::Nothing
         } else {
             Verdict::Found
         }
+    }
+
+    /// That no connection was found does not show that there was none.
+    fn may_hide_one(&self) -> bool {
+        let later = !self.missing_later.is_empty() || !self.unknown_later.is_empty();
+        later || !self.unchecked.is_empty()
     }
 }
 
@@ -254,45 +288,6 @@ fn complete(record: &mut Record, before: Record) {
     flow.labels = flow.labels.or(labels);
     flow.master = flow.master.or(master);
     flow.netns = flow.netns.or(netns);
-}
-
-/// The same times, each once and in order.
-fn together(mut spans: Vec<Span>) -> Vec<Span> {
-    spans.sort_by_key(|span| span.first);
-    let mut all: Vec<Span> = Vec::new();
-    for span in spans {
-        match all.last_mut() {
-            Some(last) if span.first <= last.last.saturating_add(1) => {
-                last.last = last.last.max(span.last);
-            }
-            _ => all.push(span),
-        }
-    }
-    all
-}
-
-/// The parts of `span` that are not in `known`. A question without a time is
-/// about what is known.
-fn gaps(span: Span, known: &[Span]) -> Vec<Span> {
-    if span == Span::ALL && !known.is_empty() {
-        return Vec::new();
-    }
-    let mut gaps = Vec::new();
-    let mut from = Some(span.first);
-    for Span { first, last } in known.iter().filter(|known| known.last >= span.first) {
-        let Some(begin) = from.filter(|begin| *begin <= span.last) else { break };
-        if *first > span.last {
-            break;
-        }
-        if *first > begin {
-            gaps.push(Span { first: begin, last: first - 1 });
-        }
-        from = last.checked_add(1);
-    }
-    if let Some(first) = from.filter(|from| *from <= span.last) {
-        gaps.push(Span { first, last: span.last });
-    }
-    gaps
 }
 
 /// Sums of losses by source.

@@ -22,9 +22,22 @@ pub(super) struct Loss {
 pub(super) struct Missing {
     pub(super) gap: Gap,
     pub(super) archive: PathBuf,
-    /// All records there are of ends: one that is missing may be of a flow that was
-    /// alive long before.
-    pub(super) ends_only: bool,
+    /// The name of the archive, as in [`Covered`].
+    pub(super) of: String,
+}
+
+/// What a file or a run of a database says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Covered {
+    /// The archive that it is a part of: the sink that has written it where it states that,
+    /// else its place.
+    pub(super) archive: String,
+    /// Where that is.
+    pub(super) place: PathBuf,
+    /// It has all that happened in that time and was not lost; absent: it covers no time.
+    pub(super) span: Option<Span>,
+    /// The beginning of each connection is recorded, not its end alone.
+    pub(super) beginnings: bool,
 }
 
 /// Why an archive was not read to its end.
@@ -71,14 +84,16 @@ pub(super) struct Answers<'r> {
     room: &'r Room,
     pub(super) records: Vec<Record>,
     pub(super) losses: Vec<Loss>,
-    /// Of these times the archives know all that happened and was not lost.
-    pub(super) covered: Vec<Span>,
+    /// The times that archives cover.
+    pub(super) covered: Vec<Covered>,
     /// What is missing of it.
     pub(super) missing: Vec<Missing>,
     /// Rows that make no sense.
     pub(super) unreadable: u64,
     /// Archives without checksums: a changed byte in them is not noticed.
     pub(super) unverified: Vec<PathBuf>,
+    /// Databases whose check took too long.
+    pub(super) unchecked: Vec<PathBuf>,
 }
 
 impl<'r> Answers<'r> {
@@ -91,6 +106,7 @@ impl<'r> Answers<'r> {
             missing: Vec::new(),
             unreadable: 0,
             unverified: Vec::new(),
+            unchecked: Vec::new(),
         }
     }
 
@@ -104,12 +120,12 @@ impl<'r> Answers<'r> {
         self.losses.push(loss);
     }
 
-    pub(super) fn covered(&mut self, span: Span) {
-        self.covered.push(span);
+    pub(super) fn covered(&mut self, covered: Covered) {
+        self.covered.push(covered);
     }
 
-    pub(super) fn missing(&mut self, gap: Gap, archive: &Path, ends_only: bool) {
-        self.missing.push(Missing { gap, archive: archive.to_owned(), ends_only });
+    pub(super) fn missing(&mut self, gap: Gap, archive: &Path, of: &str) {
+        self.missing.push(Missing { gap, archive: archive.to_owned(), of: of.to_owned() });
     }
 
     pub(super) fn unreadable(&mut self) {
@@ -120,6 +136,10 @@ impl<'r> Answers<'r> {
         self.unverified.push(path.to_owned());
     }
 
+    pub(super) fn unchecked(&mut self, path: &Path) {
+        self.unchecked.push(path.to_owned());
+    }
+
     /// Takes over what another thread has gathered.
     pub(super) fn append(&mut self, mut other: Self) {
         self.records.append(&mut other.records);
@@ -128,5 +148,6 @@ impl<'r> Answers<'r> {
         self.missing.append(&mut other.missing);
         self.unreadable += other.unreadable;
         self.unverified.append(&mut other.unverified);
+        self.unchecked.append(&mut other.unchecked);
     }
 }

@@ -8,16 +8,22 @@
 //! | `lost` | losses in that time: `time`, `source`, `events` |
 //! | `missing` | records that archives do not have of that time: `reason` (`lost`, `dropped`, `refused`, `unsure`), `from`, `to`, `records` (null: not known), `source` of events that the kernel lost, `archive` |
 //! | `missing_later` | the same of later times, where archives have ends only: connections of that time may have ended then |
-//! | `unknown` | parts of that time of which the archives know nothing: `from`, `to` |
+//! | `unknown` | parts of that time that an archive does not cover: `from`, `to`, `archive` |
+//! | `unknown_later` | later times that an archive which has ends only does not cover, `to` absent: all times from then on |
 //! | `known` | of which times the archives are: `from`, `to` |
 //! | `problems` | what could not be read, and why |
 //! | `more` | there are more connections than the limit |
 //! | `unverified` | archives of which a changed byte is not noticed |
+//! | `unchecked` | databases whose check took too long: a damaged index may hide a connection |
+
+use std::borrow::Cow;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Connection, Verdict};
 use super::asked::{Loss, Missing};
+use super::cover::Unknown;
 use super::question::{Ends, Question};
 use super::record::Record;
 use super::text::is_unknown;
@@ -30,11 +36,11 @@ use crate::verb::watch::json::time;
 /// The object of an answer.
 pub(super) fn object(question: &Question, answer: &Answer) -> Value {
     let Answer { connections, losses, missing, missing_later, unknown, known, .. } = answer;
-    let Answer { problems, more, unverified, .. } = answer;
+    let Answer { unknown_later, problems, more, unverified, unchecked, .. } = answer;
     let verdict = match answer.verdict() {
         Verdict::Found => "found",
         Verdict::Nothing => "nothing",
-        Verdict::Incomplete if connections.is_empty() && is_unknown(question, answer) => "no_data",
+        Verdict::Incomplete if connections.is_empty() && is_unknown(answer) => "no_data",
         Verdict::Incomplete => "incomplete",
     };
     let lost = losses.iter().map(|Loss { at, source, events }| {
@@ -47,18 +53,25 @@ pub(super) fn object(question: &Question, answer: &Answer) -> Value {
         "lost": lost.collect::<Vec<_>>(),
         "missing": missing.iter().map(self::missing).collect::<Vec<_>>(),
         "missing_later": missing_later.iter().map(self::missing).collect::<Vec<_>>(),
-        "unknown": unknown.iter().map(span).collect::<Vec<_>>(),
+        "unknown": unknown.iter().map(self::unknown).collect::<Vec<_>>(),
+        "unknown_later": unknown_later.iter().map(self::unknown).collect::<Vec<_>>(),
         "known": known.iter().map(span).collect::<Vec<_>>(),
         "problems": problems,
         "more": more,
-        "unverified": unverified.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+        "unverified": paths(unverified),
+        "unchecked": paths(unchecked),
     })
 }
 
-fn missing(Missing { gap, archive, ends_only: _ }: &Missing) -> Value {
-    let Gap { since, until, reason, records, source } = gap;
+fn paths(paths: &[PathBuf]) -> Vec<Cow<'_, str>> {
+    paths.iter().map(|path| path.to_string_lossy()).collect()
+}
+
+fn missing(Missing { gap, archive, of: _ }: &Missing) -> Value {
+    let Gap { reason, records, source, .. } = gap;
+    let (since, until) = (time(gap.since()), time(gap.until()));
     let mut object = json!({
-        "reason": reason.name(), "from": time(*since), "to": time(*until),
+        "reason": reason.name(), "from": since, "to": until,
         "records": (*records > 0).then_some(records),
         "archive": archive.to_string_lossy(),
     });
@@ -81,6 +94,14 @@ fn asked(Question { wanted, protocol, span }: &Question) -> Map<String, Value> {
     if *span != Span::ALL {
         put("from", time(span.first));
         put("to", time(span.last));
+    }
+    object
+}
+
+fn unknown(Unknown { span, archive }: &Unknown) -> Value {
+    let mut object = json!({ "from": time(span.first), "archive": archive.to_string_lossy() });
+    if span.last != Span::ALL.last {
+        object["to"] = time(span.last);
     }
     object
 }

@@ -15,11 +15,12 @@ use parquet::file::metadata::{
 use self::guard::guarded;
 use self::plan::{END, Plan};
 pub(super) use self::plan::{Search, Told};
-use super::asked::{Answers, Trouble};
+use super::asked::{Answers, Covered, Trouble};
 use super::question::Question;
 use super::times::Span;
 use crate::archive::checksums::Verified;
 use crate::archive::coverage::{Gap, Gaps};
+use crate::archive::origin::Origin;
 use crate::archive::schema;
 use crate::plugin::record_id::Identifier;
 
@@ -80,7 +81,7 @@ impl File {
     ) -> Result<Self, Trouble> {
         let file = Verified::open(path).map_err(unreadable)?;
         let metadata = guarded(|| Ok(ParquetMetaDataReader::new().parse_and_finish(&file)?))?;
-        let About { covered, identifier, lost, gaps, checksums } = About::read(&metadata)?;
+        let About { covered, origin, identifier, lost, gaps, checksums } = About::read(&metadata)?;
         match (checksums, file.has_checksums()) {
             // What says where they are is damaged.
             (true, false) => return Err(damaged(&"its checksums are missing")),
@@ -88,10 +89,13 @@ impl File {
             (false, false) => answers.unverified(path),
         }
         let plan = Plan::new(&metadata, question, lost);
-        answers.covered.extend(covered);
+        let place = path.parent().unwrap_or(path).to_owned();
+        let Origin { sink, beginnings } = origin;
+        let archive = if sink.is_empty() { place.to_string_lossy().into_owned() } else { sink };
         for gap in gaps {
-            answers.missing(gap, path, plan.ends_only);
+            answers.missing(gap, path, &archive);
         }
+        answers.covered(Covered { archive, place, span: covered, beginnings });
         Ok(Self { path: path.to_owned(), file, metadata, identifier, plan })
     }
 
@@ -123,6 +127,7 @@ impl File {
 /// What a file says of itself.
 struct About {
     covered: Option<Span>,
+    origin: Origin,
     identifier: Identifier,
     /// It may have losses.
     lost: bool,
@@ -164,6 +169,10 @@ impl About {
         let hash = value(schema::HOST_HASH).and_then(|hash| u64::from_str_radix(hash, 16).ok());
         Ok(Self {
             covered,
+            origin: Origin {
+                sink: value(schema::SINK).unwrap_or_default().to_owned(),
+                beginnings: value(schema::BEGINNINGS) == Some("1"),
+            },
             identifier: Identifier::of_hash(hash.unwrap_or_default()),
             lost: number(schema::LOST_EVENTS) != Some(0),
             gaps,

@@ -42,11 +42,24 @@ pub(super) fn ask(
     question: &Question,
     answers: &mut Answers<'_>,
 ) -> Result<(), Trouble> {
+    ask_checked(path, verify::structure, question, answers)
+}
+
+/// As [`ask`], with that check of the database.
+fn ask_checked(
+    path: &Path,
+    check: fn(&Connection) -> Result<Option<()>, Trouble>,
+    question: &Question,
+    answers: &mut Answers<'_>,
+) -> Result<(), Trouble> {
     let connection = open(path)?;
     // What can be found is of use also if something is wrong.
-    let structure = verify::structure(&connection);
+    let structure = check(&connection);
     let damaged = within(&connection, path, question, answers)?;
-    if structure?.is_none() || !has_checksums(&connection)? {
+    if structure?.is_none() {
+        answers.unchecked(path);
+    }
+    if !has_checksums(&connection)? {
         answers.unverified(path);
     }
     damaged.check()
@@ -309,8 +322,35 @@ impl Row for Values<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Place, ended, natted, question};
+    use super::super::answer::{Answer, Verdict};
+    use super::super::asked::Room;
+    use super::super::tests::{Place, at, ended, natted, question};
     use super::*;
+    use crate::archive::origin::Origin;
+
+    /// Of an index that is damaged rows may be missing, whatever the coverage says.
+    #[test]
+    fn a_database_that_was_not_checked_denies_nothing() {
+        let place = Place::new();
+        let origin = Origin { sink: "db1".to_owned(), beginnings: true };
+        let made = [ended(natted(1), at(10), at(20))];
+        let db = place.sqlite_from(&[(origin, Span { first: at(0), last: at(99) })], "a.db", &made);
+        for (checked, wanted, verdict) in [
+            (Some(()), "203.0.113.7:2", Verdict::Nothing),
+            (Some(()), "203.0.113.7:1", Verdict::Found),
+            (None, "203.0.113.7:2", Verdict::Incomplete),
+            (None, "203.0.113.7:1", Verdict::Found),
+        ] {
+            let check = if checked.is_some() { verify::structure } else { |_: &_| Ok(None) };
+            let question = question(wanted, at(11), at(12));
+            let room = Room::new(10);
+            let mut answers = Answers::new(&room);
+            ask_checked(&db, check, &question, &mut answers).unwrap();
+            let answer = Answer::new(&question, answers, Vec::new());
+            assert_eq!(answer.verdict(), verdict, "{checked:?} {wanted}");
+            assert_eq!(answer.unchecked.is_empty(), checked.is_some());
+        }
+    }
 
     /// Or else a database of a month is read from its first row to its last.
     #[test]

@@ -8,6 +8,7 @@ use super::answer::Connection as Found;
 use super::question::Ends;
 use super::record::{Record, address};
 use super::*;
+use crate::archive::origin::Origin;
 use crate::archive::small::{self, Size};
 use crate::event::{Cause, Comm, End, Kinds, Lost, Process, Witness};
 use crate::flow::{Counters, Flow, HelperName, Netns, Status, Tuple, proto};
@@ -167,8 +168,20 @@ impl Place {
         size: Size,
         times: (u64, u64),
     ) -> PathBuf {
+        self.parquet_from(&Origin::default(), name, made, size, times)
+    }
+
+    /// That states where it is from.
+    pub(super) fn parquet_from(
+        &self,
+        origin: &Origin,
+        name: &str,
+        made: &[Made],
+        size: Size,
+        times: (u64, u64),
+    ) -> PathBuf {
         let hash = Identifier::of_this_host().host();
-        small::write(&self.path(name), made.iter().map(Made::item), hash, times, size);
+        small::write(&self.path(name), made.iter().map(Made::item), hash, origin, times, size);
         self.path(name)
     }
 
@@ -185,6 +198,26 @@ impl Place {
         // time that it covers is of no use here: a database of before that table.
         let connection = Connection::open(&db).unwrap();
         connection.execute_batch("DROP TABLE coverage").unwrap();
+        db
+    }
+
+    /// That states where it is from, and which times it covers.
+    pub(super) fn sqlite_from(
+        &self,
+        runs: &[(Origin, Span)],
+        name: &str,
+        made: &[Made],
+    ) -> PathBuf {
+        let db = self.sqlite(name, made);
+        let connection = Connection::open(&db).unwrap();
+        let table = "CREATE TABLE coverage (kind TEXT NOT NULL, since INTEGER NOT NULL, \
+                     until INTEGER, records INTEGER NOT NULL, detail TEXT) STRICT";
+        connection.execute_batch(table).unwrap();
+        for (origin, Span { first, last }) in runs {
+            let run = "INSERT INTO coverage VALUES ('run', ?, ?, 0, ?)";
+            let values = (*first as i64, *last as i64, origin.to_string());
+            connection.execute(run, values).unwrap();
+        }
         db
     }
 }
@@ -251,7 +284,7 @@ fn both_kinds_of_archives_tell_the_same_and_all() {
 #[test]
 fn a_loss_of_that_time_is_told_once() {
     let place = Place::new();
-    let lost = |second, events| Made::Lost(Lost { source: "ebpf", events, at: at(second) });
+    let lost = |second, events| Made::Lost(Lost::noticed("ebpf", events, at(second)));
     let made = [lost(5, 1), ended(natted(1), at(1), at(10)), lost(20, 2), lost(30, 4)];
     let archives = [place.parquet("a.parquet", &made, SMALL), place.sqlite("a.db", &made)];
     for places in [&archives[..1], &archives[1..], &archives[..]] {
@@ -270,12 +303,17 @@ fn a_loss_of_that_time_is_told_once() {
 fn nothing_found_is_not_nothing_known() {
     let place = Place::new();
     let made = [ended(natted(1), at(100), at(110)), ended(natted(2), at(190), at(199))];
-    let parquet = place.parquet_of("a.parquet", &made, SMALL, (at(100), at(200)));
-    let sqlite = place.sqlite("a.db", &made);
+    let origin = |sink: &str| Origin { sink: sink.to_owned(), beginnings: true };
+    let [of_parquet, of_sqlite] = ["arc1", "db1"].map(origin);
+    let parquet_of =
+        |name, made: &[Made], times| place.parquet_from(&of_parquet, name, made, SMALL, times);
+    let parquet = parquet_of("a.parquet", &made, (at(100), at(200)));
+    let run = Span { first: at(100), last: at(199) };
+    let sqlite = place.sqlite_from(&[(of_sqlite.clone(), run)], "a.db", &made);
     let verdict = |archive: &PathBuf, wanted: &str, first, last| {
         let span = question(wanted, at(first), at(last) - 1);
         let answer = ask_at(std::slice::from_ref(archive), span);
-        let unknown = answer.unknown.iter().map(|gap| (gap.first, gap.last + 1));
+        let unknown = answer.unknown.iter().map(|one| (one.span.first, one.span.last + 1));
         (answer.verdict(), unknown.collect::<Vec<_>>())
     };
     use Verdict::{Found, Incomplete, Nothing};
@@ -292,12 +330,67 @@ fn nothing_found_is_not_nothing_known() {
     let after = (Incomplete, vec![(at(199) + 1, at(210))]);
     assert_eq!(verdict(&sqlite, "203.0.113.7:1", 115, 210), after);
     // A pause between two files.
-    let later = place.parquet_of("b.parquet", &[], SMALL, (at(300), at(400)));
-    let answer = ask_at(&[parquet, later], question("203.0.113.7:3", at(150), at(350)));
-    assert_eq!(answer.unknown, [Span { first: at(200), last: at(300) - 1 }]);
+    let later = parquet_of("b.parquet", &[], (at(300), at(400)));
+    let answer = ask_at(&[parquet.clone(), later], question("203.0.113.7:3", at(150), at(350)));
+    let unknown: Vec<_> = answer.unknown.iter().map(|one| one.span).collect();
+    assert_eq!(unknown, [Span { first: at(200), last: at(300) - 1 }]);
     let empty = place.sqlite("empty.db", &[]);
     let answer = ask_at(&[empty], Question { span: Span::ALL, ..question("::1", 0, 0) });
     assert_eq!((answer.verdict(), answer.known.len()), (Incomplete, 0));
+    // What another archive has is no excuse.
+    let short = Span { first: at(150), last: at(170) };
+    let short = place.sqlite_from(&[(of_sqlite, short)], "short.db", &[]);
+    let both = [parquet, short.clone()];
+    let asked = |first, last| ask_at(&both, question("203.0.113.7:3", at(first), at(last)));
+    assert_eq!(asked(155, 160).verdict(), Nothing);
+    let answer = asked(155, 175);
+    let [one] = &answer.unknown[..] else { panic!("{:?}", answer.unknown) };
+    assert_eq!((answer.verdict(), &one.archive), (Incomplete, &short));
+    assert_eq!(one.span, Span { first: at(170) + 1, last: at(175) });
+}
+
+/// A connection that was alive is recorded at its end, which is later.
+#[test]
+fn nothing_found_among_ends_says_nothing_of_those_that_ended_later() {
+    let place = Place::new();
+    let ever = Span { first: at(100), last: Span::ALL.last };
+    let hole = [Span { last: at(200) - 1, ..ever }, Span { first: at(300), ..ever }];
+    let asked = question("203.0.113.7:3", at(150), at(160));
+    for beginnings in [false, true] {
+        let origin = Origin { sink: "x".to_owned(), beginnings };
+        let (whole, parted) = if beginnings {
+            (Verdict::Nothing, Verdict::Nothing)
+        } else {
+            (Verdict::Nothing, Verdict::Incomplete)
+        };
+        for (number, (spans, verdict)) in
+            [(&[ever][..], whole), (&hole, parted), (&hole[..1], parted)].into_iter().enumerate()
+        {
+            // Rows of both kinds at either end do not tell which of them are missing.
+            let made = [begun(natted(1), at(100)), ended(natted(2), at(100), at(300))];
+            let name = format!("{beginnings}-{number}");
+            let runs: Vec<_> = spans.iter().map(|span| (origin.clone(), *span)).collect();
+            let db = place.sqlite_from(&runs, &format!("{name}.db"), &made);
+            let parts = spans.iter().enumerate().map(|(part, span)| {
+                let file = format!("{name}-{part}.parquet");
+                let times = (span.first, span.last + 1);
+                place.parquet_from(&origin, &file, &made, SMALL, times)
+            });
+            let parquet: Vec<_> = parts.collect();
+            for places in [&[db][..], &parquet[..]] {
+                let answer = ask_at(places, asked);
+                assert_eq!(answer.verdict(), verdict, "{beginnings} {spans:?} {places:?}");
+                assert_eq!(answer.unknown, []);
+            }
+        }
+    }
+    // Where nothing is stated it is not known.
+    let made = [begun(natted(1), at(100)), ended(natted(2), at(100), at(300))];
+    for archive in [place.parquet("a.parquet", &made, SMALL), place.sqlite("a.db", &made)] {
+        let answer = ask_at(&[archive], asked);
+        assert_eq!((answer.verdict(), answer.unknown.len()), (Verdict::Incomplete, 0));
+        assert_eq!(answer.unknown_later.len(), 1);
+    }
 }
 
 #[test]
@@ -327,7 +420,7 @@ fn what_is_damaged_is_named_and_others_are_asked() {
         (other("newer.parquet", &newer), "of version 2, and this flowlog reads version 1"),
         (other("half.db", &db[..4096]), "it is damaged"),
         (other("text.db", b"some text that is no database"), "no database of SQLite"),
-        (ulogd, "has not flowlog's own tables: no such table: flow"),
+        (ulogd, "has not flowlog's own tables: no such table: "),
         (place.path("gone.parquet"), "cannot be read: No such file"),
     ] {
         let answer = ask_at(&[bad.clone(), good.clone()], question("10.0.0.5:3", at(50), at(60)));
@@ -360,5 +453,6 @@ fn more_than_are_wanted_are_not_gathered() {
     }
 }
 
+mod coverage;
 mod damage;
 mod property;

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::answer::{Answer, Connection, lost};
 use super::asked::Missing;
+use super::cover::Unknown;
 use super::question::{Ends, Question};
 use super::record::Record;
 use super::times::Span;
@@ -30,10 +31,12 @@ pub(super) fn answer(question: &Question, answer: &Answer, zone: &TimeZone) -> S
         text += &Text::string(|line| self::connection(connection, zone, line));
         text.push('\n');
     }
-    text += &verdict(question, answer);
+    text += &verdict(answer);
     losses(answer, zone, &mut text);
     missing(question, answer, zone, &mut text);
     unknown(answer, zone, &mut text);
+    unknown_later(answer, zone, &mut text);
+    unchecked(answer, &mut text);
     unverified(answer, &mut text);
     text
 }
@@ -133,10 +136,10 @@ fn matched(flow: &Flow, ends: Ends) -> Vec<&'static str> {
     words
 }
 
-fn verdict(question: &Question, answer: &Answer) -> String {
+fn verdict(answer: &Answer) -> String {
     let count = answer.connections.len();
     let mut text = match count {
-        0 if is_unknown(question, answer) => return "No data for that time.\n".to_owned(),
+        0 if is_unknown(answer) => return "No data for that time.\n".to_owned(),
         0 => "Nothing found".to_owned(),
         1 => "1 connection".to_owned(),
         _ => format!("{count} connections"),
@@ -146,8 +149,8 @@ fn verdict(question: &Question, answer: &Answer) -> String {
 }
 
 /// Nothing is known of any part of that time.
-pub(super) fn is_unknown(question: &Question, answer: &Answer) -> bool {
-    answer.known.is_empty() || answer.unknown == [question.span]
+pub(super) fn is_unknown(answer: &Answer) -> bool {
+    answer.known.is_empty() || answer.is_unknown
 }
 
 fn losses(answer: &Answer, zone: &TimeZone, text: &mut String) {
@@ -170,17 +173,17 @@ fn losses(answer: &Answer, zone: &TimeZone, text: &mut String) {
 fn missing(question: &Question, answer: &Answer, zone: &TimeZone, text: &mut String) {
     let Span { first, last } = question.span;
     // Of those of the kernel that were noticed in that time there is a line already.
-    let is_told = |gap: &Gap| !gap.source.is_empty() && (first..=last).contains(&gap.until);
+    let is_told = |gap: &Gap| !gap.source.is_empty() && (first..=last).contains(&gap.until());
     let missing: Vec<_> = answer.missing.iter().filter(|one| !is_told(&one.gap)).collect();
     for Missing { gap, archive, .. } in missing.iter().take(MOST) {
-        let Gap { since, until, reason, records, .. } = gap;
+        let Gap { reason, records, .. } = gap;
         let what = match reason {
             Reason::Lost => "were lost before they came to",
             Reason::Dropped => "found no room in the spool, and are not in",
             Reason::Refused => "could not be written to",
             Reason::Unsure => "may be missing in",
         };
-        let span = times(Span { first: *since, last: *until }, zone);
+        let span = times(Span { first: gap.since(), last: gap.until() }, zone);
         let archive = archive.display();
         let records = count(*records);
         let _ = writeln!(text, "Incomplete: {records} of {span} {what} {archive}.");
@@ -189,7 +192,7 @@ fn missing(question: &Question, answer: &Answer, zone: &TimeZone, text: &mut Str
         let _ = writeln!(text, "  and {others} others");
     }
     let later = || answer.missing_later.iter().map(|missing| &missing.gap);
-    let ends = later().map(|gap| gap.since).min().zip(later().map(|gap| gap.until).max());
+    let ends = later().map(Gap::since).min().zip(later().map(Gap::until).max());
     if let Some((first, last)) = ends {
         let known = later().all(|gap| gap.records > 0);
         let records = later().map(|gap| gap.records).fold(0, u64::saturating_add);
@@ -213,10 +216,14 @@ fn count(records: u64) -> String {
 
 fn unknown(answer: &Answer, zone: &TimeZone, text: &mut String) {
     // All time is what was asked for without one.
-    for span in answer.unknown.iter().filter(|span| **span != Span::ALL) {
-        let _ = writeln!(text, "No archive knows what happened {}.", times(*span, zone));
+    for Unknown { span, archive } in answer.unknown.iter().filter(|one| one.span != Span::ALL) {
+        let times = times(*span, zone);
+        let _ = match answer.archives {
+            1 => writeln!(text, "No archive knows what happened {times}."),
+            _ => writeln!(text, "{} does not cover {times}.", archive.display()),
+        };
     }
-    if answer.unknown.is_empty() {
+    if answer.unknown.is_empty() && !answer.is_unknown {
         return;
     }
     match (answer.known.first(), answer.known.last()) {
@@ -225,6 +232,46 @@ fn unknown(answer: &Answer, zone: &TimeZone, text: &mut String) {
             let _ = writeln!(text, "Archives are of {}.", times(all, zone));
         }
         _ => text.push_str("No archive says of which time it is.\n"),
+    }
+}
+
+/// Where nothing was found: later times that archives which have ends only do not cover.
+fn unknown_later(answer: &Answer, zone: &TimeZone, text: &mut String) {
+    if !answer.connections.is_empty() || is_unknown(answer) {
+        return;
+    }
+    for Unknown { span, archive } in answer.unknown_later.iter().take(MOST) {
+        let (archive, Span { first, last }) = (archive.display(), *span);
+        let _ = write!(text, "Incomplete: {archive} has the ends of connections alone, and ");
+        let _ = if last == Span::ALL.last {
+            let end = format!("{} {}", moment(first, zone), offset(first, zone));
+            writeln!(
+                text,
+                "covers no time from {end} on: a connection that ended later, or lives, is not \
+                 in the answer."
+            )
+        } else {
+            let times = times(*span, zone);
+            writeln!(
+                text,
+                "does not cover {times}: a connection that ended then is not in the answer."
+            )
+        };
+    }
+    if let Some(others @ 1..) = answer.unknown_later.len().checked_sub(MOST) {
+        let _ = writeln!(text, "  and {others} others");
+    }
+}
+
+/// Databases whose check took too long.
+fn unchecked(answer: &Answer, text: &mut String) {
+    for path in &answer.unchecked {
+        let path = path.display();
+        let _ = write!(text, "Not checked, as it takes too long: {path}; ");
+        if answer.connections.is_empty() {
+            text.push_str("a damaged index would hide a connection. ");
+        }
+        let _ = writeln!(text, "Run `sqlite3 {path} 'PRAGMA integrity_check'`.");
     }
 }
 

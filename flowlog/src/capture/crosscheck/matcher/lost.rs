@@ -49,7 +49,7 @@ impl Matcher {
             self.lost.told += events;
             self.findings.stats().add(Counter::CrosscheckLost, events);
             let at = crate::capture::netlink::now_ns();
-            sink.record(Record::Lost(Lost { source: "both", events, at }));
+            sink.record(Record::Lost(Lost::noticed("both", events, at)));
         }
     }
 }

@@ -88,7 +88,7 @@ fn settings(address: SocketAddr) -> Settings {
 }
 
 fn batch(encoding: &str) -> Batch {
-    let lost = Lost { source: "ebpf", events: 7, at: 1 };
+    let lost = Lost::noticed("ebpf", 7, 1);
     let item = Item { tag: Kinds::empty(), at: 1, body: Body::Lost(lost) };
     let mut body = Vec::new();
     compact::Encoder::new().encode(&item, None, &mut body);

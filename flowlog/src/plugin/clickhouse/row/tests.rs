@@ -230,7 +230,7 @@ fn expectations_and_losses_are_rows_too() {
             ("helper", text("ftp")),
         ],
     );
-    let lost = Lost { source: "ebpf", events: 1234, at: 4 };
+    let lost = Lost::noticed("ebpf", 1234, 4);
     let item = Item { tag: Kinds::empty(), at: 4, body: Body::Lost(lost) };
     assert_has(
         &row(&item),

@@ -59,7 +59,7 @@ impl Case {
 
     /// A loss and the dump after it.
     fn resync(&mut self, flows: &[&Flow]) {
-        self.tell(Record::Lost(Lost { source: "ebpf", events: 1, at: 1 }));
+        self.tell(Record::Lost(Lost::noticed("ebpf", 1, 1)));
         self.dump(flows);
     }
 
@@ -207,7 +207,7 @@ fn only_what_is_unknown_and_wanted_is_healed() {
 #[test]
 fn a_flow_that_ended_during_the_dump_is_not_healed() {
     let mut case = Case::new(EVERYTHING, &[]);
-    case.tell(Record::Lost(Lost { source: "ebpf", events: 1, at: 1 }));
+    case.tell(Record::Lost(Lost::noticed("ebpf", 1, 1)));
     assert!(case.nfct.tick(Instant::now(), &mut case.lines).is_some());
     case.event(Kinds::DESTROY, 20, &flow(1, SEEN));
     case.tell(Record::Known(&flow(1, SEEN), 21));

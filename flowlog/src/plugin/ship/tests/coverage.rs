@@ -185,3 +185,124 @@ fn what_gathers_is_not_complete_and_silence_is_heard() {
     ship.shipment.close();
     assert_eq!(learned.with(|lesson| lesson.complete.last().copied()), Some(Some(11)));
 }
+
+/// What a client has taken, and what it has stated to lack.
+#[derive(Default)]
+struct Books {
+    taken: u64,
+    lacks: u64,
+    /// Losses that it has learned of and not stated yet.
+    losses: Vec<(i64, Loss)>,
+    /// Batches whose rows it got before it learned of a loss before them.
+    early: u64,
+}
+
+/// Settles each batch at once, as a file does that is closed with it.
+struct Settling(Arc<Mutex<Books>>);
+
+impl Client for Settling {
+    type Settings = Arc<Mutex<Books>>;
+
+    const COVERS: bool = true;
+
+    async fn connect(books: &Self::Settings) -> Result<Self, Trouble> {
+        Ok(Self(books.clone()))
+    }
+
+    fn learn(&mut self, Upstream { losses, .. }: Upstream<'_>) {
+        if let Some(losses) = losses {
+            self.0.lock().unwrap().losses = losses.to_vec();
+        }
+    }
+
+    async fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Trouble> {
+        let mut books = self.0.lock().unwrap();
+        books.taken += batch.len();
+        books.lacks += books.losses.drain(..).map(|(_, loss)| loss.records).sum::<u64>();
+        // Records have their number for a time, from 1 on.
+        let last = batch.records().map(|record| record.id.time).max().unwrap();
+        books.early += u64::from(books.taken + books.lacks < last);
+        Ok(Delivered { records: batch.len(), ..Delivered::default() })
+    }
+
+    async fn close(&mut self) -> Result<Settled, Trouble> {
+        let mut books = self.0.lock().unwrap();
+        books.lacks += books.losses.drain(..).map(|(_, loss)| loss.records).sum::<u64>();
+        Ok(Settled::All)
+    }
+}
+
+/// So that nothing is stated to be whole that is not, and no record is counted twice.
+#[test]
+fn a_loss_is_learned_before_the_rows_behind_it() {
+    const RECORDS: u64 = 200_000;
+    let directory = tempfile::tempdir().unwrap();
+    let spool = Spool::open(&settings(&directory)).unwrap();
+    let stats = Stats::default();
+    let start = Start {
+        instance: instance("arc1", SinkPlugin::Parquet),
+        encoding: "text 1",
+        buffer_max: 60_000,
+        spool: &spool,
+        stats: &stats,
+    };
+    let books = Arc::<Mutex<Books>>::default();
+    let mut shipment = Shipment::open::<Settling>(&start, books.clone());
+    shipment.begin();
+    for number in 1..=RECORDS {
+        shipment.push(&Record { id: id(number), flow: number, body: &body(number) });
+        if number % 1000 == 0 {
+            // Some find room then, and some do not.
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+    shipment.close();
+    let lost = shipment.stats().get(Measure::Lost);
+    let Books { taken, lacks, early, .. } = *books.lock().unwrap();
+    assert!(lost > 0 && taken > 0, "{lost} were lost, {taken} taken");
+    assert_eq!(early, 0, "batches came before what was lost before them");
+    assert_eq!((taken + lacks, lacks), (RECORDS, lost));
+}
+
+/// A damaged row is found by the worker: what stands behind it waits until that is in the spool.
+#[test]
+fn a_damaged_row_is_learned_before_the_rows_behind_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool_settings = settings(&directory);
+    let learned = Learned::default();
+    learned.with(|lesson| lesson.away = true);
+    let mut ship = start(&spool_settings, &learned, 64 << 20);
+    ship.shipment.begin();
+    for first in [1, 101, 201] {
+        ship.push(first..first + 100);
+        std::thread::sleep(ship.shipment.due_in().unwrap());
+        ship.shipment.flush();
+    }
+    ship.shipment.close();
+    drop(ship);
+    let connection = rusqlite::Connection::open(spool_settings.directory.join("spool.db")).unwrap();
+    let damage = "UPDATE batch SET payload = substr(payload, 1, bytes - 1) \
+                  WHERE sequence = (SELECT min(sequence) + 1 FROM batch)";
+    assert_eq!(connection.execute(damage, []).unwrap(), 1);
+    drop(connection);
+    let books = Arc::<Mutex<Books>>::default();
+    let spool = Spool::open(&spool_settings).unwrap();
+    let stats = Stats::default();
+    let start = Start {
+        instance: instance("arc1", SinkPlugin::Parquet),
+        encoding: "text 1",
+        buffer_max: 64 << 20,
+        spool: &spool,
+        stats: &stats,
+    };
+    let mut shipment = Shipment::open::<Settling>(&start, books.clone());
+    shipment.begin();
+    let begin = Instant::now();
+    while books.lock().unwrap().taken < 200 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "the rows behind it do not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    shipment.close();
+    let Books { taken, lacks, early, .. } = *books.lock().unwrap();
+    assert_eq!((taken, lacks, early), (200, 100, 0));
+}

@@ -20,7 +20,7 @@ fn push_all(sink: &mut Sqlite3) {
         netns: None,
     };
     push(sink, &Item { tag: Kinds::EXPECT, at: AT, body: Body::Expectation(&expectation) });
-    let lost = Body::Lost(Lost { source: "ebpf", events: 9, at: AT });
+    let lost = Body::Lost(Lost::noticed("ebpf", 9, AT));
     push(sink, &Item { tag: Kinds::empty(), at: AT, body: lost });
 }
 

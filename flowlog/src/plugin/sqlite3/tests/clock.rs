@@ -75,7 +75,7 @@ fn a_run_ends_with_the_last_time_of_its_clock() {
     // Lost after that, and noticed by the new clock.
     caught_up(&mut sink, -2);
     let at = moment(-2).wall;
-    let lost = Body::Lost(Lost { source: "ebpf", events: 9, at });
+    let lost = Body::Lost(Lost { since: at, ..Lost::noticed("ebpf", 9, at) });
     push(&mut sink, &Item { tag: Kinds::empty(), at, body: lost });
     sink.output.close();
     let runs = runs(&place);

@@ -2,6 +2,7 @@
 //! written.
 
 use super::*;
+use crate::archive::origin::Origin;
 
 fn now() -> u64 {
     jiff::Timestamp::now().as_nanosecond() as u64
@@ -59,13 +60,26 @@ fn losses_are_in_the_coverage() {
     settle(&mut sink);
     let at = known + 7;
     for events in [9, 4] {
-        let lost = Body::Lost(Lost { source: "ebpf", events, at });
+        let lost = Body::Lost(Lost { since: AT, ..Lost::noticed("ebpf", events, at) });
         push(&mut sink, &Item { tag: Kinds::empty(), at, body: lost });
     }
     sink.output.close();
     let gaps = "SELECT kind, since, until, records, detail FROM coverage WHERE kind <> 'run'";
     assert_eq!(place.ask(gaps), [format!("lost {known} {at} 13 ebpf")]);
     assert_eq!(place.ask("SELECT sum(events) FROM lost"), ["13"]);
+}
+
+/// What a reader judges by that there is no record.
+#[test]
+fn a_run_states_where_its_records_come_from() {
+    let place = Place::new();
+    let origin = Origin { sink: "gate netns=self ct1/db1".to_owned(), beginnings: true };
+    let mut sink = place.sink().stating(&origin);
+    push(&mut sink, &item(Kinds::NEW, &tcp(1), None));
+    settle(&mut sink);
+    sink.output.close();
+    let detail = place.ask("SELECT detail FROM coverage WHERE kind = 'run'");
+    assert_eq!(Origin::parse(&detail[0]), Some(origin));
 }
 
 /// A row that the table does not take.
@@ -98,7 +112,7 @@ fn rows_have_checksums() {
     for port in 1..=20 {
         push(&mut sink, &item(Kinds::DESTROY, &tcp(port), Some(&END)));
     }
-    let lost = Body::Lost(Lost { source: "ebpf", events: 9, at: AT });
+    let lost = Body::Lost(Lost::noticed("ebpf", 9, AT));
     push(&mut sink, &Item { tag: Kinds::empty(), at: AT, body: lost });
     sink.output.close();
     let other = place.other();

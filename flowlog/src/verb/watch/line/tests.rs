@@ -20,7 +20,7 @@ fn line(event: &Event) -> String {
 }
 
 fn loss(paint: bool, events: u64) -> String {
-    let lost = Lost { source: "ebpf", events, at: AT };
+    let lost = Lost::noticed("ebpf", events, AT);
     Text::string(|line| style(paint).loss(lost, line))
 }
 

@@ -3,7 +3,6 @@
 use super::super::asked::Room;
 use super::super::question::Ends;
 use super::super::tests::{Made, at, begun, ended, natted, question};
-use super::super::times::Span;
 use super::*;
 
 fn answer(question: &Question, made: &[Made]) -> Answer {
@@ -113,25 +112,4 @@ fn the_newer_record_knows_better_and_the_older_one_more() {
     let answer = answer(&question("10.0.0.5:1", at(15), at(15)), &made);
     let flow = &answer.connections[0].record.flow;
     assert_eq!((flow.mark, flow.l4_state, flow.id), (2, Some(1), Some(7)));
-}
-
-#[test]
-fn gaps_are_what_no_archive_covers() {
-    let span = |first, last| Span { first, last };
-    let known = together(vec![span(30, 39), span(10, 15), span(16, 19), span(12, 13)]);
-    assert_eq!(known, [span(10, 19), span(30, 39)]);
-    for (asked, expected) in [
-        (span(12, 19), vec![]),
-        (span(5, 5), vec![span(5, 5)]),
-        (span(5, 12), vec![span(5, 9)]),
-        (span(15, 35), vec![span(20, 29)]),
-        (span(0, 50), vec![span(0, 9), span(20, 29), span(40, 50)]),
-        (span(40, 50), vec![span(40, 50)]),
-        (span(25, 27), vec![span(25, 27)]),
-        (Span::ALL, vec![]),
-    ] {
-        assert_eq!(gaps(asked, &known), expected, "{asked:?}");
-    }
-    assert_eq!(gaps(Span::ALL, &[]), [Span::ALL]);
-    assert_eq!(gaps(span(1, u64::MAX), &[span(0, u64::MAX)]), []);
 }

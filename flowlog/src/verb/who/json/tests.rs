@@ -1,7 +1,8 @@
 //! Objects of made-up answers.
 
+use super::super::asked::{Answers, Room};
 use super::super::tests::{at, ended, natted, question};
-use super::super::text::tests::made_up;
+use super::super::text::tests::{covered, made_up};
 use super::*;
 
 const DAY: Span = Span { first: at(0), last: at(86_400) - 1 };
@@ -41,10 +42,12 @@ fn a_connection_has_the_members_of_a_flow() {
             "missing": [],
             "missing_later": [],
             "unknown": [],
+            "unknown_later": [],
             "known": [{ "from": "2026-11-20T00:00:00.000000000Z", "to": "2026-11-20T23:59:59.999999999Z" }],
             "problems": [],
             "more": false,
             "unverified": [],
+            "unchecked": [],
         })
     );
 }
@@ -60,6 +63,23 @@ fn verdicts_are_words() {
     let mut damaged = made_up(&asked, &[], &[DAY]);
     damaged.problems.push("a.parquet: it is damaged".to_owned());
     assert_eq!(verdict(&damaged), "incomplete");
+    let mut unchecked = made_up(&asked, &[], &[DAY]);
+    unchecked.unchecked.push("a.db".into());
+    assert_eq!(verdict(&unchecked), "incomplete");
+    let room = Room::new(1);
+    let mut answers = Answers::new(&room);
+    answers.covered(covered("/a", Span { last: at(50_759), ..DAY }, false));
+    let ends = object(&asked, &Answer::new(&asked, answers, Vec::new()));
+    assert_eq!(
+        (&ends["unknown"], &ends["unknown_later"]),
+        (
+            &json!([{
+                "from": "2026-11-20T14:05:59.000000001Z", "to": "2026-11-20T14:05:59.999999999Z",
+                "archive": "/a",
+            }]),
+            &json!([{ "from": "2026-11-20T14:06:00.000000000Z", "archive": "/a" }]),
+        )
+    );
     let ever = Question { span: Span::ALL, ..asked };
     let object = object(&ever, &made_up(&ever, &[], &[DAY]));
     assert_eq!(object["question"], json!({ "address": "203.0.113.7" }));

@@ -57,8 +57,6 @@ pub(super) struct Plan {
     pub(super) searches: Vec<Search>,
     /// Since when there are records that are not of ends, and what they are of.
     pub(in super::super) told: Told,
-    /// All records of the file are of ends.
-    pub(super) ends_only: bool,
 }
 
 /// What is known of all row groups that may have an answer.
@@ -82,14 +80,13 @@ impl Told {
 
 impl Plan {
     pub(super) fn new(metadata: &ParquetMetaData, question: &Question, lost: bool) -> Self {
-        let mut plan = Self { ends_only: true, ..Self::default() };
+        let mut plan = Self::default();
         for (group, about) in metadata.row_groups().iter().enumerate() {
             let group_of = Group(about);
             if lost && group_of.may_have_losses(question) {
                 plan.searches.push(Search::Losses { group });
             }
             let ended = group_of.ended();
-            plan.ends_only &= ended.is_some();
             let (from, begun) = (0, group_of.begun());
             let ends = (0..END.len()).filter(|end| group_of.may_have(question, END[*end]));
             let before = plan.searches.len();

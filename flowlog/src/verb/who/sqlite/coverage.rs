@@ -6,17 +6,16 @@ use std::path::Path;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::super::asked::{Answers, Trouble};
+use super::super::asked::{Answers, Covered, Trouble};
 use super::super::times::Span;
 use super::{signed, verify};
 use crate::archive::coverage::{Gap, Reason};
+use crate::archive::origin::Origin;
 
 /// A run of flowlog: it has all up to the time of its last commit.
 const RUN: &str = "run";
 /// A loss is noticed within that time, nanoseconds.
 const NOTICED_WITHIN: u64 = 5_000_000_000;
-/// Records at either end that tell whether there are others than those of ends.
-const LOOKED_AT: u32 = 1000;
 
 /// What is said of all times, and what is missing. Returns the rows of the table that are not
 /// as they were written; none of them counts.
@@ -27,44 +26,76 @@ pub(super) fn read(
     answers: &mut Answers<'_>,
 ) -> Result<Vec<i64>, Trouble> {
     let table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'coverage'";
-    let ends_only = has_ends_only(connection)?;
-    let mut damaged = Vec::new();
     if connection.prepare(table)?.exists([])? {
-        damaged = by_table(connection, path, ends_only, answers)?;
-    } else if let Some(covered) = by_records(connection)? {
-        answers.covered(covered);
+        return by_table(connection, path, answers);
     }
-    for gap in around(connection, span, ends_only)? {
-        answers.missing(gap, path, ends_only);
+    let archive = path.to_string_lossy().into_owned();
+    for gap in around(connection, span)? {
+        answers.missing(gap, path, &archive);
+    }
+    let (place, span) = (path.to_owned(), by_records(connection)?);
+    answers.covered(Covered { archive, place, span, beginnings: false });
+    Ok(Vec::new())
+}
+
+/// What the table has.
+#[derive(Default)]
+struct Table {
+    runs: Vec<(Span, Origin)>,
+    gaps: Vec<Gap>,
+    /// Rows that are not as they were written.
+    damaged: Vec<i64>,
+}
+
+/// A row for each run, and one for each gap. Runs without an origin are of the archive that
+/// the last one belongs to.
+fn by_table(
+    connection: &Connection,
+    path: &Path,
+    answers: &mut Answers<'_>,
+) -> Result<Vec<i64>, Trouble> {
+    let Table { runs, gaps, damaged } = rows(connection)?;
+    let place = path.to_owned();
+    let sink = runs.iter().rev().map(|(_, origin)| &origin.sink).find(|sink| !sink.is_empty());
+    let archive = sink.map_or_else(|| place.to_string_lossy().into_owned(), Clone::clone);
+    for gap in gaps {
+        answers.missing(gap, path, &archive);
+    }
+    let of = |span, beginnings| {
+        let (archive, place) = (archive.clone(), place.clone());
+        Covered { archive, place, span, beginnings }
+    };
+    answers.covered(of(None, false));
+    for (span, Origin { beginnings, .. }) in &runs {
+        answers.covered(of(Some(*span).filter(|span| span.first <= span.last), *beginnings));
     }
     Ok(damaged)
 }
 
-fn by_table(
-    connection: &Connection,
-    path: &Path,
-    ends_only: bool,
-    answers: &mut Answers<'_>,
-) -> Result<Vec<i64>, Trouble> {
+fn rows(connection: &Connection) -> Result<Table, Trouble> {
     // The last columns are those that the checksum covers, and itself, where there is one.
-    let sql = "SELECT kind, since, until, records, rowid, * FROM coverage";
+    let sql = "SELECT kind, since, until, records, detail, rowid, * FROM coverage";
+    const OWN: usize = 6;
     let mut query = connection.prepare(sql)?;
-    let names: Vec<String> = query.column_names().skip(5).map(str::to_owned).collect();
+    let names: Vec<String> = query.column_names().skip(OWN).map(str::to_owned).collect();
     let mut rows = query.query([])?;
-    let mut damaged = Vec::new();
+    let mut table = Table::default();
     while let Some(row) = rows.next()? {
         let values: rusqlite::Result<Vec<Value>> = (0..names.len())
-            .map(|column| row.get_ref(column + 5)?.try_into().map_err(Into::into))
+            .map(|column| row.get_ref(column + OWN)?.try_into().map_err(Into::into))
             .collect();
         if !verify::is_whole(&names, &values?) {
-            damaged.push(row.get(4)?);
+            table.damaged.push(row.get(5)?);
             continue;
         }
         let kind: String = row.get(0)?;
         let (since, until): (i64, Option<i64>) = (row.get(1)?, row.get(2)?);
         let (since, until) = (since as u64, until.unwrap_or(since) as u64);
+        let detail = row.get::<_, Option<String>>(4)?.unwrap_or_default();
         if kind == RUN {
-            answers.covered(Span { first: since, last: until });
+            let origin = Origin::parse(&detail).unwrap_or_default();
+            // One that is inverted covers nothing.
+            table.runs.push((Span { first: since, last: until }, origin));
             continue;
         }
         let reason = Reason::of(&kind).ok_or_else(|| {
@@ -73,10 +104,9 @@ fn by_table(
             ))
         })?;
         let records = row.get::<_, i64>(3)? as u64;
-        let gap = Gap::new(reason, (since, until), records);
-        answers.missing(gap, path, ends_only);
+        table.gaps.push(Gap::new(reason, (since, until), records).at(&detail));
     }
-    Ok(damaged)
+    Ok(table)
 }
 
 /// From the first record to the last: where nothing else is said.
@@ -96,24 +126,9 @@ fn by_records(connection: &Connection) -> rusqlite::Result<Option<Span>> {
     Ok(covered)
 }
 
-/// As far as the first and the last records tell.
-fn has_ends_only(connection: &Connection) -> rusqlite::Result<bool> {
-    for order in ["ASC", "DESC"] {
-        let others = format!(
-            "SELECT 1 FROM (SELECT kind FROM flow ORDER BY time {order} LIMIT {LOOKED_AT}) \
-             WHERE kind NOT LIKE '%destroy%' AND kind NOT LIKE '%gc%'"
-        );
-        if connection.prepare(&others)?.exists([])? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Losses that were noticed after `span`: the first of them may be of it, as events
-/// were lost since the last one that came, and all are of interest where there are
-/// ends only.
-fn around(connection: &Connection, span: Span, ends_only: bool) -> rusqlite::Result<Vec<Gap>> {
+/// Losses that were noticed after `span`: the first of them may be of it, as events were
+/// lost since the last one that came, and in all of them the end of a connection may be.
+fn around(connection: &Connection, span: Span) -> rusqlite::Result<Vec<Gap>> {
     let mut gaps = Vec::new();
     let mut query =
         connection.prepare("SELECT time, source, events FROM lost WHERE time > ? ORDER BY time")?;
@@ -125,11 +140,7 @@ fn around(connection: &Connection, span: Span, ends_only: bool) -> rusqlite::Res
         let noticed = (at as u64).saturating_sub(NOTICED_WITHIN);
         let last: Option<i64> = before.query_row([at], |row| row.get(0)).optional()?;
         let since = last.map_or(noticed, |last| noticed.min(last as u64));
-        if since > span.last && !ends_only {
-            break;
-        }
-        let gap = Gap::new(Reason::Lost, (since, at as u64), events as u64);
-        gaps.push(Gap { source, ..gap });
+        gaps.push(Gap::new(Reason::Lost, (since, at as u64), events as u64).at(&source));
     }
     Ok(gaps)
 }

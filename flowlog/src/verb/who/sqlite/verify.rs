@@ -12,7 +12,7 @@ use super::super::asked::Trouble;
 use crate::plugin::sqlite3;
 
 /// How long the check of a database may take. It reads all of it, a gigabyte in some
-/// seconds; what takes longer is named as not verified.
+/// seconds; what takes longer is named as not checked.
 const LIMIT: Duration = Duration::from_secs(2);
 /// How often a check that goes on is interrupted.
 const AGAIN: Duration = Duration::from_millis(1);

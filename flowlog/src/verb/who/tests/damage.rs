@@ -33,7 +33,7 @@ fn a_file_without_checksums_is_read_and_named() {
 #[test]
 fn a_changed_byte_is_named_or_changes_nothing() {
     let place = Place::new();
-    let lost = Made::Lost(Lost { source: "ebpf", events: 3, at: at(112) });
+    let lost = Made::Lost(Lost::noticed("ebpf", 3, at(112)));
     let mut made: Vec<Made> =
         (0..9).map(|n| ended(natted(n), at(1), at(100 + u64::from(n)))).collect();
     made.push(lost);
@@ -120,7 +120,7 @@ fn a_changed_row_of_the_coverage_is_named() {
         thread::yield_now();
     }
     sink.output_mut().caught_up(end);
-    let lost = Made::Lost(Lost { source: "ebpf", events: 3, at: end + 10_000_000_000 });
+    let lost = Made::Lost(Lost::noticed("ebpf", 3, end + 10_000_000_000));
     sink.push(&lost.item(), &Scratch::default());
     sink.output_mut().close();
     let question = question("203.0.113.7:1", start, start);

@@ -11,7 +11,7 @@ use super::*;
 /// Addresses that meet often.
 const HOSTS: [&str; 5] = ["10.0.0.1", "10.0.0.2", "203.0.113.7", "2001:db8::1", "2001:db8::2"];
 
-fn tuple() -> impl Strategy<Value = Flow> {
+pub(super) fn tuple() -> impl Strategy<Value = Flow> {
     let host = || prop_oneof![0..3_usize];
     let port = || 1..4_u16;
     let ends = proptest::array::uniform4((host(), port()));
@@ -79,7 +79,7 @@ fn life(ends_only: bool) -> impl Strategy<Value = Life> {
 fn day() -> impl Strategy<Value = Vec<Made>> {
     any::<bool>().prop_flat_map(|ends_only| {
         let lost = (0..100_u64).prop_map(|second| {
-            let lost = Lost { source: "ebpf", events: 1, at: at(second) };
+            let lost = Lost::noticed("ebpf", 1, at(second));
             Life { held: None, records: vec![Made::Lost(lost)] }
         });
         let part = prop_oneof![20 => life(ends_only), 1 => lost];
@@ -97,7 +97,7 @@ fn day() -> impl Strategy<Value = Vec<Made>> {
     })
 }
 
-fn asked() -> impl Strategy<Value = Question> {
+pub(super) fn asked() -> impl Strategy<Value = Question> {
     let port = prop_oneof![1 => Just(None), 4 => (1..4_u16).prop_map(Some)];
     let protocol = prop_oneof![3 => Just(None), 1 => Just(Some(proto::TCP))];
     (0..HOSTS.len(), port, protocol, 0..160_u64, 0..20_u64).prop_map(
@@ -118,7 +118,7 @@ fn naive(question: &Question, made: &[Made]) -> Answer {
             let _ = answers.record(record);
         }
         let Span { first, last } = question.span;
-        if let Made::Lost(Lost { source, events, at }) = *made
+        if let Made::Lost(Lost { source, events, at, .. }) = *made
             && (first..=last).contains(&at)
         {
             answers.loss(asked::Loss { at, source: source.to_owned(), events });
@@ -130,7 +130,7 @@ fn naive(question: &Question, made: &[Made]) -> Answer {
 /// Fewer than usual, as each makes files: a quarter of a second, where nobody hurries it.
 const MOST: u32 = 400;
 
-fn cases() -> ProptestConfig {
+pub(super) fn cases() -> ProptestConfig {
     let usual = ProptestConfig::default();
     ProptestConfig { cases: usual.cases.div_ceil(8).min(MOST), ..usual }
 }

@@ -1,6 +1,6 @@
 //! Lines of made-up answers.
 
-use super::super::asked::{Answers, Loss, Room};
+use super::super::asked::{Answers, Covered, Loss, Room};
 use super::super::tests::{Made, at, begun, ended, flow, natted, question};
 use super::*;
 use crate::flow::proto;
@@ -16,8 +16,14 @@ pub(in super::super) fn made_up(question: &Question, made: &[Made], known: &[Spa
     for record in made.iter().filter_map(Made::record) {
         answers.record(record).unwrap();
     }
-    answers.covered.extend(known);
+    for span in known {
+        answers.covered(covered("/a", *span, true));
+    }
     Answer::new(question, answers, Vec::new())
+}
+
+pub(in super::super) fn covered(place: &str, span: Span, beginnings: bool) -> Covered {
+    Covered { archive: place.to_owned(), place: place.into(), span: Some(span), beginnings }
 }
 
 fn text(question: &Question, answer: &Answer) -> String {
@@ -151,7 +157,8 @@ fn where_clocks_are_set_each_time_has_its_offset() {
             ended(natted(40001), after + 1, after + hour),
             begun(natted(40001), after + hour + 1),
         ];
-        let mut answer = made_up(&question, &made, &[]);
+        let earlier = Span { first: 0, last: first - 1 };
+        let mut answer = made_up(&question, &made, &[earlier]);
         answer.losses = vec![Loss { at: before, source: "ebpf".to_owned(), events: 5 }];
         let text = super::answer(&question, &answer, &zone);
         let lines: Vec<&str> = text.lines().collect();
@@ -180,9 +187,9 @@ fn where_clocks_are_set_each_time_has_its_offset() {
 fn what_is_missing_is_said_with_numbers_and_spans() {
     let question = minute("203.0.113.7:40001");
     let missing = |reason, records, [first, last]: [u64; 2], source: &str| Missing {
-        gap: Gap { since: at(first), until: at(last), reason, records, source: source.to_owned() },
+        gap: Gap::new(reason, (at(first), at(last)), records).at(source),
         archive: "/a.parquet".into(),
-        ends_only: true,
+        of: "/a".to_owned(),
     };
     let mut answer = made_up(&question, &[], &[DAY]);
     answer.missing = vec![
@@ -213,4 +220,37 @@ fn what_is_missing_is_said_with_numbers_and_spans() {
     assert_eq!(answer.verdict(), super::super::answer::Verdict::Incomplete);
     answer.missing_later.clear();
     assert_eq!(answer.verdict(), super::super::answer::Verdict::Nothing);
+}
+
+#[test]
+fn what_archives_do_not_cover_is_said_with_their_names() {
+    let question = minute("203.0.113.7:40001");
+    let room = Room::new(100);
+    let mut answers = Answers::new(&room);
+    let half = Span { first: at(0), last: at(50_730) - 1 };
+    answers.covered(covered("/a", DAY, true));
+    answers.covered(covered("/b", half, true));
+    answers.unchecked("/b".as_ref());
+    let answer = Answer::new(&question, answers, Vec::new());
+    assert_eq!(
+        text(&question, &answer).split_once(":\n").unwrap().1,
+        "Nothing found.\n\
+         /b does not cover 2026-11-20 14:05:30.000 to 2026-11-20 14:05:59.999 +00:00.\n\
+         Archives are of 2026-11-20 00:00:00.000 to 2026-11-20 23:59:59.999 +00:00.\n\
+         Not checked, as it takes too long: /b; a damaged index would hide a connection. Run \
+         `sqlite3 /b 'PRAGMA integrity_check'`.\n"
+    );
+    let mut answers = Answers::new(&room);
+    answers.covered(covered("/a", Span { first: at(0), last: at(50_800) - 1 }, false));
+    answers.covered(covered("/a", Span { first: at(50_900), last: at(60_000) - 1 }, false));
+    let answer = Answer::new(&question, answers, Vec::new());
+    assert_eq!(
+        text(&question, &answer).split_once(":\n").unwrap().1,
+        "Nothing found.\n\
+         Incomplete: /a has the ends of connections alone, and does not cover 2026-11-20 \
+         14:06:40.000 to 2026-11-20 14:08:19.999 +00:00: a connection that ended then is not in \
+         the answer.\n\
+         Incomplete: /a has the ends of connections alone, and covers no time from 2026-11-20 \
+         16:40:00.000 +00:00 on: a connection that ended later, or lives, is not in the answer.\n"
+    );
 }
