@@ -160,7 +160,8 @@ fn a_verb_that_shows_events_ends_with_its_namespace() -> Result<()> {
             let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
             let mut said = child.stderr.take().map(BufReader::new).context("no stderr")?;
             let mut listens = String::new();
-            while !listens.contains("flowlog watches ") && !listens.contains("flowlog top listens ") {
+            while !listens.contains("flowlog watches ") && !listens.contains("flowlog top listens ")
+            {
                 ensure!(said.read_line(&mut listens)? > 0, "it ended: {listens}");
             }
             ip_netns("del", watched.name())?;
@@ -172,6 +173,10 @@ fn a_verb_that_shows_events_ends_with_its_namespace() -> Result<()> {
                 child.kill()?;
                 Err(error)
             })?;
+            if !anew {
+                // The lab removes it in the end.
+                ip_netns("add", watched.name())?;
+            }
             let mut rest = String::new();
             said.read_to_string(&mut rest)?;
             ensure!(status.code() == Some(1), "{words:?}: {status}: {rest}");
