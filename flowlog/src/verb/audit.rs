@@ -60,9 +60,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::block().context("signals cannot be waited for")?;
     let stats = Stats::default();
     let mut audited = open(options, &stats)?;
+    let named = Named::of(options.netns.as_deref());
     let terminal = io::stderr().is_terminal();
     let progress = terminal.then(|| Progress::new(io::stderr(), options.lasting));
-    let named = Named::of(options.netns.as_deref());
     let report = watch(audited.as_mut(), options.lasting, named, interrupt, progress)
         .context("events can no longer be compared")?;
     let text =

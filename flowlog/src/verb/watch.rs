@@ -79,12 +79,12 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     // The rule that has the kernel track connections is held until the end.
     let Opened { mut capture, activation: _activation, by, .. } =
         source::open(&source, &stats, Duration::ZERO)?;
+    let named = Named::of(source.netns.path());
     notice!("flowlog watches {by}");
     let stdout = io::stdout();
     let file = File::from(stdout.as_fd().try_clone_to_owned()?);
     let paint = options.color.paints(&stdout);
     let mut view = View::new(options, paint, Output::new(file)?);
-    let named = Named::of(source.netns.path());
     let end =
         watch(capture.as_mut(), &mut view, stdout.as_fd(), options.lasting, named, &interrupt)
             .context("events can no longer be read")?;

@@ -34,6 +34,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::block().context("signals cannot be waited for")?;
     let stats = Stats::default();
     let mut capture = open(options, &stats)?;
+    let named = Named::of(options.netns.path());
     // Behind the programs, whose names it shall have too.
     let symbols = symbols();
     notice!("flowlog traces by eBPF ({})", capture.method().name());
@@ -42,7 +43,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let paint = options.color.paints(&stdout);
     let mut view = View::new(options, paint, symbols, Output::new(file)?);
     let mut traced = Traced { capture: &mut capture, view: &mut view };
-    let named = Named::of(options.netns.path());
     let end = live::show(&mut traced, stdout.as_fd(), options.lasting, named, &interrupt)
         .context("events can no longer be read")?;
     // Who does not want to wait for the rest may signal again.

@@ -5,8 +5,11 @@ use super::*;
 const DAY: i64 = 86_400_000_000_000;
 const HOUR: i64 = 3_600_000_000_000;
 
+/// An event as it was logged: kind, port, by whom it was told, and its id.
+type Logged = (CheckKind, u16, Witness, Option<u32>);
+
 /// What is logged and found where the clock is set in the middle.
-fn found(ahead: i64) -> (Vec<(CheckKind, u16, Witness, Option<u32>)>, Vec<u64>) {
+fn found(ahead: i64) -> (Vec<Logged>, Vec<u64>) {
     let mut scene = Scene::new();
     scene.all(New, 1);
     // Told by one source each, with a loss that explains it.
