@@ -347,3 +347,49 @@ impl Downstream for Stacks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    /// What a database states of itself that a stack of this source has written.
+    fn stated(stages: &str, source: &str) -> Origin {
+        let directory = tempfile::tempdir().unwrap();
+        let db = directory.path().join("flow.db");
+        let text = format!(
+            "[global]\nstack=ct1:NFCT,{stages}db1:SQLITE3\n[ct1]\n{source}\n[db1]\ndb={db:?}\n\
+             [f1]\nexpr=\"dst.port == 80\"\n"
+        );
+        let outcome = config::parse(Path::new("u.conf"), &text);
+        let config = outcome.config.unwrap_or_else(|| panic!("{:?}", outcome.diagnostics));
+        let stats = Stats::default();
+        let mut stacks = Stacks::start(&config, 0, Site::of("gate", &stats, None)).unwrap();
+        stacks.begin();
+        stacks.close();
+        let connection = Connection::open(db).unwrap();
+        let detail = "SELECT detail FROM coverage WHERE kind = 'run'";
+        let detail: String = connection.query_row(detail, [], |row| row.get(0)).unwrap();
+        Origin::parse(&detail).unwrap()
+    }
+
+    #[test]
+    fn an_archive_states_its_stack_and_whether_beginnings_are_recorded() {
+        for (stages, source, beginnings) in [
+            ("", "event_mask=5\nhash_enable=0", true),
+            ("", "event_mask=1\nhash_enable=0", true),
+            ("", "event_mask=6\nhash_enable=0", false),
+            ("", "event_mask=5\nhash_enable=1", false),
+            ("", "event_mask=5\npollinterval=5", false),
+            // It may let ends pass alone.
+            ("f1:FILTER,", "event_mask=5\nhash_enable=0", false),
+        ] {
+            let origin = stated(stages, &format!("{source}\nnetns=self"));
+            assert_eq!(origin.sink, "gate netns=self ct1/db1");
+            assert_eq!(origin.beginnings, beginnings, "{stages} {source}");
+        }
+        let of_another = stated("", "event_mask=5\nhash_enable=0\nnetns=blue\ncapture=netlink");
+        assert_eq!(of_another.sink, "gate netns=blue ct1/db1");
+    }
+}

@@ -11,6 +11,8 @@ use crate::metrics::{Answer, Topic};
 use crate::stack::Site;
 use crate::stats::Measure;
 
+mod losses;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Call {
     Check,
