@@ -2,6 +2,7 @@
 //! empty, however long it stood still.
 
 use super::*;
+use crate::archive::clock::Moment;
 
 const SECOND: u64 = 1_000_000_000;
 
