@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Transaction, params};
+use tracing::warn;
 
 use super::database::Database;
 use super::failure::Failure;
@@ -35,6 +36,11 @@ const RUN: &str = "SELECT max(rowid) FROM coverage WHERE kind = 'run' AND since 
                    AND rowid > (SELECT max(rowid) - 512 FROM coverage)";
 const GO_ON: &str = "UPDATE coverage SET until = ?, records = ?, checksum = ? \
                      WHERE rowid = ? AND kind = 'run' AND since = ?";
+
+/// Runs of earlier processes that end after a time.
+const AHEAD: &str = "SELECT rowid, since, until, records, detail, checksum FROM coverage \
+                     WHERE kind = 'run' AND until > ? AND rowid < ?";
+const CUT: &str = "UPDATE coverage SET until = ?, checksum = ? WHERE rowid = ?";
 
 /// A row.
 struct Entry<'a> {
@@ -135,6 +141,10 @@ pub(super) struct Cover {
     file: Option<(u64, u64)>,
     /// When the clock was set for the last time.
     set: Option<Moment>,
+    /// The first row of this process in that file.
+    first: Option<i64>,
+    /// Runs of earlier processes were looked at by a clock that is right.
+    looked: bool,
 }
 
 /// Runs that are remembered, so that they can be cut when the clock is set back, and mended.
@@ -212,6 +222,17 @@ impl Cover {
         due.map(|(_, run)| run.at(known.min(now.wall))).collect()
     }
 
+    /// Earlier runs that are to be looked at with the next write: once, when the clock is right.
+    pub(super) fn ahead(&self, now: Moment, is_right: impl FnOnce() -> bool) -> Option<Ahead> {
+        let before = self.first.unwrap_or(i64::MAX);
+        (!self.looked && is_right()).then_some(Ahead { now: now.wall, before })
+    }
+
+    /// They were.
+    pub(super) fn has_looked(&mut self) {
+        self.looked = true;
+    }
+
     /// Records of the present run were committed, and these runs with them, in a database.
     pub(super) fn written(&mut self, records: u64, runs: &[Run], database: Option<&Database>) {
         let Some(present) = self.runs.back_mut() else { return };
@@ -225,6 +246,7 @@ impl Cover {
                 (run.row, run.records, run.changed) = (written.row, written.records, false);
             }
         }
+        self.first = self.first.or_else(|| runs.iter().filter_map(|run| run.row).min());
         self.written = Some(Instant::now());
         self.file = database.and_then(Database::device_and_inode);
     }
@@ -239,7 +261,46 @@ impl Cover {
             let since = until.unwrap_or(since);
             self.runs.clear();
             self.runs.push_back(Run { number, since, ..Run::default() });
+            (self.first, self.looked) = (None, false);
         }
+    }
+}
+
+/// A clock that is right, and what an earlier process may have written under one that was ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ahead {
+    now: u64,
+    /// The first row of this process.
+    before: i64,
+}
+
+impl Ahead {
+    /// Cuts runs that would cover a time to come, and reports the end that each had. What is
+    /// damaged stays so.
+    pub(super) fn cut(self, transaction: &Transaction<'_>) -> Result<(), Failure> {
+        let Self { now, before } = self;
+        let now = now as i64;
+        let mut ahead = transaction.prepare_cached(AHEAD)?;
+        let mut cut = transaction.prepare_cached(CUT)?;
+        let mut rows = ahead.query(params![now, before])?;
+        while let Some(row) = rows.next()? {
+            let (number, since, end): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (records, detail): (i64, Option<String>) = (row.get(3)?, row.get(4)?);
+            let checksum: Option<i64> = row.get(5)?;
+            let detail = detail.as_deref();
+            let found = Entry { kind: "run", since, until: Some(end), records, detail };
+            if checksum.is_some_and(|checksum| checksum != found.checksum()) {
+                continue;
+            }
+            let until = Some(now).filter(|now| *now >= since);
+            let checksum = checksum.map(|_| Entry { until, ..found }.checksum());
+            cut.execute(params![until, checksum, number])?;
+            warn!(
+                "row {number} of the table coverage covered the time from {since} to {end}, which \
+                 has not passed: its end was cut; see why the clock was ahead"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -249,4 +310,74 @@ pub(super) fn write_gap(gap: &Gap, transaction: &Transaction<'_>) -> Result<(), 
     let [since, until, records] = [since, until, records].map(|number| *number as i64);
     let kind = reason.name();
     Entry { kind, since, until: Some(until), records, detail: Some(source) }.insert(transaction)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    /// Until when each is, and whether it is as it was written.
+    fn runs(connection: &Connection) -> Vec<(Option<i64>, bool)> {
+        let sql = "SELECT kind, since, until, records, detail, checksum FROM coverage \
+                   ORDER BY rowid";
+        let mut query = connection.prepare(sql).unwrap();
+        let run = |row: &rusqlite::Row<'_>| {
+            let detail: Option<String> = row.get(4)?;
+            let kind: String = row.get(0)?;
+            let (since, until, records) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            let detail = detail.as_deref();
+            let entry = Entry { kind: &kind, since, until, records, detail };
+            let whole = row.get::<_, Option<i64>>(5)? == Some(entry.checksum());
+            Ok((until, whole))
+        };
+        query.query_map([], run).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Of runs of an earlier process whose clock was ahead: one that has ended, one that goes
+    /// beyond the present time, one that begins there, one that is damaged.
+    #[test]
+    fn runs_of_a_clock_that_was_ahead_are_cut() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(CREATE).unwrap();
+        let transaction = connection.transaction().unwrap();
+        let run = |since, until| Entry { kind: "run", since, until, records: 1, detail: None };
+        for (since, until) in [(10, Some(90)), (20, Some(200)), (150, Some(300)), (30, Some(400))] {
+            run(since, until).insert(&transaction).unwrap();
+        }
+        let change = "UPDATE coverage SET records = 7 WHERE since = 30";
+        transaction.execute_batch(change).unwrap();
+        // Of a gap it is only said when that was.
+        Entry { kind: "lost", ..run(10, Some(500)) }.insert(&transaction).unwrap();
+        run(50, Some(100)).insert(&transaction).unwrap();
+        Ahead { now: 100, before: 6 }.cut(&transaction).unwrap();
+        let expected = [
+            (Some(90), true),
+            (Some(100), true),
+            (None, true),
+            (Some(400), false),
+            (Some(500), true),
+            (Some(100), true),
+        ];
+        assert_eq!(runs(&transaction), expected);
+        // Nothing more the second time.
+        Ahead { now: 100, before: 6 }.cut(&transaction).unwrap();
+        assert_eq!(runs(&transaction), expected);
+    }
+
+    /// Not before the clock is right, and not again.
+    #[test]
+    fn earlier_runs_are_looked_at_once_the_clock_is_right() {
+        let mut cover = Cover::default();
+        cover.begin(5);
+        let now = Moment::at(100);
+        assert_eq!(cover.ahead(now, || false), None);
+        assert_eq!(cover.ahead(now, || true), Some(Ahead { now: 100, before: i64::MAX }));
+        let run = Run { row: Some(7), ..cover.due(Duration::ZERO, now)[0] };
+        cover.written(1, &[run], None);
+        assert_eq!(cover.ahead(now, || true), Some(Ahead { now: 100, before: 7 }));
+        cover.has_looked();
+        assert_eq!(cover.ahead(now, || panic!("asked again")), None);
+    }
 }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::Schema;
 use super::commits::Commits;
-use super::coverage::{self, Run};
+use super::coverage::{self, Ahead, Run};
 use super::failure::{self, Failure};
 use super::row;
 use crate::archive::coverage::{Gap, Gaps, Reason};
@@ -53,6 +53,8 @@ pub(super) struct Notes<'a> {
     pub(super) gaps: &'a Gaps,
     /// The times that are covered, if they are to be written; the rows are of the last.
     pub(super) runs: &'a [Run],
+    /// Runs of earlier processes that may cover a time to come.
+    pub(super) ahead: Option<Ahead>,
 }
 
 /// What came of writing rows.
@@ -272,12 +274,15 @@ fn refused(time: u64) -> Gap {
 /// Writes what is covered and what is not.
 fn note(
     transaction: &Transaction<'_>,
-    Notes { gaps, runs }: Notes<'_>,
+    Notes { gaps, runs, ahead }: Notes<'_>,
     refused: Option<Gap>,
     written: &mut Written,
 ) -> Result<(), Failure> {
     for gap in gaps.all().iter().chain(refused.as_ref()) {
         coverage::write_gap(gap, transaction)?;
+    }
+    if let Some(ahead) = ahead {
+        ahead.cut(transaction)?;
     }
     if let Some((present, ended)) = runs.split_last() {
         for run in ended {

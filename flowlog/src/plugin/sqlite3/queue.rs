@@ -2,6 +2,7 @@
 //! marks of a clock that was set.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use super::Schema;
 use super::row::{self, Row};
@@ -69,6 +70,19 @@ impl Chunk {
             Some(row)
         })
     }
+}
+
+/// What the engine's thread asks for.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// To write rows, which were handed over up to a time (nanoseconds since the epoch).
+    Write(Chunk, u64),
+    /// The clock was set by then, behind the rows that were handed over.
+    ClockSet(Moment),
+    /// To open the file anew, once all that came before is written.
+    Reopen,
+    /// To end: when all is written, or at that time.
+    End(Instant),
 }
 
 /// What waits, in order.

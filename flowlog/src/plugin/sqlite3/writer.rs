@@ -14,7 +14,8 @@ use super::commits::Commits;
 use super::coverage::Cover;
 use super::database::{self, Database, Notes, Written};
 use super::failure::Failure;
-use super::queue::{Chunk, Queue};
+use super::queue::{Job, Queue};
+use super::synchronized::is_synchronized;
 use super::{Schema, Settings};
 use crate::archive::clock::Moment;
 use crate::archive::coverage::Gaps;
@@ -35,19 +36,6 @@ const COVER: Duration = Duration::from_secs(1);
 pub(crate) const COVER_IDLE: Duration = Duration::from_secs(10);
 /// Bytes that are taken before they are written.
 const TAKEN: u64 = 16 << 20;
-
-/// What the engine's thread asks for.
-#[derive(Debug)]
-pub(crate) enum Job {
-    /// To write rows, which were handed over up to a time (nanoseconds since the epoch).
-    Write(Chunk, u64),
-    /// The clock was set by then, behind the rows that were handed over.
-    ClockSet(Moment),
-    /// To open the file anew, once all that came before is written.
-    Reopen,
-    /// To end: when all is written, or at that time.
-    End(Instant),
-}
 
 /// What the writer's thread tells the engine's.
 #[derive(Clone, Debug, Default)]
@@ -378,8 +366,16 @@ impl Writer {
         self.connect()?;
         let Self { database, queue, gaps, cover, progress, .. } = self;
         let Some(database) = database else { return Ok(Written::default()) };
-        let runs = cover.due(period, Moment::now());
-        database.write(queue.each(), Notes { gaps, runs: &runs }, &progress.commits)
+        let now = Moment::now();
+        let runs = cover.due(period, now);
+        let is_right = || !runs.is_empty() && is_synchronized();
+        let ahead = cover.ahead(now, is_right);
+        let notes = Notes { gaps, runs: &runs, ahead };
+        let written = database.write(queue.each(), notes, &progress.commits)?;
+        if ahead.is_some() {
+            cover.has_looked();
+        }
+        Ok(written)
     }
 
     fn count(&mut self, written: Written) {
