@@ -93,8 +93,7 @@ fn rows(connection: &Connection) -> Result<Table, Trouble> {
         let (since, until) = (since as u64, until.unwrap_or(since) as u64);
         let detail = row.get::<_, Option<String>>(4)?.unwrap_or_default();
         if kind == RUN {
-            // A run that was cut has its former end in a second line.
-            let origin = detail.lines().next().and_then(Origin::parse).unwrap_or_default();
+            let origin = Origin::parse(&detail).unwrap_or_default();
             // One that is inverted covers nothing.
             table.runs.push((Span { first: since, last: until }, origin));
             continue;
