@@ -60,7 +60,7 @@ fn losses_are_in_the_coverage() {
     settle(&mut sink);
     let at = known + 7;
     for events in [9, 4] {
-        let lost = Body::Lost(Lost { since: AT, ..Lost::noticed("ebpf", events, at) });
+        let lost = Body::Lost(Lost { since: known, ..Lost::noticed("ebpf", events, at) });
         push(&mut sink, &Item { tag: Kinds::empty(), at, body: lost });
     }
     sink.output.close();
