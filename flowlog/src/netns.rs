@@ -124,7 +124,7 @@ pub fn within_open<T>(
     Ok(value)
 }
 
-/// Opens the file of a namespace. A FIFO of that name keeps nobody waiting for its
+/// Opens the file of a namespace. A FIFO of that name is opened without its
 /// other end.
 fn open(path: &Path) -> Result<File, NetnsError> {
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);

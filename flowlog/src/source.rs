@@ -118,8 +118,8 @@ fn of_source(
     opened?.map_err(|error| error.context(format!("[{}] cannot be started", source.id)))
 }
 
-/// Calls `attempt` until it succeeds, fails for a reason that does not pass, or is
-/// told that this is the last time.
+/// Calls `attempt` until it succeeds, fails for a reason that does not pass, or has
+/// got the last call (`true`).
 fn patiently<T>(
     patience: Duration,
     mut attempt: impl FnMut(bool) -> anyhow::Result<T>,

@@ -24,7 +24,7 @@ pub(super) trait Replying {
 
 /// A reply tells the state of the moment at which it was received, or of one
 /// before. So the events that came earlier go first: what they tell must not look
-/// like old news because a dump has told it already. Events and replies share the
+/// like old news because a dump has reported it already. Events and replies share the
 /// budget.
 ///
 /// # Errors
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
     use crate::event::{Event, Record};
 
-    /// A table of so many datagrams, each of a hundred entries; an event comes with each.
+    /// A table in this number of datagrams, each of a hundred entries; an event comes with each.
     #[derive(Default)]
     struct Dumping {
         datagrams: usize,

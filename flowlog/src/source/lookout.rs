@@ -114,8 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_hangs_keeps_nobody_waiting() {
-        // Whoever opens a FIFO waits for its other end, as one waits for a disk.
+    fn a_look_that_hangs_blocks_no_caller() {
+        // To open a FIFO waits for its other end, as a read waits for a disk.
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fifo");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();

@@ -168,7 +168,7 @@ impl CrossCapture {
     ) -> Result<(), CannotCompare> {
         self.paired = self.ebpf.begin_notices()?;
         let now = Instant::now();
-        // Of what is queued already nobody knows whether eBPF could see it. A message
+        // Whether eBPF could see what is queued already is unknown. A message
         // takes half of what the queue is sized by, at least.
         self.opening = Some(2 * netlink.queue_events());
         self.netlink = Some(netlink);

@@ -333,7 +333,7 @@ impl Matcher {
         }
     }
 
-    /// Netlink has told an event, which it wants to be kept. It was read at `at`, for
+    /// An event of netlink, whose content is kept. It was read at `at`, for
     /// the message has no time of its own.
     pub(super) fn netlink_event(&mut self, event: &Event, at: u64, now: Instant) {
         let kind = kind_of(event.kinds);

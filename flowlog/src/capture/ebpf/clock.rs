@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_getres, clock_gettime};
 
-/// Nanoseconds of `CLOCK_BOOTTIME`, which nobody sets.
+/// Nanoseconds of `CLOCK_BOOTTIME`, which cannot be set.
 pub(in crate::capture) fn boot_ns() -> u64 {
     nanoseconds(ClockId::CLOCK_BOOTTIME).unsigned_abs()
 }

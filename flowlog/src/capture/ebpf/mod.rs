@@ -124,8 +124,8 @@ pub struct Settings {
     /// The programs shall tell where each thing happened, and of refusals too,
     /// and whoever drains does so by [`EbpfCapture::drain_trace`].
     pub traced: Option<Refusals>,
-    /// Whoever opens it tries again: a failure that may pass is an error, and no
-    /// reason for a second choice.
+    /// The caller tries again: a transient failure is an error, and no reason for a
+    /// second choice.
     pub retried: bool,
 }
 
@@ -369,7 +369,7 @@ impl EbpfCapture {
     }
 
     /// Entries of the counted namespace that the programs saw begin and end. Losses
-    /// that show here are told by the drain that follows.
+    /// that show here are reported by the drain that follows.
     fn seen(&mut self) -> Option<(u64, u64)> {
         let news = self.counts.read().ok()?;
         self.untold += news.losses;
