@@ -27,6 +27,7 @@ mod given_up;
 mod health;
 mod held;
 mod keeper;
+mod loss_table;
 mod losses;
 mod reader;
 mod rescue;

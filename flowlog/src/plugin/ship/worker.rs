@@ -45,6 +45,8 @@ pub(super) struct Link {
     health: Health,
     /// The newest row that has arrived.
     arrived: i64,
+    /// What the client has got since.
+    unsettled: Amount,
     /// The newest row that was ever handed to a client.
     handed: i64,
     /// Losses that the client knows, and how often they had changed then.
@@ -56,7 +58,17 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(sink: Arc<Sink>, jobs: Sender<Job>, spool: &Spool) -> Self {
         let (path, health) = (spool.path().to_owned(), spool.health().clone());
-        Self { sink, jobs, path, health, arrived: 0, handed: 0, losses: None, latest: 0 }
+        Self {
+            sink,
+            jobs,
+            path,
+            health,
+            arrived: 0,
+            unsettled: Amount::default(),
+            handed: 0,
+            losses: None,
+            latest: 0,
+        }
     }
 
     fn count(&self, measure: Measure, n: u64) {
@@ -68,7 +80,8 @@ impl Link {
         if last > self.arrived {
             self.arrived = last;
             // It fails when the daemon has ended: then it is delivered again.
-            let _ = self.jobs.send(Job::Acknowledge(self.sink.clone(), last));
+            let arrived = std::mem::take(&mut self.unsettled);
+            let _ = self.jobs.send(Job::Acknowledge(self.sink.clone(), last, arrived));
         }
         if let Some((_, said)) = &mut self.losses
             && !said.is_empty()
@@ -230,8 +243,8 @@ impl<C: Client> Worker<C> {
         if std::mem::replace(&mut self.connected_before, true) {
             self.link.count(Measure::Reconnects, 1);
         }
-        // It knows nothing yet.
-        self.link.losses = None;
+        // It knows and has nothing yet.
+        (self.link.losses, self.link.unsettled) = (None, Amount::default());
         self.link.count(Measure::Replaced, client.replaced().into());
         let end = match self.deliver_all(client, &reader).await {
             Ok(end) | Err(end) => end,
@@ -381,6 +394,8 @@ impl<C: Client> Worker<C> {
             self.link.sink.stats.answered();
         }
         self.link.sink.undelivered.progress();
+        self.link.unsettled.bytes += batch.bytes as u64;
+        self.link.unsettled.records += batch.records;
         self.count(&delivered);
         // What is held may fail yet.
         if !delivered.held {
