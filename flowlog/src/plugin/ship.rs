@@ -28,6 +28,7 @@ mod health;
 mod held;
 mod keeper;
 mod link;
+mod loss_table;
 mod losses;
 mod reader;
 mod rescue;

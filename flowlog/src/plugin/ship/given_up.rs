@@ -1,5 +1,6 @@
 //! What is lost with a spool that was given up: counted, reported, and noted for archives.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,12 +35,13 @@ impl GivenUp {
         self.note_unknown(sink, self.held.is_some());
     }
 
-    /// Counts what the file held and was not copied, while the daemon runs. What the destination
-    /// acknowledges only afterwards is among it.
+    /// Counts what the file held and was not copied, while the daemon runs, but for the records
+    /// that have `arrived`. What the destination acknowledges only afterwards is among it.
     pub(super) fn count<'s>(
         &self,
         path: &Path,
         sinks: impl Iterator<Item = (&'s str, &'s Arc<Sink>)>,
+        arrived: &HashMap<String, u64>,
     ) {
         let measure = if self.aside.is_some() { Measure::SetAside } else { Measure::Replaced };
         let mut lost = 0;
@@ -51,11 +53,13 @@ impl GivenUp {
                 records: kept.records.saturating_sub(copied.records),
             };
             sink.stats.take_kept(gone);
-            if lose(sink, gone.records) > 0 {
+            let arrived = arrived.get(name).copied().unwrap_or_default();
+            let lost_here = lose(sink, gone.records.saturating_sub(arrived));
+            if lost_here > 0 {
                 // A client that still holds some of them must not have them as well.
                 sink.take_back();
             }
-            lost += gone.records;
+            lost += lost_here;
             self.note_unknown(sink, true);
         }
         self.report(path, lost, true);
@@ -101,4 +105,30 @@ fn lose(sink: &Sink, records: u64) -> u64 {
 
 fn of(amounts: &Amounts, name: &str) -> Amount {
     amounts.get(name).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_arrived_is_not_lost_as_well() {
+        let amount = |records| Amount { bytes: 10 * records, records };
+        let copied = Amounts::from([("a:NATS".to_owned(), amount(60))]);
+        let given_up =
+            GivenUp { aside: Some("/spool.db.damaged".into()), held: None, copied, losses: false };
+        let (sink, other) = (Sink::new("a:NATS"), Sink::new("b:PARQUET"));
+        sink.stats.add_kept(amount(100));
+        other.stats.add_kept(amount(7));
+        other.losses.want();
+        let sinks = [&sink, &other].map(|sink| (sink.name.as_str(), sink));
+        let arrived = HashMap::from([("a:NATS".to_owned(), 30)]);
+        given_up.count(Path::new("/spool.db"), sinks.into_iter(), &arrived);
+        let lost = [&sink, &other].map(|sink| sink.stats.get(Measure::Lost));
+        assert_eq!(lost, [10, 7]);
+        assert_eq!((sink.stats.kept(), other.stats.kept()), (amount(60), amount(0)));
+        // With losses that the file named and that cannot be read.
+        let noted: Vec<u64> = other.losses.take().losses.iter().map(|loss| loss.records).collect();
+        assert_eq!(noted, [7, 0]);
+    }
 }

@@ -159,8 +159,9 @@ impl Keeper {
         match self.store.replace(wrong) {
             Ok(given_up) => {
                 self.held = None;
+                let arrived = self.arrived();
                 let sinks = || sinks.iter().map(|(name, sink)| (name.as_str(), sink));
-                given_up.count(self.store.path(), sinks());
+                given_up.count(self.store.path(), sinks(), &arrived);
                 for (_, sink) in sinks() {
                     sink.stats.set_trouble(Part::Spool, None);
                     // One that has found the new file before its rows waits for others.
@@ -187,6 +188,25 @@ impl Keeper {
                 false
             }
         }
+    }
+
+    /// Records of each sink that have arrived, were not removed from the spool that was given up,
+    /// and are not in the new one.
+    fn arrived(&self) -> HashMap<String, u64> {
+        let mut arrived: HashMap<&str, (i64, u64)> = HashMap::new();
+        for job in &self.pending {
+            if let Job::Acknowledge(sink, last, amount) = job {
+                let (newest, records) = arrived.entry(&sink.name).or_default();
+                *newest = (*newest).max(*last);
+                *records += amount.records;
+            }
+        }
+        let gone = |(sink, (newest, records)): (&str, (i64, u64))| {
+            // Where that cannot be read they are counted as lost.
+            let copied = self.store.records_up_to(sink, newest).unwrap_or(records);
+            (sink.to_owned(), records.saturating_sub(copied))
+        };
+        arrived.into_iter().map(gone).collect()
     }
 
     /// Does what is to be done, unless an attempt has failed just before. After a failure the first
@@ -297,7 +317,7 @@ impl Keeper {
             sink.waits_no_more(chunk.amount());
         }
         for (place, amount) in acknowledged {
-            if let Some(Job::Acknowledge(sink, _)) = self.pending.get(*place) {
+            if let Some(Job::Acknowledge(sink, ..)) = self.pending.get(*place) {
                 sink.stats.take_kept(*amount);
             }
         }
@@ -430,7 +450,7 @@ impl Room<'_> {
                 let number = change.append(&sink.name, chunk)?;
                 effects.appended.push((place, number));
             }
-            Job::Acknowledge(sink, last) => {
+            Job::Acknowledge(sink, last, _) => {
                 effects.acknowledged.push((place, change.acknowledge(&sink.name, *last)?));
             }
             Job::Forget(_, said) => change.forget(said)?,

@@ -10,7 +10,7 @@ use super::losses::Loss;
 use super::reader::Reader;
 use super::spool::{Failure, Job, Sink, Spool};
 use super::{Client, Upstream};
-use crate::stats::Measure;
+use crate::stats::{Amount, Measure};
 
 /// A sink's end of the spool.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Link {
     pub(super) health: Health,
     /// The newest row that has arrived.
     pub(super) arrived: i64,
+    /// What the client has got since.
+    pub(super) unsettled: Amount,
     /// The newest row that was ever handed to a client.
     pub(super) handed: i64,
     /// Losses that the client knows and has not stated yet; absent: it knows nothing yet.
@@ -34,7 +36,18 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(sink: Arc<Sink>, jobs: Sender<Job>, spool: &Spool) -> Self {
         let (path, health) = (spool.path().to_owned(), spool.health().clone());
-        Self { sink, jobs, path, health, arrived: 0, handed: 0, losses: None, noted: 0, latest: 0 }
+        Self {
+            sink,
+            jobs,
+            path,
+            health,
+            arrived: 0,
+            unsettled: Amount::default(),
+            handed: 0,
+            losses: None,
+            noted: 0,
+            latest: 0,
+        }
     }
 
     pub(super) fn count(&self, measure: Measure, n: u64) {
@@ -46,7 +59,8 @@ impl Link {
         if last > self.arrived {
             self.arrived = last;
             // It fails when the daemon has ended: then it is delivered again.
-            let _ = self.jobs.send(Job::Acknowledge(self.sink.clone(), last));
+            let arrived = std::mem::take(&mut self.unsettled);
+            let _ = self.jobs.send(Job::Acknowledge(self.sink.clone(), last, arrived));
         }
         if let Some(said) = &mut self.losses
             && !said.is_empty()

@@ -8,7 +8,8 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::batch::{Batch, Row};
 use super::failure::{Failure, is_damage};
 use super::health::Health;
-use super::losses::{self, Loss};
+use super::loss_table;
+use super::losses::Loss;
 use super::store::PATIENCE;
 use super::stored::{self, Stored};
 
@@ -47,7 +48,7 @@ impl Reader {
 
     /// Losses of `sink`, each with its number.
     pub(super) fn losses(&self, sink: &str) -> Result<Vec<(i64, Loss)>, Failure> {
-        self.with(|connection| losses::read(connection, sink))
+        self.with(|connection| loss_table::read(connection, sink))
     }
 
     /// Reads the file that is in use now; reports damage of it to the writer.

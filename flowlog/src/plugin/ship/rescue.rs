@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use super::batch;
-use super::losses;
+use super::loss_table;
 use super::stored::Stored;
 use crate::stats::Amount;
 
@@ -77,7 +77,7 @@ pub(super) fn copy(
         }
         transaction.commit()?;
     }
-    let losses = losses::copy(from, to)?;
+    let losses = loss_table::copy(from, to)?;
     Ok(Rescued { rows: copied, losses })
 }
 

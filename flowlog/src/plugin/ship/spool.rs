@@ -51,7 +51,7 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    fn new(name: &str) -> Arc<Self> {
+    pub(super) fn new(name: &str) -> Arc<Self> {
         let (newest, _) = watch::channel(0);
         Arc::new(Self {
             name: name.to_owned(),
@@ -149,8 +149,9 @@ impl Chunk {
 #[derive(Debug)]
 pub(super) enum Job {
     Append(Arc<Sink>, Chunk),
-    /// The rows of the sink up to that number have arrived.
-    Acknowledge(Arc<Sink>, i64),
+    /// The rows of the sink up to that number have arrived; with what is in those of them that
+    /// arrived since the last time.
+    Acknowledge(Arc<Sink>, i64, Amount),
     /// The worker is to end when it has delivered what was asked for before, or then.
     Stop(Control, Instant),
     /// The client has said these losses.

@@ -20,7 +20,8 @@ use rusqlite::{Connection, params};
 use super::failure::Failure;
 use super::health::Health;
 use super::held;
-use super::losses::{self, Loss};
+use super::loss_table;
+use super::losses::Loss;
 use super::rescue::{self, Amounts, Rescued};
 use super::spool::Chunk;
 use super::stored::{self, Stored, sum_of};
@@ -124,7 +125,7 @@ impl OpenFile {
             .query_row("SELECT ifnull(sum(bytes), 0) FROM batch", [], |row| row.get(0))
             .map_err(failed)?;
         let highest = rescue::highest(&connection).map_err(failed)?;
-        losses::verify(&connection).map_err(failed)?;
+        loss_table::verify(&connection).map_err(failed)?;
         let anchor =
             Anchor::open(path).map_err(|error| Failure::Directory(path.to_owned(), error))?;
         Ok(Self { connection, anchor, bytes, highest })
@@ -250,6 +251,12 @@ impl Store {
             .map_err(|error| Failure::Database(self.path.clone(), error))
     }
 
+    /// Records of a sink in rows up to that number.
+    pub(super) fn records_up_to(&self, sink: &str, last: i64) -> rusqlite::Result<u64> {
+        let sql = "SELECT ifnull(sum(records), 0) FROM batch WHERE sink = ? AND sequence <= ?";
+        self.file.connection.query_row(sql, params![sink, last], |row| row.get(0))
+    }
+
     /// Begins to change it: `change` is done as a whole, or not at all.
     pub(super) fn transact<T>(
         &mut self,
@@ -333,7 +340,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
         return Ok(());
     }
     stored::add_sums(connection, "batch")?;
-    losses::prepare(connection)
+    loss_table::prepare(connection)
 }
 
 fn set_aside(path: &Path, word: &str) -> Result<PathBuf, Failure> {
@@ -411,12 +418,12 @@ impl Change<'_> {
 
     /// Adds a loss of a sink.
     pub(super) fn lose(&mut self, sink: &str, loss: &Loss) -> rusqlite::Result<()> {
-        losses::insert(self.connection, sink, loss)
+        loss_table::insert(self.connection, sink, loss)
     }
 
     /// Removes losses.
     pub(super) fn forget(&mut self, said: &[(i64, Loss)]) -> rusqlite::Result<()> {
-        losses::forget(self.connection, said)
+        loss_table::forget(self.connection, said)
     }
 
     /// Removes the oldest row that is not taken; returns what it was. Of each sink the rows behind

@@ -151,8 +151,8 @@ impl<C: Client> Worker<C> {
         if std::mem::replace(&mut self.connected_before, true) {
             self.link.count(Measure::Reconnects, 1);
         }
-        // It knows nothing yet.
-        self.link.losses = None;
+        // It knows and has nothing yet.
+        (self.link.losses, self.link.unsettled) = (None, Amount::default());
         self.link.count(Measure::Replaced, client.replaced().into());
         let end = match self.deliver_all(client, &reader).await {
             Ok(end) | Err(end) => end,
@@ -311,6 +311,8 @@ impl<C: Client> Worker<C> {
             self.link.sink.stats.answered();
         }
         self.link.sink.undelivered.progress();
+        self.link.unsettled.bytes += batch.bytes as u64;
+        self.link.unsettled.records += batch.records;
         self.count(&delivered);
         // What is held may fail yet.
         if !delivered.held {

@@ -297,3 +297,32 @@ fn a_damaged_loss_is_learned_as_one_that_is_not_known() {
         assert_eq!(ship.get(Measure::SetAside), 1);
     }
 }
+
+/// Losses are learned from the file that is in use, and leave it when they are settled.
+#[test]
+fn losses_go_with_a_spool_that_is_made_anew() {
+    let (directory, files) = (tempfile::tempdir().unwrap(), Files::default());
+    files.with(|held| held.away = true);
+    let mut ship = Ship::start(&small(&directory), &files);
+    for _ in 0..10 {
+        ship.make(5000);
+    }
+    ship.wait_for("all to be spooled", |ship| ship.get(Measure::Spooled) >= ship.made);
+    files.with(|held| held.away = false);
+    ship.shipment.reopen();
+    files.wait_for("losses", |held| !held.losses.is_empty());
+    files.with(|held| held.losses.clear());
+    fs::remove_dir_all(directory.path().join("spool")).unwrap();
+    ship.wait_for("it is made anew", |ship| ship.get(Measure::Replaced) == 1);
+    ship.make(10);
+    let dropped = ship.get(Measure::Dropped);
+    files.wait_for("losses of the new file", |held| {
+        held.losses.iter().map(|loss| loss.records).sum::<u64>() == dropped
+    });
+    ship.end(&files);
+    let path = directory.path().join("spool/spool.db");
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let left: u64 =
+        connection.query_row("SELECT count(*) FROM loss", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0, "they would be said again");
+}
