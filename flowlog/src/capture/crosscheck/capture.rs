@@ -174,6 +174,11 @@ impl CrossCapture {
         self.netlink = Some(netlink);
         self.matcher.begin(boot_ns(), now, self.paired);
         (self.begun, self.phase) = (now, Phase::Comparing { until });
+        // At once: what comes later is no longer at the boundary. It has just been
+        // opened, so that little is queued.
+        while self.opening.is_some() {
+            self.drain_netlink(BUDGET)?;
+        }
         Ok(())
     }
 
@@ -273,7 +278,7 @@ impl CrossCapture {
             return Ok(Progress { messages: 0, drained: Drained::Dry });
         };
         let (filter, stats) = (&self.sources.netlink.filter, &self.stats);
-        let mut side = NetlinkSide { matcher: &mut self.matcher, filter, now, boot, stats };
+        let mut side = NetlinkSide { matcher: &mut self.matcher, filter, now, stats };
         let progress =
             netlink.drain(self.opening.map_or(budget, |left| budget.min(left)), &mut side)?;
         if progress.drained == Drained::Dry {
@@ -299,7 +304,7 @@ impl CrossCapture {
         self.ebpf.tell_losses(&mut EbpfSide { matcher, now, boot, sink: &mut Discard });
         if let Some(netlink) = &mut self.netlink {
             let (filter, stats) = (&self.sources.netlink.filter, &self.stats);
-            netlink.tell_losses(&mut NetlinkSide { matcher, filter, now, boot, stats });
+            netlink.tell_losses(&mut NetlinkSide { matcher, filter, now, stats });
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::matcher::Matcher;
 use crate::capture::RecordSink;
+use crate::capture::ebpf::clock::boot_ns;
 use crate::capture::ebpf::witness::{Losses, Notice, Origin, WitnessSink};
 use crate::capture::filter::Filter;
 use crate::event::{Event, Expectation, Record};
@@ -45,8 +46,6 @@ pub(super) struct NetlinkSide<'a> {
     pub(super) matcher: &'a mut Matcher,
     pub(super) filter: &'a Filter,
     pub(super) now: Instant,
-    /// The same in nanoseconds of `CLOCK_BOOTTIME`.
-    pub(super) boot: u64,
     pub(super) stats: &'a Stats,
 }
 
@@ -54,10 +53,12 @@ impl RecordSink for NetlinkSide<'_> {
     fn record(&mut self, record: Record<'_>) {
         match record {
             Record::Event(event) if self.filter.accepts(&event.flow.orig) => {
-                self.matcher.netlink_event(event, self.boot, self.now);
+                // Now, and not when the queue began to be read: a message may have come since,
+                // and eBPF is waited for up to this time.
+                self.matcher.netlink_event(event, boot_ns(), self.now);
             }
             Record::Expectation(expectation, at) if self.filter.accepts(&expectation.tuple) => {
-                self.matcher.netlink_expectation(expectation, at, self.boot, self.now);
+                self.matcher.netlink_expectation(expectation, at, boot_ns(), self.now);
             }
             Record::Event(_) | Record::Expectation(..) => {
                 self.stats.add(Counter::FlowsFiltered, 1);
