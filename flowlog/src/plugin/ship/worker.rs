@@ -43,6 +43,8 @@ pub(super) struct Link {
     jobs: Sender<Job>,
     path: PathBuf,
     health: Health,
+    /// See [`Spool::share`].
+    share: usize,
     /// The newest row that has arrived.
     arrived: i64,
     /// What the client has got since.
@@ -63,6 +65,7 @@ impl Link {
             jobs,
             path,
             health,
+            share: spool.share(),
             arrived: 0,
             unsettled: Amount::default(),
             handed: 0,
@@ -326,6 +329,7 @@ impl<C: Client> Worker<C> {
     /// The rows behind `after`, as many as the far side likes.
     async fn next(&mut self, reader: &Reader, after: i64) -> Result<Option<Batch>, End> {
         let Appetite { bytes, linger } = self.appetite;
+        let bytes = bytes.min(self.link.share);
         self.newest.mark_unchanged();
         let found = self.take(reader, after, bytes).await?;
         let hungry = found.as_ref().is_some_and(|batch| batch.bytes < bytes);
