@@ -19,6 +19,8 @@ pub(super) struct Link {
     jobs: Sender<Job>,
     pub(super) path: PathBuf,
     pub(super) health: Health,
+    /// See [`Spool::share`].
+    pub(super) share: usize,
     /// The newest row that has arrived.
     pub(super) arrived: i64,
     /// What the client has got since.
@@ -41,6 +43,7 @@ impl Link {
             jobs,
             path,
             health,
+            share: spool.share(),
             arrived: 0,
             unsettled: Amount::default(),
             handed: 0,

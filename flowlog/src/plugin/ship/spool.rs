@@ -178,6 +178,8 @@ pub struct Spool(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
+    /// Bytes of records that it may hold.
+    max_bytes: u64,
     health: Health,
     /// A damaged file was found at start, and set aside.
     given_up: Option<GivenUp>,
@@ -242,6 +244,7 @@ impl Spool {
         let keeper = Keeper::new(store, *max_bytes, *full, receiver);
         Ok(Self(Arc::new(Shared {
             path,
+            max_bytes: *max_bytes,
             health,
             given_up,
             made_directory,
@@ -254,6 +257,12 @@ impl Spool {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Bytes that a client may take at once: what it has is not dropped, and the newest records are
+    /// to find room.
+    pub(super) fn share(&self) -> usize {
+        usize::try_from(self.0.max_bytes / 4).unwrap_or(usize::MAX)
     }
 
     /// What the threads know of the file.

@@ -240,6 +240,7 @@ impl<C: Client> Worker<C> {
     /// The rows behind `after`, as many as the far side likes.
     async fn next(&mut self, reader: &Reader, after: i64) -> Result<Option<Batch>, End> {
         let Appetite { bytes, linger } = self.appetite;
+        let bytes = bytes.min(self.link.share);
         self.newest.mark_unchanged();
         let found = self.take(reader, after, bytes).await?;
         let hungry = found.as_ref().is_some_and(|batch| batch.bytes < bytes);
