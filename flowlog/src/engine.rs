@@ -16,10 +16,11 @@ use self::recovery::Recovery;
 use self::rest::Rest;
 use crate::activate::Activation;
 use crate::archive::clock::Moment;
+use crate::capture::netlink::now_ns;
 use crate::capture::{Capture, Drained, DumpKind, Progress, RecordSink};
 use crate::daemon::notify::{Notifier, Word};
 use crate::daemon::watchdog::Watchdog;
-use crate::event::{Event, Record};
+use crate::event::{Event, Lost, Record};
 use crate::kernel::TableFill;
 use crate::log::{self, notice};
 use crate::metrics::{Question, Questions};
@@ -144,24 +145,29 @@ impl Source {
     /// `deadline`.
     fn finish(&mut self, deadline: Instant) {
         let begun = Moment::now();
-        let healthy = self.trouble().is_none();
+        let complete = self.is_complete();
         let mut feed = Feed { nfct: &mut self.nfct, stacks: &mut self.stacks };
         let read = loop {
             match self.capture.drain(BUDGET, &mut feed) {
                 Ok(progress) if progress.drained == Drained::Dry => break Ok(true),
                 Ok(_) if Instant::now() > deadline => break Ok(false),
+                Ok(progress) if progress.drained == Drained::Later => std::thread::sleep(BREATH),
                 Ok(_) => {}
                 Err(error) => break Err(error),
             }
         };
         let ended = self.capture.finish(&mut feed);
+        if !matches!(read, Ok(true)) {
+            // How many there were is not known.
+            feed.record(Record::Lost(Lost::noticed("exit", 1, now_ns())));
+        }
         self.nfct.finish(&mut self.stacks);
         match read.and_then(|dry| ended.map(|()| dry)) {
-            Ok(true) if healthy => self.caught_up(begun),
+            Ok(true) if complete => self.caught_up(begun),
             Ok(true) => {}
             Ok(false) => warn!(
-                "[{}] events came faster than they could be read until the end: the last of them \
-                 are in no log",
+                "[{}] not all events could be read until the end: the last of them are in no log, \
+                 and count as 1 lost",
                 self.id
             ),
             Err(error) => warn!("[{}] the last events cannot be read: {error}", self.id),
@@ -282,7 +288,7 @@ impl Engine {
             messages += progress.messages;
             more |= progress.drained == Drained::More;
             source.stacks.flush();
-            if progress.drained != Drained::More && source.trouble().is_none() {
+            if progress.drained == Drained::Dry && source.is_complete() {
                 let hold = HOLD + source.capture.holds();
                 source.caught_up(begun.before(hold));
             }

@@ -37,7 +37,7 @@ pub struct Settings {
 }
 
 /// What was done since it was asked for last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Closed {
     /// Files that were closed.
     pub files: u64,
@@ -53,6 +53,8 @@ pub struct Closed {
     pub crowd: u64,
     /// The clock was set.
     pub clock_was_set: bool,
+    /// Why old files cannot be removed.
+    pub untidy: Option<String>,
 }
 
 /// What closed files have of a run.
@@ -247,19 +249,21 @@ impl Archive {
         self.close_by(now)?;
         self.due = self.next_due(now);
         self.retention.due_now();
-        self.tidy(now)
+        self.tidy(now);
+        Ok(())
     }
 
-    /// Removes what is old or too much, if that is due.
-    ///
-    /// # Errors
-    /// A file cannot be removed.
-    pub fn tidy(&mut self, now: Moment) -> Result<(), Error> {
-        let done = self.retention.tidy(&mut self.directory, now)?;
-        self.closed.removed.files += done.removed.files;
-        self.closed.removed.bytes += done.removed.bytes;
-        self.closed.crowd = self.closed.crowd.max(done.crowd);
-        Ok(())
+    /// Removes what is old or too much, if that is due. That a file cannot be removed is no
+    /// reason to write those anew that are closed.
+    pub fn tidy(&mut self, now: Moment) {
+        match self.retention.tidy(&mut self.directory, now) {
+            Ok(done) => {
+                self.closed.removed.files += done.removed.files;
+                self.closed.removed.bytes += done.removed.bytes;
+                self.closed.crowd = self.closed.crowd.max(done.crowd);
+            }
+            Err(error) => self.closed.untidy = Some(error.to_string()),
+        }
     }
 
     /// Records that are in no closed file.

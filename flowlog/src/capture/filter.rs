@@ -91,6 +91,12 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// All flows are to be logged.
+    pub fn accepts_all(&self) -> bool {
+        let Self { sources, destinations, protocols } = self;
+        sources.is_empty() && destinations.is_empty() && protocols.is_empty()
+    }
+
     /// Whether a flow with this original tuple is to be logged.
     #[inline]
     pub fn accepts(&self, orig: &Tuple) -> bool {

@@ -43,6 +43,9 @@ pub enum Drained {
     Dry,
     /// The budget was used up first; call again.
     More,
+    /// Reading failed, and events may be left: call again when the capture is due. What
+    /// has happened is not known before that.
+    Later,
 }
 
 /// What one call of [`Capture::drain`] did.
@@ -81,6 +84,11 @@ pub trait Capture {
     /// What keeps events from being read, and what to do; absent: nothing.
     fn health(&self) -> Option<String> {
         None
+    }
+
+    /// Whether each loss of events is known: where their counts cannot be read it is not.
+    fn knows_losses(&self) -> bool {
+        true
     }
 
     /// Reads what is there, without blocking, up to about `budget` messages.

@@ -43,7 +43,7 @@ pub(super) fn drain(
             return Ok(Progress { messages, drained: Drained::More });
         }
         let Some(answered) = capture.hand_on_reply(sink) else {
-            return Ok(Progress { messages, drained: Drained::Dry });
+            return Ok(Progress { messages, drained: events.drained });
         };
         // One without messages took its time as well.
         replies += answered.max(1);

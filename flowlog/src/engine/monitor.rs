@@ -143,7 +143,12 @@ fn captured(id: &str, by: &str, events: u64) -> Option<String> {
         "both" => {
             ("by eBPF and netlink", "raise ring_buffer_size and netlink_socket_buffer_maxsize")
         }
-        _ => ("by netlink", "raise netlink_socket_buffer_maxsize"),
+        "netlink" => ("by netlink", "raise netlink_socket_buffer_maxsize"),
+        "netlink_malformed" | "ebpf_malformed" => (
+            "because they cannot be decoded",
+            "run `flowlog check`, and report this kernel: it may be newer than flowlog",
+        ),
+        _ => ("in capture", "see the log"),
     };
     let number = match by {
         "netns" => "an unknown number of events was lost".to_owned(),

@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const LEFT_BEHIND: usize = 256;
 
 /// Nothing was read.
-const NOTHING: Progress = Progress { messages: 0, drained: Drained::Dry };
+const NOTHING: Progress = Progress { messages: 0, drained: Drained::Later };
 
 /// What went wrong with reading a source.
 #[derive(Debug, Default)]
@@ -89,6 +89,13 @@ impl Source {
         let place = self.place.as_ref().and_then(|place| place.trouble(Instant::now()));
         let trouble = place.or_else(|| self.capture.health()).or(failure)?;
         Some(format!("{}: {trouble}", self.id))
+    }
+
+    /// When it is read dry, nothing that happened before is unknown: each loss is counted, and its
+    /// namespace is there.
+    pub(super) fn is_complete(&self) -> bool {
+        let is_sure = self.place.as_ref().is_none_or(|place| place.is_sure(Instant::now()));
+        is_sure && self.capture.knows_losses()
     }
 
     /// Looks whether the name of the namespace stands for another one.

@@ -293,7 +293,7 @@ impl Capture for Troubled {
     }
 
     fn drain(&mut self, _: usize, _: &mut dyn RecordSink) -> io::Result<Progress> {
-        Ok(Progress { messages: 0, drained: Drained::Dry })
+        Ok(Progress { messages: 0, drained: Drained::Later })
     }
 
     fn queue_events(&self) -> usize {

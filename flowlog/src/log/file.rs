@@ -100,7 +100,15 @@ impl LogFile {
             }
         }
         let Some(file) = &self.file else { return Outcome::Away };
-        let outcome = append(file.as_fd(), &dated(message), done);
+        let mut outcome = append(file.as_fd(), &dated(message), done);
+        if outcome == Outcome::Done && file.metadata().is_ok_and(|file| is_removed(&file)) {
+            // Nobody can read it there.
+            *done = 0;
+            self.look();
+            let Some(file) = &self.file else { return Outcome::Away };
+            outcome = append(file.as_fd(), &dated(message), done);
+        }
+        let Some(file) = &self.file else { return Outcome::Away };
         if outcome == Outcome::Away && is_fifo(file) {
             // The next reader gets the line as a whole.
             self.file = None;
@@ -112,7 +120,7 @@ impl LogFile {
     /// Opens the file anew if it was removed or replaced. One that was deleted
     /// would take messages that nobody can ever read.
     /// Returns whether it is another one now.
-    fn look(&mut self) -> bool {
+    pub(super) fn look(&mut self) -> bool {
         self.looked = Instant::now();
         let Some(old) = self.file.as_ref().and_then(|file| file.metadata().ok()) else {
             return false;
@@ -157,6 +165,10 @@ impl LogFile {
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+fn is_removed(metadata: &Metadata) -> bool {
+    metadata.file_type().is_file() && metadata.nlink() == 0
 }
 
 fn is_fifo(file: &File) -> bool {
@@ -296,6 +308,19 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
         file.look();
         assert!(file.remark().is_none());
+    }
+
+    /// Right after the last look.
+    #[test]
+    fn no_message_goes_into_a_removed_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut file = LogFile::open(&path).unwrap();
+        file.look();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(write_to(&mut file, "one"), Outcome::Done);
+        assert!(fs::read_to_string(&path).unwrap().ends_with(" one\n"));
+        assert!(file.remark().unwrap().contains("was removed"));
     }
 
     #[test]

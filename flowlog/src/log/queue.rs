@@ -11,6 +11,8 @@ use jiff::Timestamp;
 
 use super::level;
 
+/// How often an idle writer looks after its file.
+const IDLE: Duration = Duration::from_secs(1);
 /// Messages that wait at most.
 const MAX_MESSAGES: usize = 4096;
 /// Bytes of their text at most.
@@ -65,6 +67,8 @@ pub(super) enum Job {
     Reopen,
     /// Standard error is no longer there.
     Detach,
+    /// Nothing has come for [`IDLE`]: look whether the file is still there.
+    Look,
 }
 
 /// The queue between the threads that make messages and the one that writes them.
@@ -155,7 +159,12 @@ impl Queue {
                 return Job::Write(message);
             }
             self.empty.notify_all();
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let wait = self.work.wait_timeout(state, IDLE);
+            let (woken, timeout) = wait.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if timeout.timed_out() && state.is_idle() {
+                return Job::Look;
+            }
         }
     }
 
@@ -226,6 +235,11 @@ impl State {
             "{count} {plural} dropped here: the target of `logfile` did not take them in time"
         );
         (count > 0).then(|| Message::new(level::WARNING, &text))
+    }
+
+    /// There is nothing to do.
+    fn is_idle(&self) -> bool {
+        self.messages.is_empty() && self.unreported == 0 && !self.reopen && !self.detach
     }
 
     fn command(&mut self) -> Option<Job> {

@@ -71,6 +71,13 @@ impl Target {
         }
     }
 
+    /// Opens a file anew that was removed or replaced.
+    pub(super) fn look(&mut self) {
+        if let Self::File(file) = self {
+            file.look();
+        }
+    }
+
     /// Standard error is no longer there.
     pub(super) fn detach(&mut self) {
         if let Self::Syslog(syslog) = self {

@@ -47,6 +47,7 @@ impl Writer {
         match command {
             Job::Reopen => self.target.reopen(),
             Job::Detach => self.target.detach(),
+            Job::Look => self.target.look(),
             Job::Write(_) => {}
         }
     }

@@ -20,6 +20,7 @@ use crate::archive::clock::Moment;
 use crate::archive::coverage::{Gap, Reason};
 use crate::archive::origin::Origin;
 use crate::archive::{self, Archive, Closed, Error, Host, Removed};
+use crate::ratelimit::RateLimit;
 use crate::stats::Measure;
 
 /// How records stand in the spool: the message of conf/fleet/flow.proto, and
@@ -145,6 +146,7 @@ struct Writer {
     written: Arc<Mutex<Written>>,
     /// See [`Client::replaced`].
     replaced: bool,
+    complaints: RateLimit,
 }
 
 impl Client for Writer {
@@ -178,6 +180,7 @@ impl Client for Writer {
             covered,
             written,
             replaced,
+            complaints: RateLimit::per_minute(),
         })
     }
 
@@ -231,7 +234,7 @@ impl Client for Writer {
         if self.archive.due() <= now.steady {
             return self.close_file();
         }
-        self.archive.tidy(now).map_err(|error| self.trouble(&error))?;
+        self.archive.tidy(now);
         self.tell();
         Ok(Settled::No)
     }
@@ -292,9 +295,15 @@ impl Writer {
     }
 
     fn tell(&mut self) {
-        let Closed { files, records, bytes, malformed, removed, crowd, clock_was_set } =
+        let Closed { files, records, bytes, malformed, removed, crowd, clock_was_set, untidy } =
             self.archive.take_closed();
         let directory = self.directory.display();
+        if let Some(why) = untidy.filter(|_| self.complaints.allow()) {
+            warn!(
+                "old files of {directory} cannot be removed: {why}. Make the directory writable, \
+                 or remove them by hand"
+            );
+        }
         if clock_was_set {
             warn!(
                 "the clock was set: {directory} begins a new file, and no file covers the time \

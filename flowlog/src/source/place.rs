@@ -115,6 +115,12 @@ impl Place {
         self.path.starts_with("/proc")
     }
 
+    /// The namespace is known to be the one that is captured.
+    pub fn is_sure(&self, now: Instant) -> bool {
+        let is_seen = self.lookout.waits(now).is_none_or(|time| time < LOOK);
+        is_seen && matches!(self.state, State::Same)
+    }
+
     /// What is amiss, and what to do.
     pub fn trouble(&self, now: Instant) -> Option<String> {
         let path = self.path.display();

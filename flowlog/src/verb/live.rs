@@ -102,7 +102,7 @@ pub(super) fn show(
         if live.lines().has_enough() {
             return Ok(End::Enough);
         }
-        if progress.drained == Drained::Dry {
+        if progress.drained != Drained::More {
             rest.after(progress.messages, live.queue_events());
         }
     }

@@ -194,7 +194,7 @@ impl Top {
             if shown.is_some() && self.begin.elapsed() >= self.interval {
                 changed |= self.end_interval();
             }
-            if progress.drained == Drained::Dry {
+            if progress.drained != Drained::More {
                 rest.after(progress.messages, capture.queue_events());
             }
         }

@@ -31,7 +31,7 @@ impl Clock {
         if archive.due() <= now.steady {
             archive.close(*now).unwrap();
         }
-        archive.tidy(*now).unwrap();
+        archive.tidy(*now);
     }
 
     fn run(&mut self, minutes: u64) {

@@ -28,6 +28,9 @@ use crate::stats::{Check, CheckKind, Stats};
 const LOSSES: Duration = Duration::from_millis(500);
 /// While netlink is listened to for a while only, nobody is woken up for it.
 const DRAIN: Duration = Duration::from_millis(20);
+/// How long netlink is waited for at the end while it cannot be read, and between two attempts.
+const LAST: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Why the sources cannot be compared.
 #[derive(Debug, thiserror::Error)]
@@ -391,8 +394,8 @@ impl Replying for CrossCapture {
         }
         self.release(Instant::now(), sink);
         let messages = ring.messages + netlink.messages;
-        let more = ring.drained == Drained::More || netlink.drained == Drained::More;
-        Ok(Progress { messages, drained: if more { Drained::More } else { Drained::Dry } })
+        let drained = if ring.drained == Drained::More { ring.drained } else { netlink.drained };
+        Ok(Progress { messages, drained })
     }
 
     fn hand_on_reply(&mut self, sink: &mut dyn RecordSink) -> Option<usize> {
@@ -413,6 +416,10 @@ impl Capture for CrossCapture {
     fn take_renewed(&mut self) -> bool {
         let netlink = self.netlink.as_mut().is_some_and(Capture::take_renewed);
         self.ebpf.take_renewed() | netlink
+    }
+
+    fn knows_losses(&self) -> bool {
+        self.ebpf.knows_losses()
     }
 
     fn health(&self) -> Option<String> {
@@ -477,10 +484,13 @@ impl Capture for CrossCapture {
         if matches!(self.phase, Phase::Comparing { .. }) {
             self.leave()?;
         }
-        // Nothing is added to its queue any more.
+        // Nothing is added to its queue any more. One that cannot be read is not waited for long.
+        let patience = Instant::now() + LAST;
         while let Phase::Leaving { at } = self.phase {
-            if self.drain_netlink(BUDGET)?.drained == Drained::Dry {
-                self.left(at);
+            match self.drain_netlink(BUDGET)?.drained {
+                Drained::More => {}
+                Drained::Later if Instant::now() < patience => std::thread::sleep(PAUSE),
+                Drained::Dry | Drained::Later => self.left(at),
             }
         }
         self.phase = Phase::Closing { until: Instant::now() };

@@ -293,11 +293,13 @@ impl EbpfCapture {
         if settings.wants_updates() {
             capture.dumps.arm()?;
         }
-        capture.selfcheck = hooked.and_then(|hooked| {
+        capture.selfcheck = hooked.map(|hooked| {
             // The files belong to the namespace of the source, which the thread that
             // compares later has left.
             SelfCheck::begin(Instant::now(), TableFill::open(), hooked, || capture.seen())
         });
+        // From now on nobody tries once more.
+        capture.probes.iter_mut().for_each(Probes::no_longer_retried);
         Ok(capture)
     }
 
@@ -434,6 +436,10 @@ impl Capture for EbpfCapture {
         while self.drain_ring(usize::MAX, sink).messages > 0 {}
         self.read_counts(sink);
         Ok(())
+    }
+
+    fn knows_losses(&self) -> bool {
+        self.uncounted.is_none()
     }
 
     fn health(&self) -> Option<String> {

@@ -251,6 +251,11 @@ impl Probes {
         Err(ProbeError::NoWay { tells: hook.tells, tried: tried.join("; "), errno })
     }
 
+    /// A failure that may pass is a reason for a second choice from now on.
+    pub(super) fn no_longer_retried(&mut self) {
+        self.retried = false;
+    }
+
     /// Whether this failure is one that may pass and is waited for.
     pub(super) fn gives_up(&self, error: &ProbeError) -> bool {
         self.retried && error.is_transient()

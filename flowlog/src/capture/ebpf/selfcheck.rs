@@ -44,8 +44,8 @@ pub(super) struct SelfCheck {
     period: Duration,
     /// The kernel's table.
     table: TableFill,
-    /// Its number of entries less those that the hooks have seen.
-    base: i64,
+    /// Its number of entries less those that the hooks have seen; absent until both were read.
+    base: Option<i64>,
     /// It has been reported that the number cannot be read.
     unreadable: bool,
     /// What the last comparison found.
@@ -92,25 +92,17 @@ impl Reading {
 impl SelfCheck {
     /// Begins, once all hooks are attached: what happens while they are attached one
     /// after the other is part of no comparison. `seen`: how many entries they saw
-    /// begin and end. None where a number cannot be read.
+    /// begin and end. Where a number cannot be read, with the first period in which it can.
     pub(super) fn begin(
         now: Instant,
         table: TableFill,
         hooked: Hooked,
         seen: impl FnMut() -> Option<(u64, u64)>,
-    ) -> Option<Self> {
-        let Reading { count, seen } = Reading::take(&table, seen)?;
+    ) -> Self {
+        let base = Reading::take(&table, seen).map(|Reading { count, seen }| count - seen);
         let period = std::env::var(PERIOD_NAME).ok().and_then(|text| text.parse().ok());
         let period = period.map_or(PERIOD, Duration::from_secs);
-        Some(Self {
-            due: now + period,
-            period,
-            table,
-            base: count - seen,
-            unreadable: false,
-            before: None,
-            hooked,
-        })
+        Self { due: now + period, period, table, base, unreadable: false, before: None, hooked }
     }
 
     /// When the next comparison is due.
@@ -141,7 +133,8 @@ impl SelfCheck {
     }
 
     fn compare(&mut self, Reading { count, seen }: Reading) {
-        let expected = self.base + seen;
+        let base = *self.base.get_or_insert(count - seen);
+        let expected = base + seen;
         let found = judge(count, expected);
         let lasting = found.filter(|_| found == self.before);
         self.before = found;
@@ -155,7 +148,7 @@ impl SelfCheck {
              hooks saw it should have {expected}; use capture=netlink, and report this kernel"
         );
         // What is told once is not told again.
-        self.base += count - expected;
+        self.base = Some(count - seen);
     }
 }
 
@@ -188,7 +181,7 @@ mod tests {
     const HOOKED: Hooked = Hooked { inserted: "in", removed: "out" };
 
     fn begun(start: Instant, table: TableFill) -> SelfCheck {
-        SelfCheck::begin(start, table, HOOKED, || Some((0, 0))).unwrap()
+        SelfCheck::begin(start, table, HOOKED, || Some((0, 0)))
     }
 
     #[test]
@@ -226,7 +219,7 @@ mod tests {
         let start = Instant::now();
         let (_file, table) = table("9000\n");
         // 4,000 began before the hook was there; of ends it saw each.
-        let mut check = SelfCheck::begin(start, table, HOOKED, || Some((1000, 3000))).unwrap();
+        let mut check = SelfCheck::begin(start, table, HOOKED, || Some((1000, 3000)));
         for period in 1..4 {
             check.check(start + period * PERIOD, || Some((1500, 3500)));
             assert_eq!(check.before, None);

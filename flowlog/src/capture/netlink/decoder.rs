@@ -123,12 +123,23 @@ impl Decoder {
         }
     }
 
-    /// Decodes an entry that a dump or a query told.
-    pub(super) fn known(&mut self, message: &Message<'_>, now: u64, sink: &mut dyn RecordSink) {
+    /// Decodes an entry that a dump or a query told; returns whether it could be.
+    pub(super) fn known(
+        &mut self,
+        message: &Message<'_>,
+        now: u64,
+        sink: &mut dyn RecordSink,
+    ) -> bool {
         let event = &mut self.events[0];
         match decode::flow(message, Kinds::empty(), now, event) {
-            Ok(()) => sink.record(Record::Known(&event.flow, now)),
-            Err(error) => self.malformed(error),
+            Ok(()) => {
+                sink.record(Record::Known(&event.flow, now));
+                true
+            }
+            Err(error) => {
+                self.malformed(error);
+                false
+            }
         }
     }
 

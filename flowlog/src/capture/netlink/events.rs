@@ -134,7 +134,8 @@ impl Events {
         // kernel queues nothing more until the queue has been read dry
         // (`NETLINK_S_CONGESTED`, net/netlink/af_netlink.c, 6.18).
         self.loss.report(&self.socket, sink);
-        Progress { messages, drained: Drained::Dry }
+        let drained = if self.again.is_some() { Drained::Later } else { Drained::Dry };
+        Progress { messages, drained }
     }
 
     /// Sorts out an error, the `errors`th in a row.

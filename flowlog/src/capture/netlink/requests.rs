@@ -316,7 +316,10 @@ impl Requests {
             messages += 1;
             match message {
                 Ok(message) => self.reply(&message, now, sink),
-                Err(error) => self.decoder.malformed(error),
+                Err(error) => {
+                    self.damaged = true;
+                    self.decoder.malformed(error);
+                }
             }
         }
         self.replies = replies;
@@ -333,7 +336,8 @@ impl Requests {
             return self.reply_to_former(refusal, sink);
         }
         if refusal.is_none() {
-            self.decoder.known(message, now, sink);
+            // An entry that cannot be read is no entry that has gone.
+            self.damaged |= !self.decoder.known(message, now, sink);
         }
         match (&mut self.pending, refusal) {
             (Pending::Dump { .. }, Some(libc::EBUSY)) => {
@@ -348,10 +352,8 @@ impl Requests {
             (Pending::Query { outstanding, .. }, refusal) => {
                 *outstanding = outstanding.saturating_sub(1);
                 let last = *outstanding == 0;
-                // An entry that is not there is an answer, a kernel without
-                // memory is none.
-                let refusal = refusal.map(io::Error::from_raw_os_error);
-                self.damaged |= refusal.is_some_and(|error| is_transient(&error));
+                // That an entry is not there is an answer, any other refusal is none.
+                self.damaged |= refusal.is_some_and(|errno| !matches!(errno, 0 | libc::ENOENT));
                 if last {
                     self.next_queries(sink);
                 }

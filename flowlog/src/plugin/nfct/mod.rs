@@ -53,7 +53,8 @@ impl Settings {
 
     /// Whether the beginning of each connection is handed on when it happens.
     pub fn hands_on_beginnings(&self) -> bool {
-        self.mask.contains(Kinds::NEW) && self.hash.is_none() && self.poll.is_none()
+        let when_they_happen = self.hash.is_none() && self.poll.is_none();
+        self.mask.contains(Kinds::NEW) && when_they_happen && self.filter.accepts_all()
     }
 
     /// The multicast groups that the mask needs, as in nfnetlink.h.

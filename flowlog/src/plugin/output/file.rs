@@ -167,8 +167,10 @@ impl FileOutput {
     /// Opens the file anew, for log rotation; the old one stays in use if that
     /// fails.
     pub fn reopen(&mut self) {
-        self.look_now();
-        // What was logged before belongs into the old file.
+        // What was logged before belongs into the old file, also where that was renamed: a rotation.
+        if !self.outdated && self.file.is_removed() {
+            self.removed();
+        }
         if !self.buffer.is_empty() {
             self.write();
         }

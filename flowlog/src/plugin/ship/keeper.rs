@@ -232,10 +232,13 @@ impl Keeper {
 
     /// Does the first `jobs`; returns how many bytes are there then.
     fn attempt(&mut self, jobs: usize, sinks: &HashMap<String, Arc<Sink>>) -> Result<u64, Failure> {
-        let noted = take_noted(sinks);
+        let mut noted = take_noted(sinks);
         let first = |place: usize, _: &Job| place < jobs;
         let mut done = self.transact(first, &noted, sinks);
         if done.as_ref().is_err_and(Failure::is_damage) && self.replace(Wrong::Damaged, sinks) {
+            // With those that it has noted itself.
+            give_back(noted);
+            noted = take_noted(sinks);
             done = self.transact(first, &noted, sinks);
         }
         match done {

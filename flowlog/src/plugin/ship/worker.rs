@@ -230,6 +230,8 @@ impl<C: Client> Worker<C> {
     /// Waits for something to do; returns whether that is a new connection.
     async fn idle(&mut self, due: Option<Instant>) -> bool {
         tokio::select! {
+            // First: SIGHUP closes a file with all rows that came before it.
+            biased;
             _ = self.newest.changed() => false,
             () = sleep_to(due) => false,
             () = self.reconnect.notified() => true,
@@ -284,8 +286,11 @@ impl<C: Client> Worker<C> {
                         self.link.sink.name
                     );
                     self.link.count(Measure::Lost, records);
-                    // Nobody knows of which time it is: behind what came before.
-                    let (measure, since, until) = (Measure::Lost, self.link.latest, now_ns());
+                    // Its time is not known: it is later than what came before, unless the clock
+                    // was set back since.
+                    let until = now_ns();
+                    let since = Some(self.link.latest).filter(|latest| *latest <= until);
+                    let (measure, since) = (Measure::Lost, since.unwrap_or_default());
                     let losses = &self.link.sink.losses;
                     losses.note(Loss { measure, since, until, records });
                     // Rows behind it are not delivered before it is known to be lost.

@@ -150,6 +150,8 @@ pub(super) struct Cover {
     first: Option<i64>,
     /// Runs of earlier processes were looked at by a clock that is right.
     looked: bool,
+    /// The file was removed or damaged: its rows are in none that is read.
+    gone: bool,
 }
 
 /// Runs that are remembered, so that they can be cut when the clock is set back, and mended.
@@ -256,14 +258,21 @@ impl Cover {
         self.file = database.and_then(Database::device_and_inode);
     }
 
+    /// The file, or what it held, is no longer there.
+    pub(super) fn rows_have_gone(&mut self) {
+        self.gone = true;
+    }
+
     /// The database was opened, perhaps another file than before: there the present run goes on.
-    pub(super) fn goes_on_in(&mut self, database: &Database) {
+    /// Where the file before was only renamed it has all until then.
+    pub(super) fn goes_on_in(&mut self, database: &Database, now: u64) {
+        let gone = std::mem::take(&mut self.gone);
         let has_rows = self.runs.iter().any(|run| run.row.is_some());
         if has_rows
             && database.is_another_than(self.file)
             && let Some(Run { number, since, until, .. }) = self.runs.pop_back()
         {
-            let since = until.unwrap_or(since);
+            let since = if gone { now } else { until.unwrap_or(since) };
             self.runs.clear();
             self.runs.push_back(Run { number, since, ..Run::default() });
             (self.first, self.looked) = (None, false);
@@ -280,8 +289,8 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Cuts runs that would cover a time to come, and reports the end that each had. What is
-    /// damaged stays so.
+    /// Takes the end from runs that would cover a time to come, and reports it. What is damaged
+    /// stays so.
     pub(super) fn cut(self, transaction: &Transaction<'_>) -> Result<(), Failure> {
         let Self { now, before } = self;
         let now = now as i64;
@@ -297,12 +306,13 @@ impl Ahead {
             if checksum.is_some_and(|checksum| checksum != found.checksum()) {
                 continue;
             }
-            let until = Some(now).filter(|now| *now >= since);
+            // When it began and ended by the right clock is not known.
+            let until = None;
             let checksum = checksum.map(|_| Entry { until, ..found }.checksum());
             cut.execute(params![until, checksum, number])?;
             warn!(
                 "row {number} of the table coverage covered the time from {since} to {end}, which \
-                 has not passed: its end was cut; see why the clock was ahead"
+                 has not passed: it covers nothing now; see why the clock was ahead"
             );
         }
         Ok(())
@@ -359,7 +369,7 @@ mod tests {
         Ahead { now: 100, before: 6 }.cut(&transaction).unwrap();
         let expected = [
             (Some(90), true),
-            (Some(100), true),
+            (None, true),
             (None, true),
             (Some(400), false),
             (Some(500), true),

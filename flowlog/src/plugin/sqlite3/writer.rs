@@ -332,7 +332,7 @@ impl Writer {
         if self.progress.commits.in_doubt() > 0 {
             database.settle()?;
         }
-        self.cover.goes_on_in(&database);
+        self.cover.goes_on_in(&database, Moment::now().wall);
         self.database = Some(database);
         Ok(())
     }
@@ -431,6 +431,9 @@ impl Writer {
             return;
         }
         self.stats.add(Measure::Errors, 1);
+        if failure.is_removal() || failure.is_damage() {
+            self.cover.rows_have_gone();
+        }
         let failure = if failure.is_removal() {
             self.leave();
             self.stats.add(Measure::Replaced, 1);

@@ -6,7 +6,7 @@
 //! | `verdict` | `found`, `nothing`, `no_data`, `incomplete` |
 //! | `connections` | each with the members of a flow in docs/flow.schema.json, `end`, and `matched`: which of `orig_src`, `orig_dst`, `reply_src`, `reply_dst` |
 //! | `lost` | losses in that time: `time`, `source`, `events` |
-//! | `missing` | records that archives do not have of that time: `reason` (`lost`, `dropped`, `refused`, `unsure`), `from`, `to`, `records` (null: not known), `source` of events that the kernel lost, `archive` |
+//! | `missing` | records that archives do not have of that time: `reason` (`lost`, `dropped`, `refused`, `unsure`), `from`, `to`, `records` (null: not known), `source`: what lost them, where it is known, `archive` |
 //! | `missing_later` | the same of later times, where archives have ends only: connections of that time may have ended then |
 //! | `unknown` | parts of that time that an archive does not cover: `from`, `to`, `archive` |
 //! | `unknown_later` | later times that an archive which has ends only does not cover, `to` absent: all times from then on |

@@ -173,7 +173,10 @@ fn losses(answer: &Answer, zone: &TimeZone, text: &mut String) {
 fn missing(question: &Question, answer: &Answer, zone: &TimeZone, text: &mut String) {
     let Span { first, last } = question.span;
     // Of those of the kernel that were noticed in that time there is a line already.
-    let is_told = |gap: &Gap| !gap.source.is_empty() && (first..=last).contains(&gap.until());
+    let is_told = |gap: &Gap| {
+        let has_line = answer.losses.iter().any(|loss| loss.source == gap.source);
+        has_line && (first..=last).contains(&gap.until())
+    };
     let missing: Vec<_> = answer.missing.iter().filter(|one| !is_told(&one.gap)).collect();
     for Missing { gap, archive, .. } in missing.iter().take(MOST) {
         let Gap { reason, records, .. } = gap;

@@ -1,6 +1,7 @@
 //! Of which times a database has all records, and which it does not have: by its
 //! table `coverage`, or by what it holds where it has none.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::types::Value;
@@ -48,7 +49,8 @@ struct Table {
 }
 
 /// A row for each run, and one for each gap. Runs without an origin are of the archive that
-/// the last one belongs to.
+/// the last one belongs to. A gap is one of each archive that the database has: it does not say
+/// of which.
 fn by_table(
     connection: &Connection,
     path: &Path,
@@ -57,17 +59,20 @@ fn by_table(
     let Table { runs, gaps, damaged } = rows(connection)?;
     let place = path.to_owned();
     let sink = runs.iter().rev().map(|(_, origin)| &origin.sink).find(|sink| !sink.is_empty());
-    let archive = sink.map_or_else(|| place.to_string_lossy().into_owned(), Clone::clone);
-    for gap in gaps {
-        answers.missing(gap, path, &archive);
+    let last = sink.map_or_else(|| place.to_string_lossy().into_owned(), Clone::clone);
+    let name = |sink: &str| if sink.is_empty() { last.clone() } else { sink.to_owned() };
+    let mut archives: BTreeSet<String> = runs.iter().map(|(_, of)| name(&of.sink)).collect();
+    archives.insert(last.clone());
+    for archive in archives {
+        for gap in &gaps {
+            answers.missing(gap.clone(), path, &archive);
+        }
+        answers.covered(Covered { archive, place: place.clone(), span: None, beginnings: false });
     }
-    let of = |span, beginnings| {
-        let (archive, place) = (archive.clone(), place.clone());
-        Covered { archive, place, span, beginnings }
-    };
-    answers.covered(of(None, false));
-    for (span, Origin { beginnings, .. }) in &runs {
-        answers.covered(of(Some(*span).filter(|span| span.first <= span.last), *beginnings));
+    for (span, Origin { sink, beginnings }) in &runs {
+        let span = Some(*span).filter(|span| span.first <= span.last);
+        let (archive, place) = (name(sink), place.clone());
+        answers.covered(Covered { archive, place, span, beginnings: *beginnings });
     }
     Ok(damaged)
 }

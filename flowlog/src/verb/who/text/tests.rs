@@ -199,6 +199,7 @@ fn what_is_missing_is_said_with_numbers_and_spans() {
         missing(Reason::Lost, 7, [50_000, 50_720], "ebpf"),
         missing(Reason::Lost, 8, [50_000, 51_720], "ebpf"),
     ];
+    answer.losses = vec![Loss { at: at(50_720), source: "ebpf".to_owned(), events: 7 }];
     answer.missing_later = vec![
         missing(Reason::Lost, 4, [60_000, 60_001], ""),
         missing(Reason::Dropped, 5, [61_000, 61_001], ""),
@@ -207,6 +208,8 @@ fn what_is_missing_is_said_with_numbers_and_spans() {
     assert_eq!(
         text(&question, &answer).split_once(":\n").unwrap().1,
         "Nothing found.\n\
+         Lost in that time: 7 events by ebpf; what they told is not in the answer.\n  \
+         2026-11-20 14:05:20.000 +00:00 7 events lost by ebpf\n\
          Incomplete: 22065 records of 2026-11-20 13:53:20.000 to 2026-11-20 14:05:10.000 +00:00 \
          found no room in the spool, and are not in /a.parquet.\n\
          Incomplete: 3 records of 2026-11-20 14:05:05.000 to 2026-11-20 14:05:06.000 +00:00 may be \
@@ -217,6 +220,7 @@ fn what_is_missing_is_said_with_numbers_and_spans() {
          connection that ended then is not in the answer.\n"
     );
     answer.missing.clear();
+    answer.losses.clear();
     assert_eq!(answer.verdict(), super::super::answer::Verdict::Incomplete);
     answer.missing_later.clear();
     assert_eq!(answer.verdict(), super::super::answer::Verdict::Nothing);
