@@ -24,9 +24,11 @@ pub(super) struct Refused {
 /// # Errors
 /// The process is not root.
 pub(super) fn refused(config: &Config, user: &Target) -> io::Result<Vec<Refused>> {
-    let outputs = outputs(config);
+    let (outputs, directories) = (outputs(config), directories(config));
     let obstacles = as_user(user, || {
-        outputs.into_iter().filter_map(|path| Some((obstacle(&path)?, path))).collect::<Vec<_>>()
+        let files = outputs.into_iter().filter_map(|path| Some((obstacle(&path)?, path)));
+        let shut = directories.into_iter().filter(|path| is_shut(path));
+        files.chain(shut.map(|path| (path.clone(), path))).collect::<Vec<_>>()
     })?;
     let refused = obstacles.into_iter().map(|(obstacle, path)| {
         let (path, place) = (path.display(), obstacle.display());
@@ -71,6 +73,21 @@ fn outputs(config: &Config) -> Vec<PathBuf> {
     paths
 }
 
+/// The directories of archives and of the spool. Those that are missing are made at the start.
+fn directories(config: &Config) -> Vec<PathBuf> {
+    let stages = config.stacks.iter().flat_map(|stack| &stack.stages);
+    let archives = stages.filter_map(|stage| match stage {
+        Stage::Parquet(settings) => Some(settings.archive.directory.clone()),
+        _ => None,
+    });
+    archives.chain(config.ships().then(|| config.spool.directory.clone())).collect()
+}
+
+/// The calling thread may not make files in that directory.
+fn is_shut(directory: &Path) -> bool {
+    directory.is_dir() && access(directory, AccessFlags::W_OK | AccessFlags::X_OK).is_err()
+}
+
 /// What the calling thread may not write, of a file and its directory.
 fn obstacle(path: &Path) -> Option<PathBuf> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -105,16 +122,18 @@ mod tests {
         }
         fs::write(dir.path().join("open/file-of-root"), "").unwrap();
         let nobody = look_up("nobody").unwrap();
-        let with = |logfile: &str, file: &str| {
-            let text = format!(
-                "[global]\nlogfile={logfile}\n\
-                 stack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n\
-                 [emu1]\nfile={file}\n",
-            );
-            let config = config::parse(Path::new("f.conf"), &text).config.unwrap();
+        let of = |text: &str| {
+            let config = config::parse(Path::new("f.conf"), text).config.unwrap();
             let refused = refused(&config, &nobody)?;
             let what: Vec<_> = refused.into_iter().map(|refused| refused.what).collect();
             Ok::<_, io::Error>(what.join("\n"))
+        };
+        let with = |logfile: &str, file: &str| {
+            of(&format!(
+                "[global]\nlogfile={logfile}\n\
+                 stack=ct1:NFCT,ip2str1:IP2STR,print1:PRINTFLOW,emu1:LOGEMU\n\
+                 [emu1]\nfile={file}\n",
+            ))
         };
         let full = |path: &str| dir.path().join(path).display().to_string();
         let places = |path: &str| with("syslog", &full(path));
@@ -127,6 +146,14 @@ mod tests {
         assert!(place.contains("/own is not writable"), "{place}");
         let file = places("open/file-of-root").unwrap();
         assert!(file.contains("open/file-of-root is not writable"), "{file}");
+        let archive = of(&format!(
+            "[global]\nspool_dir={}\nstack=ct1:NFCT,arc1:PARQUET\n[arc1]\ndirectory={}\n",
+            full("open"),
+            full("own"),
+        ));
+        let archive = archive.unwrap();
+        assert_eq!(archive.lines().count(), 1, "{archive}");
+        assert!(archive.contains("/own is not writable"), "{archive}");
         let log = with(&full("own/flowlog.log"), "/dev/stdout").unwrap();
         assert!(log.contains("own/flowlog.log cannot be opened anew"), "{log}");
         // The other threads have kept their rights.

@@ -170,7 +170,8 @@ fn rules_see_what_was_counted_before_the_first_scrape() {
         let (series, rest) = rest.split_once('[').unwrap();
         let (window, _) = rest.split_once(']').unwrap();
         let wanted = format!(
-            "increase({series}[{window}]) > 0 or ({series} > 0 unless {series} offset {window})"
+            "increase({series}[{window}]) > 0 or \
+             {series} > (last_over_time({series}[1d] offset {window}) or {series} * 0)"
         );
         assert_eq!(expression, wanted);
         counted += 1;

@@ -1,24 +1,22 @@
 //! The thread that alone writes the spool. What comes together is one transaction.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::MutexGuard;
 use tracing::{info, warn};
 
 use super::Full;
 use super::failure::Failure;
-use super::health::Health;
-use super::losses::{Loss, Taken};
+use super::gate::Gates;
+use super::losses::Taken;
 use super::rescue::Amounts;
+use super::room::{Effects, Room};
 use super::spool::{Job, Sink};
-use super::store::{Change, Gone, Store, Wrong};
-use crate::capture::netlink::now_ns;
+use super::store::{Gone, Store, Wrong};
 use crate::ratelimit::RateLimit;
-use crate::stats::{Amount, Measure, Part};
+use crate::stats::{Measure, Part};
 
 /// How soon a transaction that failed is tried again, first and at most.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
@@ -58,17 +56,6 @@ struct Failing {
     at: Instant,
     /// It was reported.
     reported: bool,
-}
-
-/// What a transaction has done, to be counted once it is on disk.
-#[derive(Default)]
-struct Effects {
-    appended: Vec<(usize, i64)>,
-    acknowledged: Vec<(usize, Amount)>,
-    /// Rows that found no room any more, and whether they were counted before, as damaged.
-    dropped: Vec<(Gone, bool)>,
-    /// Chunks that found no room.
-    refused: Vec<usize>,
 }
 
 impl Keeper {
@@ -292,13 +279,14 @@ impl Keeper {
     ) -> Result<(Effects, u64), Failure> {
         let Self { store, max_bytes, full, pending, .. } = self;
         let health = store.health().clone();
-        let (max_bytes, full, kept) = (*max_bytes, *full, OnceCell::new());
         // Until rows that are dropped are gone.
-        let room = Room { max_bytes, full, sinks, health: &health, kept };
+        let room = Room::new(*max_bytes, *full, sinks, &health);
+        let jobs = || pending.iter().enumerate().filter(|(place, job)| wanted(*place, job));
+        // Until they are committed: then they are in the spool, or not.
+        let gates = Gates::close(jobs().map(|(_, job)| job));
         store.transact(|change| {
             let mut effects = Effects::default();
-            let jobs = pending.iter().enumerate().filter(|(place, job)| wanted(*place, job));
-            for (place, job) in jobs {
+            for (place, job) in jobs().filter(|(_, job)| !gates.give_up(job)) {
                 room.apply(place, job, change, &mut effects)?;
             }
             for (sink, taken) in noted {
@@ -424,92 +412,4 @@ fn take_noted(sinks: &HashMap<String, Arc<Sink>>) -> Vec<(&Arc<Sink>, Taken)> {
 /// They could not be put there.
 fn give_back(noted: Vec<(&Arc<Sink>, Taken)>) {
     noted.into_iter().for_each(|(sink, taken)| sink.losses.give_back(taken));
-}
-
-/// How much room there is, and who makes it.
-struct Room<'a> {
-    max_bytes: u64,
-    full: Full,
-    sinks: &'a HashMap<String, Arc<Sink>>,
-    health: &'a Health,
-    /// Held from the first row that is dropped on.
-    kept: OnceCell<MutexGuard<'a, ()>>,
-}
-
-impl Room<'_> {
-    fn apply(
-        &self,
-        place: usize,
-        job: &Job,
-        change: &mut Change<'_>,
-        effects: &mut Effects,
-    ) -> rusqlite::Result<()> {
-        match job {
-            Job::Append(sink, chunk) => {
-                if !self.make(chunk.payload.len() as u64, change, effects)? {
-                    effects.refused.push(place);
-                    return lose(&sink.name, chunk.records, Some(chunk.span), change);
-                }
-                let number = change.append(&sink.name, chunk)?;
-                effects.appended.push((place, number));
-            }
-            Job::Acknowledge(sink, last, _) => {
-                effects.acknowledged.push((place, change.acknowledge(&sink.name, *last)?));
-            }
-            Job::Forget(_, said) => change.forget(said)?,
-            Job::Stop(..) | Job::Answer(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Makes room for `bytes`, if it can be had.
-    fn make(
-        &self,
-        bytes: u64,
-        change: &mut Change<'_>,
-        effects: &mut Effects,
-    ) -> rusqlite::Result<bool> {
-        if bytes > self.max_bytes {
-            return Ok(false);
-        }
-        while change.bytes() + bytes > self.max_bytes {
-            match self.full {
-                Full::DropNewest => return Ok(false),
-                Full::DropOldest => match self.drop_oldest(change)? {
-                    Some((gone, counted)) => {
-                        if !counted {
-                            lose(&gone.sink, gone.amount.records, gone.span, change)?;
-                        }
-                        effects.dropped.push((gone, counted));
-                    }
-                    // The clients have all of them.
-                    None => return Ok(false),
-                },
-            }
-        }
-        Ok(true)
-    }
-
-    /// Drops the oldest row that no client has, and returns whether it was counted before, as
-    /// damaged.
-    fn drop_oldest(&self, change: &mut Change<'_>) -> rusqlite::Result<Option<(Gone, bool)>> {
-        self.kept.get_or_init(|| self.health.rows().blocking_lock());
-        let taken = self.sinks.iter().map(|(name, sink)| (name.as_str(), sink.taken()));
-        let Some(gone) = change.drop_oldest(taken)? else { return Ok(None) };
-        let found = self.sinks.get(&gone.sink).map_or(0, |sink| sink.damaged());
-        let counted = gone.span.is_none() && gone.number <= found;
-        Ok(Some((gone, counted)))
-    }
-}
-
-/// Notes in the spool that records found no room there.
-fn lose(
-    sink: &str,
-    records: u64,
-    span: Option<(u64, u64)>,
-    change: &mut Change<'_>,
-) -> rusqlite::Result<()> {
-    // Bytes that are damaged may be of any time until now.
-    let (since, until) = span.unwrap_or_else(|| (0, now_ns()));
-    change.lose(sink, &Loss { measure: Measure::Dropped, since, until, records })
 }

@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::batch::Record;
 use super::control::Control;
+use super::gate::Fate;
 use super::link::Link;
 use super::losses::Loss;
 use super::spool::{Chunk, Job, Sink, Spool};
@@ -296,10 +297,23 @@ impl Shipment {
                 self.spool.path().display()
             );
         }
-        let lost = self.sink.stats.waiting().records;
-        if lost > 0 {
-            warn!("{lost} records for {} could not be spooled", self.name());
-            self.sink.stats.add(Measure::Lost, lost);
+        let fate = self.sink.gate.give_up();
+        let left = self.sink.stats.waiting().records;
+        if left == 0 {
+            return;
+        }
+        match fate {
+            Fate::Out => {
+                warn!("{left} records for {} could not be spooled", self.name());
+                self.sink.stats.add(Measure::Lost, left);
+            }
+            Fate::Unsure => {
+                warn!(
+                    "{left} records for {} were being spooled when flowlog ended, and may be lost",
+                    self.name()
+                );
+                self.sink.stats.add(Measure::Unsure, left);
+            }
         }
     }
 }

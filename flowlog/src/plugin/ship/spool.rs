@@ -17,6 +17,7 @@ use tracing::warn;
 use super::Settings;
 use super::control::Control;
 pub use super::failure::Failure;
+use super::gate::Gate;
 use super::health::Health;
 use super::keeper::Keeper;
 use super::losses::{Loss, Losses};
@@ -48,6 +49,8 @@ pub(super) struct Sink {
     damaged: AtomicI64,
     /// Times that rows were lost which the client may still hold.
     taken_back: AtomicU64,
+    /// Whether chunks may still be put into the spool.
+    pub(super) gate: Gate,
 }
 
 impl Sink {
@@ -63,6 +66,7 @@ impl Sink {
             taken: AtomicI64::new(0),
             damaged: AtomicI64::new(0),
             taken_back: AtomicU64::new(0),
+            gate: Gate::default(),
         })
     }
 

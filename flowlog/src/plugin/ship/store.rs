@@ -133,26 +133,21 @@ impl OpenFile {
 
     /// Makes a file and copies what can be read of another.
     fn made_from(path: &Path, from: &Connection, highest: i64) -> Result<(Self, Rescued), Failure> {
-        let mut new = Self::open(path)?;
-        let run = |new: &mut Self| {
-            rescue::begin_behind(&new.connection, highest)?;
-            rescue::copy(from, highest, &mut new.connection)
+        let run = || {
+            let mut new = Self::open(path)?;
+            let copied = rescue::begin_behind(&new.connection, highest)
+                .and_then(|()| rescue::copy(from, highest, &mut new.connection));
+            let rescued = copied.map_err(|error| Failure::Database(path.to_owned(), error))?;
+            new.bytes = rescued.rows.values().map(|amount| amount.bytes).sum();
+            new.highest = highest;
+            Ok((new, rescued))
         };
-        match run(&mut new) {
-            Ok(rescued) => {
-                new.bytes = rescued.rows.values().map(|amount| amount.bytes).sum();
-                new.highest = highest;
-                Ok((new, rescued))
+        run().inspect_err(|_| {
+            // It is made again.
+            for file in beneath::files(path) {
+                let _ = fs::remove_file(file);
             }
-            Err(error) => {
-                // It is made again.
-                drop(new);
-                for file in beneath::files(path) {
-                    let _ = fs::remove_file(file);
-                }
-                Err(Failure::Database(path.to_owned(), error))
-            }
-        }
+        })
     }
 }
 
