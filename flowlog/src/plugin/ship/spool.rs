@@ -301,10 +301,19 @@ impl Spool {
         }
     }
 
-    /// The sink of that name, which a stack has.
+    /// The sink of that name, which a stack has. A second stack with the same section has rows of
+    /// its own, under another name: each worker delivers its own and no other.
     pub(super) fn claim(&self, name: &str) -> Arc<Sink> {
         let mut sinks = lock(&self.0.sinks);
-        let (sink, claimed) = sinks.entry(name.to_owned()).or_insert_with(|| {
+        let is_claimed = |name: &str| sinks.get(name).is_some_and(|(_, claimed)| *claimed);
+        let mut own = name.to_owned();
+        for number in 2_u32.. {
+            if !is_claimed(&own) {
+                break;
+            }
+            own = format!("{name}/{number}");
+        }
+        let (sink, claimed) = sinks.entry(own).or_insert_with_key(|name| {
             let sink = Sink::new(name);
             if let Some(given_up) = &self.0.given_up {
                 given_up.count_of_new(&sink);

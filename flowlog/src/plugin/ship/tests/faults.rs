@@ -114,6 +114,9 @@ fn what_is_no_spool_is_not_touched() {
 fn two_daemons_do_not_share_a_spool() {
     let directory = tempfile::tempdir().unwrap();
     let first = Spool::open(&settings(&directory)).unwrap();
+    // Stacks may share a section, and each has rows of its own.
+    let names = ["a:NATS", "a:NATS", "b:NATS", "a:NATS"].map(|name| first.claim(name).name.clone());
+    assert_eq!(names, ["a:NATS", "a:NATS/2", "b:NATS", "a:NATS/3"]);
     let why = Spool::open(&settings(&directory)).unwrap_err().to_string();
     assert!(why.contains("in use by another flowlog"), "{why}");
     drop(first);
