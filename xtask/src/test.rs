@@ -28,8 +28,8 @@ const FULL_CASES: &str = "20000";
 pub(crate) struct Args {
     /// Also what takes long: property tests with many cases, the replay benchmark once,
     /// `flowlog who` over 50 million flows, five minutes of chaos instead of one, KAFKA over TLS,
-    /// for which OpenSSL is built, all guest tests on the newest kernel, and those on a PREEMPT_RT
-    /// one. All is built as it is released: without this option the compiler optimizes less
+    /// for which OpenSSL is built, all guest tests on each kernel instead of 6.12 only, and those on
+    /// a PREEMPT_RT one. All is built as it is released: without this option the compiler optimizes less
     #[arg(long)]
     full: bool,
     /// Only the tests on other kernels
