@@ -44,7 +44,7 @@ fn three_capabilities_are_enough() -> Result<()> {
         ensure!(capabilities(&daemon, "CapPrm")? & !NEEDED == 0, "more than was given");
         let log = logs(daemon, &single)?.log;
         // That fentry could not be had is no loss where kprobes can.
-        ensure!(!log.contains("will not be told"), "warnings of what is told after all\n{log}");
+        ensure!(!log.contains("will not be reported"), "warnings of what is told after all\n{log}");
         Ok(())
     })
 }

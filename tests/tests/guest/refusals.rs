@@ -95,7 +95,7 @@ fn ensure_refused(without: Without, words: &[&str], remedy: &str) -> Result<()> 
     for word in words {
         ensure!(reasons[0].contains(word), "no {word:?} in {}", reasons[0]);
     }
-    ensure!(!log.contains("will not be told"), "warnings of what is not tried any more\n{log}");
+    ensure!(!log.contains("will not be reported"), "warnings of what is not tried any more\n{log}");
     udp_burst(&single, 4000, 0, FLOWS)?;
     single.namespace().flush_conntrack()?;
     let finished = daemon.stop()?;

@@ -106,7 +106,7 @@ impl Hooks<'_> {
                 Ok(_) => {}
                 Err(error) if self.probes.gives_up(&error) => return Err(error),
                 Err(error) => {
-                    self.amiss.push(format!("{} will not be told: {error}", hook.tells));
+                    self.amiss.push(format!("{} will not be reported: {error}", hook.tells));
                 }
             }
         }

@@ -131,7 +131,7 @@ pub(super) fn attach_all(
             Ok(function) => functions.set(&[kind], function),
             Err(error) if refusals.required => return Err(error),
             Err(error) => {
-                hooks.amiss.push(format!("{} will not be told: {error}", hook.tells));
+                hooks.amiss.push(format!("{} will not be reported: {error}", hook.tells));
             }
         }
     }

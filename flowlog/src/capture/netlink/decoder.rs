@@ -123,7 +123,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes an entry that a dump or a query told; returns whether it could be.
+    /// Decodes an entry of a dump or a query; returns whether that was possible.
     pub(super) fn known(
         &mut self,
         message: &Message<'_>,

@@ -336,7 +336,7 @@ impl Requests {
             return self.reply_to_former(refusal, sink);
         }
         if refusal.is_none() {
-            // An entry that cannot be read is no entry that has gone.
+            // An entry that cannot be decoded exists all the same.
             self.damaged |= !self.decoder.known(message, now, sink);
         }
         match (&mut self.pending, refusal) {

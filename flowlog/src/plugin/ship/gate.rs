@@ -11,7 +11,7 @@ pub(super) struct Gate(Mutex<bool>);
 
 /// What became of chunks that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Outcome {
     /// They will not be in the spool.
     Out,
     /// They are being put there at this moment.
@@ -20,18 +20,18 @@ pub(super) enum Fate {
 
 impl Gate {
     /// Gives up what waits. Does not wait for a commit that is under way.
-    pub(super) fn give_up(&self) -> Fate {
+    pub(super) fn give_up(&self) -> Outcome {
         match self.0.try_lock() {
             Ok(mut given_up) => {
                 *given_up = true;
-                Fate::Out
+                Outcome::Out
             }
             // A plain value is whole, whatever became of the other thread.
             Err(TryLockError::Poisoned(mut poisoned)) => {
                 **poisoned.get_mut() = true;
-                Fate::Out
+                Outcome::Out
             }
-            Err(TryLockError::WouldBlock) => Fate::Unsure,
+            Err(TryLockError::WouldBlock) => Outcome::Unsure,
         }
     }
 
@@ -44,7 +44,7 @@ impl Gate {
 pub(super) struct Gates<'a>(Vec<(&'a Arc<Sink>, MutexGuard<'a, bool>)>);
 
 impl<'a> Gates<'a> {
-    /// Closes them. Nobody else closes more than one.
+    /// Closes them. The keeper alone closes more than one, so that no two threads wait for each other.
     pub(super) fn close(jobs: impl Iterator<Item = &'a Job>) -> Self {
         let mut gates: Vec<(&Arc<Sink>, MutexGuard<'_, bool>)> = Vec::new();
         for job in jobs {
@@ -58,7 +58,7 @@ impl<'a> Gates<'a> {
     }
 
     /// It is a chunk that was given up.
-    pub(super) fn give_up(&self, job: &Job) -> bool {
+    pub(super) fn have_given_up(&self, job: &Job) -> bool {
         let Job::Append(sink, _) = job else { return false };
         self.0.iter().any(|(known, given_up)| Arc::ptr_eq(known, sink) && **given_up)
     }
@@ -79,13 +79,13 @@ mod tests {
     fn what_is_given_up_is_not_put_there() {
         let (one, other) = (Sink::new("one"), Sink::new("other"));
         let jobs = [append(&one), append(&other), append(&one)];
-        assert_eq!(one.gate.give_up(), Fate::Out);
+        assert_eq!(one.gate.give_up(), Outcome::Out);
         let gates = Gates::close(jobs.iter());
-        assert_eq!(jobs.each_ref().map(|job| gates.give_up(job)), [true, false, true]);
+        assert_eq!(jobs.each_ref().map(|job| gates.have_given_up(job)), [true, false, true]);
         // It is being committed: whether it will be there is not known.
-        assert_eq!(other.gate.give_up(), Fate::Unsure);
+        assert_eq!(other.gate.give_up(), Outcome::Unsure);
         drop(gates);
-        assert_eq!(other.gate.give_up(), Fate::Out);
-        assert!(Gates::close(jobs.iter()).give_up(&jobs[1]));
+        assert_eq!(other.gate.give_up(), Outcome::Out);
+        assert!(Gates::close(jobs.iter()).have_given_up(&jobs[1]));
     }
 }

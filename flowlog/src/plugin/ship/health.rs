@@ -44,8 +44,8 @@ impl Health {
     }
 
     /// While this is held no row is dropped: a worker holds it while it takes rows, and the writer
-    /// until those that it drops are gone. So each row is taken, or dropped, or neither. Whoever
-    /// has waited longest gets it.
+    /// until those that it drops are gone. So each row is taken, or dropped, or neither. The
+    /// thread that has waited longest gets it.
     pub(super) fn rows(&self) -> &Mutex<()> {
         &self.0.rows
     }

@@ -286,7 +286,7 @@ impl Keeper {
         let gates = Gates::close(jobs().map(|(_, job)| job));
         store.transact(|change| {
             let mut effects = Effects::default();
-            for (place, job) in jobs().filter(|(_, job)| !gates.give_up(job)) {
+            for (place, job) in jobs().filter(|(_, job)| !gates.have_given_up(job)) {
                 room.apply(place, job, change, &mut effects)?;
             }
             for (sink, taken) in noted {

@@ -107,7 +107,7 @@ impl Losses {
         self.count.load(Ordering::Acquire)
     }
 
-    /// The first so many of them are in the spool.
+    /// The first `count` of them are in the spool.
     pub(super) fn are_spooled(&self, count: u64) -> bool {
         self.spooled.load(Ordering::Acquire) >= count
     }

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::batch::Record;
 use super::control::Control;
-use super::gate::Fate;
+use super::gate::Outcome;
 use super::link::Link;
 use super::losses::Loss;
 use super::spool::{Chunk, Job, Sink, Spool};
@@ -297,17 +297,17 @@ impl Shipment {
                 self.spool.path().display()
             );
         }
-        let fate = self.sink.gate.give_up();
+        let outcome = self.sink.gate.give_up();
         let left = self.sink.stats.waiting().records;
         if left == 0 {
             return;
         }
-        match fate {
-            Fate::Out => {
+        match outcome {
+            Outcome::Out => {
                 warn!("{left} records for {} could not be spooled", self.name());
                 self.sink.stats.add(Measure::Lost, left);
             }
-            Fate::Unsure => {
+            Outcome::Unsure => {
                 warn!(
                     "{left} records for {} were being spooled when flowlog ended, and may be lost",
                     self.name()

@@ -258,7 +258,7 @@ impl Cover {
         self.file = database.and_then(Database::device_and_inode);
     }
 
-    /// The file, or what it held, is no longer there.
+    /// The file, or what it held, has gone.
     pub(super) fn rows_have_gone(&mut self) {
         self.gone = true;
     }
