@@ -7,19 +7,23 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _};
+use tokio::sync::oneshot;
 
 use self::ledger::{Context, Ledger};
+use self::producer::Producer;
 pub use self::security::{BUILD, HAS_TLS, Sasl};
 use self::trouble::Remedies;
 use super::format::Format;
 use super::ship::{Batch, Client, Delivered, Record, Shipped, Shipping, Start, Trouble, tls};
+use super::threads;
 use crate::stack::Site;
 use crate::stats::SinkPlugin;
 
 mod ledger;
+mod producer;
 mod security;
 #[cfg(test)]
 mod tests;
@@ -136,7 +140,7 @@ pub fn open(settings: &Settings, site: Site<'_>) -> anyhow::Result<Shipped> {
 
 /// A producer.
 struct Kafka {
-    producer: Arc<ThreadedProducer<Context>>,
+    producer: Arc<Producer>,
     ledger: Arc<Ledger>,
     topic: String,
     remedies: Remedies,
@@ -151,7 +155,7 @@ impl Client for Kafka {
         far.check_files()?;
         let remedies = Remedies::of(far);
         let ledger = Arc::new(Ledger::default());
-        let producer = far.config().create_with_context(Context(ledger.clone()));
+        let producer = Producer::new(&far.config(), Context(ledger.clone()));
         let producer = producer.map_err(|error| remedies.property(&error))?;
         let topic = far.topic.clone();
         let kafka = Self { producer: Arc::new(producer), ledger, topic, remedies, sent: 0 };
@@ -160,6 +164,10 @@ impl Client for Kafka {
     }
 
     async fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Trouble> {
+        // Before anything is sent that would be sent once more by the next one.
+        if self.producer.is_stale() {
+            return Err(self.remedies.stale());
+        }
         // All brokers may have gone away since.
         self.settled().await?;
         let mut bytes = 0;
@@ -175,11 +183,16 @@ impl Kafka {
     /// Asks the brokers for the topic: whether they are Kafka, and have it.
     async fn look(&self) -> Result<(), Trouble> {
         let (producer, topic) = (self.producer.clone(), self.topic.clone());
-        // librdkafka waits in this call.
-        let asked = tokio::task::spawn_blocking(move || {
-            let metadata = producer.client().fetch_metadata(Some(&topic), GREETING)?;
-            let error = metadata.topics().first().and_then(|topic| topic.error());
-            Ok::<_, KafkaError>(error.map(RDKafkaErrorCode::from))
+        let (asks, asked) = oneshot::channel();
+        // librdkafka waits in this call, and for longer than it should when the clock is set back.
+        threads::spawn("kafka-look", move || {
+            let metadata = producer.client().fetch_metadata(Some(&topic), GREETING);
+            let answer = metadata.map(|metadata| {
+                let error = metadata.topics().first().and_then(|topic| topic.error());
+                error.map(RDKafkaErrorCode::from)
+            });
+            // Nobody may wait for it any more.
+            let _ = asks.send(answer);
         });
         // A name may have several addresses, of which the first need not be the one.
         let hopeless = async {
@@ -189,6 +202,7 @@ impl Kafka {
         let answer = tokio::select! {
             answer = asked => answer,
             () = hopeless => return self.settled().await,
+            () = self.producer.stale() => return Err(self.remedies.stale()),
         };
         match answer {
             Ok(Ok(None)) => {
@@ -235,9 +249,13 @@ impl Kafka {
 
     /// Waits until the brokers have acknowledged all that was sent.
     async fn settled(&self) -> Result<(), Trouble> {
-        self.ledger
-            .settled(self.sent)
-            .await
-            .map_err(|(code, reason)| self.remedies.code(code, reason))
+        tokio::select! {
+            // First: what is acknowledged is not sent once more.
+            biased;
+            settled = self.ledger.settled(self.sent) => {
+                settled.map_err(|(code, reason)| self.remedies.code(code, reason))
+            }
+            () = self.producer.stale() => Err(self.remedies.stale()),
+        }
     }
 }

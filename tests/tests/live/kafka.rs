@@ -5,11 +5,15 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use tests::chaos::shim::{CONTROL, Shim};
+use tests::daemon::{Launch, Program};
 use tests::kafka::Mock;
 use tests::lab::SingleNs;
 use tests::namespace::Namespace;
+use tests::poll;
 use tests::shipping::{self, FarSide as _, Site};
 
 use super::nats::place;
@@ -40,8 +44,7 @@ fn a_flow_is_the_key_and_stays_in_one_partition() -> Result<()> {
     for (compression, round) in [("zstd", 1), ("lz4", 2), ("snappy", 3), ("none", 4)] {
         let keys = format!("{}\ncompression={compression}", mock.keys());
         let text = site.config("KAFKA", &keys).replace("event_mask=1", "event_mask=5");
-        let launch =
-            tests::daemon::Launch::new(tests::daemon::Program::Flowlog, single.namespace(), &text)?;
+        let launch = Launch::new(Program::Flowlog, single.namespace(), &text)?;
         let daemon = launch.start()?;
         site.make(500)?;
         single.namespace().flush_conntrack()?;
@@ -102,4 +105,42 @@ fn brokers_of_the_wrong_kind_are_told() -> Result<()> {
     let told = ["Kafka at 127.0.0.1:2222: what listens there is no Kafka, or wants TLS"];
     let keys = "brokers=127.0.0.1:2222\ntopic=flows";
     shipping::waits_for_a_person(&single, &mock, keys, &told, || Ok(()))
+}
+
+/// librdkafka's threads wait by the time of day: those that have begun to wait sleep for two days
+/// more, and a producer whose threads do so is replaced at once.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_clock_that_is_set_back_holds_up_nothing() -> Result<()> {
+    const DAYS: i64 = 2 * 86_400;
+    let single = place()?;
+    let mock = mock(&single)?;
+    let mut site = Site::new(&single)?;
+    let shim = Shim::build(&site.path(""))?;
+    let text = site.config("KAFKA", &mock.keys());
+    let launch = Launch::new(Program::Flowlog, single.namespace(), &text)?;
+    let launch = launch
+        .environment("LD_PRELOAD", &shim.library().to_string_lossy())
+        .environment(CONTROL, &shim.control().to_string_lossy());
+    let daemon = launch.start()?;
+    site.make(500)?;
+    site.wait_delivered()?;
+    // With flows under way, and with none.
+    for flows in [0, 2000] {
+        shim.step_clock(DAYS)?;
+        site.make(500)?;
+        site.wait_spooled(site.made())?;
+        site.wait_delivered()?;
+        site.make(flows)?;
+        shim.step_clock(0)?;
+        site.make(500)?;
+        site.wait_spooled(site.made())?;
+        poll::within(Duration::from_secs(8), "delivery after the clock was set back", || {
+            Ok((site.metric("flowlog_sink_spool_records")? == 0).then_some(()))
+        })?;
+    }
+    daemon.wait_log("the clock of this host was set")?;
+    daemon.stop()?;
+    site.ensure_all(&mock)?;
+    Ok(())
 }

@@ -38,8 +38,8 @@ fn batch(records: u64) -> Batch {
     Batch::of("json 1", &(0..records).map(record).collect::<Vec<_>>())
 }
 
-fn producer(far: &Far) -> ThreadedProducer<Context> {
-    far.config().create_with_context(Context(Arc::default())).unwrap()
+fn producer(far: &Far) -> Producer {
+    Producer::new(&far.config(), Context(Arc::default())).unwrap()
 }
 
 fn connect(far: &Far) -> Result<Kafka, Trouble> {

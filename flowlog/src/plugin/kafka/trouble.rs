@@ -32,6 +32,15 @@ impl Remedies {
         })
     }
 
+    /// The clock was set.
+    pub(super) fn stale(&self) -> Trouble {
+        Trouble::passing(format!(
+            "{}: the clock of this host was set, and librdkafka waits by it: a new producer takes \
+             over",
+            self.at
+        ))
+    }
+
     /// Something failed with this code, for the reason that was told before.
     pub(super) fn code(&self, code: Code, reason: Option<String>) -> Trouble {
         let reason = reason.filter(|reason| !reason.is_empty());
