@@ -35,6 +35,12 @@ pub(crate) fn series() -> Result<String> {
     Ok(format!("{major}.{minor}"))
 }
 
+/// The series as `--kernel` names it: `6.12`, or `6.1-rt` for a PREEMPT_RT kernel.
+pub(crate) fn series_and_locks() -> Result<String> {
+    let rt = uname()?.version().to_string_lossy().contains("PREEMPT_RT");
+    Ok(series()? + if rt { "-rt" } else { "" })
+}
+
 /// The eBPF programs that are loaded, names by ids. One that goes while it is looked at is left
 /// out; whoever waits for none to be left must have seen some before.
 pub(crate) fn programs() -> BTreeMap<u32, String> {
