@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -12,12 +12,13 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 use tokio::sync::oneshot;
 
-use self::ledger::{Context, Ledger};
-use self::producer::Producer;
+use self::producer::{Producer, Stale};
 pub use self::security::{BUILD, HAS_TLS, Sasl};
 use self::trouble::Remedies;
 use super::format::Format;
-use super::ship::{Batch, Client, Delivered, Record, Shipped, Shipping, Start, Trouble, tls};
+use super::ship::{
+    Batch, Client, Delivered, Record, Settled, Shipped, Shipping, Start, Trouble, tls,
+};
 use super::threads;
 use crate::stack::Site;
 use crate::stats::SinkPlugin;
@@ -33,6 +34,8 @@ mod trouble;
 const ID: &str = "record";
 /// How long the brokers may take to say what they know of the topic.
 const GREETING: Duration = Duration::from_secs(10);
+/// How often an idle producer is asked what has happened, so that nothing piles up.
+const IDLE: Duration = Duration::from_secs(10);
 /// And how long after it is clear that none of them can be reached at first.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -141,11 +144,12 @@ pub fn open(settings: &Settings, site: Site<'_>) -> anyhow::Result<Shipped> {
 /// A producer.
 struct Kafka {
     producer: Arc<Producer>,
-    ledger: Arc<Ledger>,
     topic: String,
     remedies: Remedies,
     /// Messages handed to librdkafka so far.
     sent: u64,
+    /// When it is asked what has happened though nothing is sent.
+    due: Instant,
 }
 
 impl Client for Kafka {
@@ -154,20 +158,16 @@ impl Client for Kafka {
     async fn connect(far: &Far) -> Result<Self, Trouble> {
         far.check_files()?;
         let remedies = Remedies::of(far);
-        let ledger = Arc::new(Ledger::default());
-        let producer = Producer::new(&far.config(), Context(ledger.clone()));
-        let producer = producer.map_err(|error| remedies.property(&error))?;
-        let topic = far.topic.clone();
-        let kafka = Self { producer: Arc::new(producer), ledger, topic, remedies, sent: 0 };
+        let producer = Producer::new(&far.config()).map_err(|error| remedies.property(&error))?;
+        let (producer, due) = (Arc::new(producer), Instant::now() + IDLE);
+        let kafka = Self { producer, topic: far.topic.clone(), remedies, sent: 0, due };
         kafka.look().await?;
         Ok(kafka)
     }
 
     async fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Trouble> {
         // Before anything is sent that would be sent once more by the next one.
-        if self.producer.is_stale() {
-            return Err(self.remedies.stale());
-        }
+        self.producer.check_clock().map_err(|Stale| self.remedies.stale())?;
         // All brokers may have gone away since.
         self.settled().await?;
         let mut bytes = 0;
@@ -176,6 +176,16 @@ impl Client for Kafka {
         }
         self.settled().await?;
         Ok(Delivered { records: batch.len(), bytes, ..Delivered::default() })
+    }
+
+    fn due(&self) -> Option<Instant> {
+        Some(self.due)
+    }
+
+    async fn tick(&mut self) -> Result<Settled, Trouble> {
+        self.producer.serve();
+        self.due = Instant::now() + IDLE;
+        Ok(Settled::No)
     }
 }
 
@@ -196,22 +206,26 @@ impl Kafka {
         });
         // A name may have several addresses, of which the first need not be the one.
         let hopeless = async {
-            self.ledger.down().await;
-            tokio::time::sleep(GRACE).await;
+            let down = self.producer.until(|ledger| ledger.is_down().then_some(())).await;
+            if down.is_ok() {
+                tokio::time::sleep(GRACE).await;
+            }
         };
         let answer = tokio::select! {
             answer = asked => answer,
-            () = hopeless => return self.settled().await,
-            () = self.producer.stale() => return Err(self.remedies.stale()),
+            () = hopeless => {
+                self.producer.check_clock().map_err(|Stale| self.remedies.stale())?;
+                return self.settled().await;
+            }
         };
         match answer {
             Ok(Ok(None)) => {
-                self.ledger.up();
+                self.producer.ledger().up();
                 Ok(())
             }
             Ok(Ok(Some(code))) => Err(self.remedies.code(code, None)),
             Ok(Err(error)) => {
-                let (code, reason) = self.ledger.reason().unzip();
+                let (code, reason) = self.producer.ledger().reason().unzip();
                 let code = code.or(error.rdkafka_error_code());
                 Err(self.remedies.code(code.unwrap_or(RDKafkaErrorCode::Fail), reason))
             }
@@ -249,13 +263,9 @@ impl Kafka {
 
     /// Waits until the brokers have acknowledged all that was sent.
     async fn settled(&self) -> Result<(), Trouble> {
-        tokio::select! {
-            // First: what is acknowledged is not sent once more.
-            biased;
-            settled = self.ledger.settled(self.sent) => {
-                settled.map_err(|(code, reason)| self.remedies.code(code, reason))
-            }
-            () = self.producer.stale() => Err(self.remedies.stale()),
+        match self.producer.until(|ledger| ledger.settled(self.sent)).await {
+            Ok(settled) => settled.map_err(|(code, reason)| self.remedies.code(code, reason)),
+            Err(Stale) => Err(self.remedies.stale()),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! and nothing is lost by it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
@@ -125,6 +126,10 @@ fn a_clock_that_is_set_back_holds_up_nothing() -> Result<()> {
     let daemon = launch.start()?;
     site.make(500)?;
     site.wait_delivered()?;
+    let threads = || -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/task", daemon.process.pid()))?.count())
+    };
+    let at_first = threads()?;
     // With flows under way, and with none.
     for flows in [0, 2000] {
         shim.step_clock(DAYS)?;
@@ -140,6 +145,8 @@ fn a_clock_that_is_set_back_holds_up_nothing() -> Result<()> {
         })?;
     }
     daemon.wait_log("the clock of this host was set")?;
+    // No producer of before sleeps on.
+    poll::until("the threads of before to end", || Ok((threads()? <= at_first).then_some(())))?;
     daemon.stop()?;
     site.ensure_all(&mock)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What librdkafka's thread tells of messages and brokers, for the worker who waits.
+//! What librdkafka tells of messages and brokers, for the worker who waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,6 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
-use tokio::sync::Notify;
 use tracing::debug;
 
 /// What went wrong, and the reason that was told before.
@@ -16,15 +15,14 @@ pub(super) type Failure = (RDKafkaErrorCode, Option<String>);
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     state: Mutex<State>,
-    changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Messages that were acknowledged, or have failed.
     settled: u64,
-    /// How many the worker waits for.
-    awaited: u64,
+    /// How often something was told.
+    told: u64,
     /// Why the first one failed.
     failed: Option<RDKafkaErrorCode>,
     /// No broker can be reached.
@@ -49,26 +47,20 @@ impl Ledger {
         (state.down, state.reason) = (false, None);
     }
 
-    /// Waits until no broker can be reached.
-    pub(super) async fn down(&self) {
-        while !self.state().down {
-            self.changed.notified().await;
-        }
+    /// How often something was told.
+    pub(super) fn told(&self) -> u64 {
+        self.state().told
     }
 
-    /// Waits until that many messages in all are acknowledged. A producer without brokers is
-    /// given up: whether they come back is found out by a new one.
-    pub(super) async fn settled(&self, sent: u64) -> Result<(), Failure> {
-        loop {
-            if let Some(result) = self.result(sent) {
-                return result;
-            }
-            self.changed.notified().await;
-        }
+    /// No broker can be reached.
+    pub(super) fn is_down(&self) -> bool {
+        self.state().down
     }
 
-    fn result(&self, sent: u64) -> Option<Result<(), Failure>> {
-        let mut state = self.state();
+    /// Whether that many messages in all are acknowledged; absent while they are not. A producer
+    /// without brokers is given up: whether they come back is found out by a new one.
+    pub(super) fn settled(&self, sent: u64) -> Option<Result<(), Failure>> {
+        let state = self.state();
         let reason = state.reason.clone();
         if let Some(code) = state.failed {
             return Some(Err((code, reason.map(|(_, text)| text))));
@@ -77,11 +69,7 @@ impl Ledger {
             let (code, text) = reason.unzip();
             return Some(Err((code.unwrap_or(RDKafkaErrorCode::AllBrokersDown), text)));
         }
-        if state.settled >= sent {
-            return Some(Ok(()));
-        }
-        state.awaited = sent;
-        None
+        (state.settled >= sent).then_some(Ok(()))
     }
 }
 
@@ -94,12 +82,10 @@ impl ProducerContext for Context {
     fn delivery(&self, delivered: &DeliveryResult<'_>, (): ()) {
         let Self(ledger) = self;
         let mut state = ledger.state();
+        state.told += 1;
         state.settled += 1;
         if let Err((error, _)) = delivered {
             state.failed = state.failed.or(error.rdkafka_error_code());
-        }
-        if state.settled >= state.awaited || state.failed.is_some() {
-            ledger.changed.notify_one();
         }
     }
 }
@@ -109,6 +95,7 @@ impl ClientContext for Context {
         let Self(ledger) = self;
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
         let mut state = ledger.state();
+        state.told += 1;
         match code {
             // The reason came before it, broker by broker.
             RDKafkaErrorCode::AllBrokersDown => state.down = true,
@@ -125,8 +112,6 @@ impl ClientContext for Context {
         if why {
             state.reason = Some((code, reason.to_owned()));
         }
-        drop(state);
-        ledger.changed.notify_one();
     }
 
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {

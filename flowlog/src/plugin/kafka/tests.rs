@@ -39,7 +39,7 @@ fn batch(records: u64) -> Batch {
 }
 
 fn producer(far: &Far) -> Producer {
-    Producer::new(&far.config(), Context(Arc::default())).unwrap()
+    Producer::new(&far.config()).unwrap()
 }
 
 fn connect(far: &Far) -> Result<Kafka, Trouble> {
