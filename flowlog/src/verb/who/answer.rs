@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use hashbrown::HashMap;
 
 use super::asked::{Answers, Loss, Missing};
-use super::cover::{self, Archive, Unknown};
+use super::cover::{self, Archive, Extent, Unknown};
 use super::question::{Ends, Question};
 use super::record::Record;
 use super::times::{AHEAD, Span};
@@ -47,6 +47,8 @@ pub(super) struct Answer {
     pub(super) archives: usize,
     /// Of what time there are records at all.
     pub(super) known: Vec<Span>,
+    /// The same of each archive, without the pauses in it.
+    pub(super) extents: Vec<Extent>,
     /// What could not be asked, and why.
     pub(super) problems: Vec<String>,
     /// There are more, for which there was no room.
@@ -108,6 +110,7 @@ impl Answer {
             unknown_later: all().flat_map(|archive| archive.unknown_later(span)).collect(),
             archives: archives.len(),
             known: cover::together(all().flat_map(Archive::known).copied().collect()),
+            extents: all().filter_map(Archive::extent).collect(),
             problems,
             more: false,
             unverified,

@@ -26,6 +26,15 @@ pub(super) struct Unknown {
     pub(super) archive: PathBuf,
 }
 
+/// The time that an archive is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// From the first moment that it covers to the last one, whatever is between them.
+    pub(super) span: Span,
+    /// Where the archive is.
+    pub(super) archive: PathBuf,
+}
+
 /// The archives by their names, from what their files and databases state.
 pub(super) fn archives(covered: Vec<Covered>, asked: Span) -> BTreeMap<String, Archive> {
     let mut parts: BTreeMap<String, Vec<Covered>> = BTreeMap::new();
@@ -57,18 +66,31 @@ impl Archive {
         &self.known
     }
 
+    /// The time that it is of, if it covers any.
+    pub(super) fn extent(&self) -> Option<Extent> {
+        let (first, last) = (self.known.first()?.first, self.known.last()?.last);
+        Some(Extent { span: Span { first, last }, archive: self.place.clone() })
+    }
+
+    /// What is asked of it: a question without a time is about the time that it is of.
+    fn part_of(&self, asked: Span) -> Span {
+        let own = || self.extent().map(|extent| extent.span);
+        if asked == Span::ALL { own().unwrap_or(asked) } else { asked }
+    }
+
     /// Parts of the time of the question that it does not cover.
     pub(super) fn unknown(&self, asked: Span) -> Vec<Unknown> {
-        self.each(gaps(asked, &self.known))
+        self.each(gaps(self.part_of(asked), &self.known))
     }
 
     /// Later times that it does not cover, where it has ends only: a connection that was alive
     /// may have ended then, or lives.
     pub(super) fn unknown_later(&self, asked: Span) -> Vec<Unknown> {
-        if self.has_beginnings || asked.last >= Span::ALL.last {
+        let last = self.part_of(asked).last;
+        if self.has_beginnings || last >= Span::ALL.last {
             return Vec::new();
         }
-        let later = Span { first: asked.last + 1, last: Span::ALL.last };
+        let later = Span { first: last + 1, last: Span::ALL.last };
         self.each(gaps(later, &self.known))
     }
 
@@ -93,12 +115,8 @@ pub(super) fn together(mut spans: Vec<Span>) -> Vec<Span> {
     all
 }
 
-/// The parts of `span` that are not in `known`. A question without a time is
-/// about what is known.
+/// The parts of `span` that are not in `known`.
 fn gaps(span: Span, known: &[Span]) -> Vec<Span> {
-    if span == Span::ALL && !known.is_empty() {
-        return Vec::new();
-    }
     let mut gaps = Vec::new();
     let mut from = Some(span.first);
     for Span { first, last } in known.iter().filter(|known| known.last >= span.first) {
@@ -134,7 +152,7 @@ mod tests {
             (span(0, 50), vec![span(0, 9), span(20, 29), span(40, 50)]),
             (span(40, 50), vec![span(40, 50)]),
             (span(25, 27), vec![span(25, 27)]),
-            (Span::ALL, vec![]),
+            (Span::ALL, vec![span(0, 9), span(20, 29), span(40, Span::ALL.last)]),
         ] {
             assert_eq!(gaps(asked, &known), expected, "{asked:?}");
         }
@@ -178,6 +196,44 @@ mod tests {
             assert_eq!(archive.unknown(asked), of(name, unknown), "{name}");
             assert_eq!(archive.unknown_later(asked), of(name, later), "{name}");
         }
-        assert_eq!(archives["c"].unknown_later(Span::ALL), []);
+    }
+
+    /// Of the time between two runs, and of what ended after the last one, an archive knows
+    /// nothing, whether a time was asked for or not.
+    #[test]
+    fn a_question_without_a_time_is_about_the_time_of_each_archive() {
+        let span = |first, last| Span { first, last };
+        let part = |archive: &str, span, beginnings| Covered {
+            archive: archive.to_owned(),
+            place: archive.into(),
+            span,
+            beginnings,
+        };
+        let parts = vec![
+            part("whole", Some(span(10, 20)), true),
+            part("whole", Some(span(21, 30)), true),
+            part("hole", Some(span(10, 20)), true),
+            part("hole", Some(span(25, 30)), true),
+            part("ends", Some(span(10, 20)), true),
+            part("ends", Some(span(25, 30)), false),
+            part("ever", Some(span(10, Span::ALL.last)), false),
+            part("none", None, true),
+        ];
+        let archives = archives(parts, Span::ALL);
+        let between = [span(21, 24)];
+        let from_then_on = [span(31, Span::ALL.last)];
+        for (name, extent, unknown, later) in [
+            ("whole", Some(span(10, 30)), &[][..], &[][..]),
+            ("hole", Some(span(10, 30)), &between, &[]),
+            ("ends", Some(span(10, 30)), &between, &from_then_on),
+            ("ever", Some(span(10, Span::ALL.last)), &[], &[]),
+            ("none", None, &[Span::ALL], &[]),
+        ] {
+            let archive = &archives[name];
+            let spans = |all: Vec<Unknown>| all.iter().map(|one| one.span).collect::<Vec<_>>();
+            assert_eq!(archive.extent().map(|extent| extent.span), extent, "{name}");
+            assert_eq!(spans(archive.unknown(Span::ALL)), unknown, "{name}");
+            assert_eq!(spans(archive.unknown_later(Span::ALL)), later, "{name}");
+        }
     }
 }

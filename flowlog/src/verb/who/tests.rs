@@ -455,4 +455,5 @@ fn more_than_are_wanted_are_not_gathered() {
 
 mod coverage;
 mod damage;
+mod damage_sqlite;
 mod property;

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::answer::{Answer, Connection, lost};
 use super::asked::Missing;
-use super::cover::Unknown;
+use super::cover::{Extent, Unknown};
 use super::question::{Ends, Question};
 use super::record::Record;
 use super::times::Span;
@@ -19,7 +19,7 @@ use crate::flow::{Counters, Flow};
 use crate::verb::live::text::Text;
 use crate::verb::watch::line::{self, Seconds, Why, surroundings, translation};
 
-/// Losses that are told one by one; `--json` has all of them.
+/// Losses, times and others that are listed one by one; `--json` has all of them.
 const MOST: usize = 10;
 /// What is not known of times.
 const UNKNOWN: &str = "?";
@@ -35,6 +35,7 @@ pub(super) fn answer(question: &Question, answer: &Answer, zone: &TimeZone) -> S
     losses(answer, zone, &mut text);
     missing(question, answer, zone, &mut text);
     unknown(answer, zone, &mut text);
+    extents(question, answer, zone, &mut text);
     unknown_later(answer, zone, &mut text);
     unchecked(answer, &mut text);
     unverified(answer, &mut text);
@@ -218,23 +219,43 @@ fn count(records: u64) -> String {
 }
 
 fn unknown(answer: &Answer, zone: &TimeZone, text: &mut String) {
-    // All time is what was asked for without one.
-    for Unknown { span, archive } in answer.unknown.iter().filter(|one| one.span != Span::ALL) {
-        let times = times(*span, zone);
+    for Unknown { span, archive } in answer.unknown.iter().take(MOST) {
+        let archive = archive.display();
         let _ = match answer.archives {
-            1 => writeln!(text, "No archive knows what happened {times}."),
-            _ => writeln!(text, "{} does not cover {times}.", archive.display()),
+            // Without a time it is said of all archives: `extents`.
+            1 if *span == Span::ALL => Ok(()),
+            _ if *span == Span::ALL => writeln!(text, "{archive} covers no time."),
+            1 => writeln!(text, "No archive knows what happened {}.", times(*span, zone)),
+            _ => writeln!(text, "{archive} does not cover {}.", times(*span, zone)),
         };
     }
-    if answer.unknown.is_empty() && !answer.is_unknown {
+    if let Some(others @ 1..) = answer.unknown.len().checked_sub(MOST) {
+        let _ = writeln!(text, "  and {others} others");
+    }
+}
+
+/// Of which times archives are: where the question is about no other time, or about one that they
+/// do not cover.
+fn extents(question: &Question, answer: &Answer, zone: &TimeZone, text: &mut String) {
+    let is_any_time = question.span == Span::ALL;
+    if answer.unknown.is_empty() && !answer.is_unknown && !is_any_time {
         return;
     }
-    match (answer.known.first(), answer.known.last()) {
-        (Some(first), Some(last)) => {
-            let all = Span { first: first.first, last: last.last };
-            let _ = writeln!(text, "Archives are of {}.", times(all, zone));
-        }
-        _ => text.push_str("No archive says of which time it is.\n"),
+    let (Some(first), Some(last)) = (answer.known.first(), answer.known.last()) else {
+        text.push_str("No archive says of which time it is.\n");
+        return;
+    };
+    let all = Span { first: first.first, last: last.last };
+    if !is_any_time || answer.extents.iter().all(|extent| extent.span == all) {
+        let _ = writeln!(text, "Archives are of {}.", times(all, zone));
+        return;
+    }
+    // Each was asked for its own time only.
+    for Extent { span, archive } in answer.extents.iter().take(MOST) {
+        let _ = writeln!(text, "{} is of {}.", archive.display(), times(*span, zone));
+    }
+    if let Some(others @ 1..) = answer.extents.len().checked_sub(MOST) {
+        let _ = writeln!(text, "  and {others} others");
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// As long as there are archives.
+    /// Without a time: each archive is asked for the time that it is of.
     pub const ALL: Self = Self { first: 0, last: i64::MAX as u64 };
 
     /// Flows that were alive then say that they began until that time.

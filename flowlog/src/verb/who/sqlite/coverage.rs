@@ -2,14 +2,16 @@
 //! table `coverage`, or by what it holds where it has none.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::super::asked::{Answers, Covered, Trouble};
+use super::super::asked::{Answers, Covered, Loss, Trouble};
+use super::super::record::Row as _;
 use super::super::times::Span;
-use super::{signed, verify};
+use super::rows::Table as Rows;
+use super::{Damaged, signed};
 use crate::archive::coverage::{Gap, Reason};
 use crate::archive::origin::Origin;
 
@@ -18,25 +20,29 @@ const RUN: &str = "run";
 /// A loss is noticed within that time, nanoseconds.
 const NOTICED_WITHIN: u64 = 5_000_000_000;
 
-/// What is said of all times, and what is missing. Returns the rows of the table that are not
-/// as they were written; none of them counts.
+/// What is said of all times, and what is missing. Rows that are not as they were written do not
+/// count, and are added to `damaged`.
 pub(super) fn read(
     connection: &Connection,
     path: &Path,
     span: Span,
+    losses: &[Loss],
     answers: &mut Answers<'_>,
-) -> Result<Vec<i64>, Trouble> {
-    let table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'coverage'";
-    if connection.prepare(table)?.exists([])? {
-        return by_table(connection, path, answers);
+    damaged: &mut Damaged,
+) -> Result<(), Trouble> {
+    // As SQLite finds it, so that a letter of another case in its name does not hide it.
+    let table = "SELECT count(*) > 0 FROM pragma_table_info('coverage')";
+    if connection.query_row(table, [], |row| row.get(0))? {
+        damaged.coverage = by_table(connection, path, answers)?;
+        return Ok(());
     }
     let archive = path.to_string_lossy().into_owned();
-    for gap in around(connection, span)? {
+    for gap in around(connection, span, losses)? {
         answers.missing(gap, path, &archive);
     }
-    let (place, span) = (path.to_owned(), by_records(connection)?);
+    let (place, span) = (path.to_owned(), by_records(connection, losses, damaged)?);
     answers.covered(Covered { archive, place, span, beginnings: false });
-    Ok(Vec::new())
+    Ok(())
 }
 
 /// What the table has.
@@ -78,54 +84,58 @@ fn by_table(
 }
 
 fn rows(connection: &Connection) -> Result<Table, Trouble> {
-    // The last columns are those that the checksum covers, and itself, where there is one.
-    let sql = "SELECT kind, since, until, records, detail, rowid, * FROM coverage";
-    const OWN: usize = 6;
-    let mut query = connection.prepare(sql)?;
-    let names: Vec<String> = query.column_names().skip(OWN).map(str::to_owned).collect();
+    let columns = Rows::find(connection, "coverage")?;
+    let sql = format!("SELECT rowid, {} FROM coverage", columns.list());
+    let mut query = connection.prepare(&sql)?;
     let mut rows = query.query([])?;
     let mut table = Table::default();
     while let Some(row) = rows.next()? {
-        let values: rusqlite::Result<Vec<Value>> = (0..names.len())
-            .map(|column| row.get_ref(column + OWN)?.try_into().map_err(Into::into))
-            .collect();
-        if !verify::is_whole(&names, &values?) {
-            table.damaged.push(row.get(5)?);
+        let values = columns.values(row, 1)?;
+        let Some(since) = values.number("since").filter(|_| values.is_whole()) else {
+            table.damaged.push(row.get(0)?);
             continue;
-        }
-        let kind: String = row.get(0)?;
-        let (since, until): (i64, Option<i64>) = (row.get(1)?, row.get(2)?);
-        let (since, until) = (since as u64, until.unwrap_or(since) as u64);
-        let detail = row.get::<_, Option<String>>(4)?.unwrap_or_default();
+        };
+        let kind = values.text("kind").unwrap_or_default();
+        let until = values.number("until").unwrap_or(since);
+        let detail = values.text("detail").unwrap_or_default();
         if kind == RUN {
-            let origin = Origin::parse(&detail).unwrap_or_default();
+            let origin = Origin::parse(detail).unwrap_or_default();
             // One that is inverted covers nothing.
             table.runs.push((Span { first: since, last: until }, origin));
             continue;
         }
-        let reason = Reason::of(&kind).ok_or_else(|| {
+        let reason = Reason::of(kind).ok_or_else(|| {
             Trouble::Archive(format!(
                 "its table coverage has `{kind}`, which a newer flowlog knows"
             ))
         })?;
-        let records = row.get::<_, i64>(3)? as u64;
-        table.gaps.push(Gap::new(reason, (since, until), records).at(&detail));
+        let records = values.number("records").unwrap_or_default();
+        table.gaps.push(Gap::new(reason, (since, until), records).at(detail));
     }
     Ok(table)
 }
 
 /// From the first record to the last: where nothing else is said.
-fn by_records(connection: &Connection) -> rusqlite::Result<Option<Span>> {
-    let mut covered: Option<Span> = None;
-    for table in ["flow", "expectation", "lost"] {
+fn by_records(
+    connection: &Connection,
+    losses: &[Loss],
+    damaged: &mut Damaged,
+) -> Result<Option<Span>, Trouble> {
+    let mut covered = losses
+        .first()
+        .zip(losses.last())
+        .map(|(first, last)| Span { first: first.at, last: last.at });
+    for table in ["flow", "expectation"] {
+        let rows = Rows::find(connection, table)?;
         for order in ["ASC", "DESC"] {
-            let sql = format!("SELECT time FROM {table} ORDER BY time {order} LIMIT 1");
-            let mut statement = connection.prepare(&sql)?;
-            let mut rows = statement.query([])?;
-            let Some(row) = rows.next()? else { continue };
-            let at = row.get::<_, i64>(0)? as u64;
-            let known = covered.get_or_insert(Span { first: at, last: at });
-            (known.first, known.last) = (known.first.min(at), known.last.max(at));
+            let end = format!("ORDER BY time {order} LIMIT 1");
+            let mut count = |_| damaged.records += 1;
+            rows.each(connection, &end, [], &mut count, |row| {
+                let Some(at) = row.number("time") else { return Ok(ControlFlow::Break(())) };
+                let known = covered.get_or_insert(Span { first: at, last: at });
+                (known.first, known.last) = (known.first.min(at), known.last.max(at));
+                Ok(ControlFlow::Break(()))
+            })?;
         }
     }
     Ok(covered)
@@ -133,19 +143,20 @@ fn by_records(connection: &Connection) -> rusqlite::Result<Option<Span>> {
 
 /// Losses that were noticed after `span`: the first of them may be of it, as events were
 /// lost since the last one that came, and in all of them the end of a connection may be.
-fn around(connection: &Connection, span: Span) -> rusqlite::Result<Vec<Gap>> {
+fn around(
+    connection: &Connection,
+    span: Span,
+    losses: &[Loss],
+) -> Result<Vec<Gap>, rusqlite::Error> {
     let mut gaps = Vec::new();
-    let mut query =
-        connection.prepare("SELECT time, source, events FROM lost WHERE time > ? ORDER BY time")?;
+    // SQLite's check compares the times of this table with its indexes.
     let mut before =
         connection.prepare("SELECT time FROM flow WHERE time < ? ORDER BY time DESC LIMIT 1")?;
-    let mut rows = query.query([signed(span.last)])?;
-    while let Some(row) = rows.next()? {
-        let (at, source, events): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let noticed = (at as u64).saturating_sub(NOTICED_WITHIN);
-        let last: Option<i64> = before.query_row([at], |row| row.get(0)).optional()?;
+    for Loss { at, source, events } in losses.iter().filter(|loss| loss.at > span.last) {
+        let noticed = at.saturating_sub(NOTICED_WITHIN);
+        let last: Option<i64> = before.query_row([signed(*at)], |row| row.get(0)).optional()?;
         let since = last.map_or(noticed, |last| noticed.min(last as u64));
-        gaps.push(Gap::new(Reason::Lost, (since, at as u64), events as u64).at(&source));
+        gaps.push(Gap::new(Reason::Lost, (since, *at), *events).at(source));
     }
     Ok(gaps)
 }

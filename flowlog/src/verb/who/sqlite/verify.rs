@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::types::Value;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode};
 
 use super::super::asked::Trouble;
@@ -70,16 +70,20 @@ pub(super) fn damaged(what: &str) -> Trouble {
 
 /// Whether a row is as it was written, if it says so: XXH64 over its values in the
 /// order of the table, as docs/sqlite.md describes it.
-pub(super) fn is_whole(names: &[String], values: &[Value]) -> bool {
+pub(super) fn is_whole(names: &[String], values: &[ValueRef<'_>]) -> bool {
+    // No column has such a number, and one with the bits of an integer has its checksum.
+    if values.iter().any(|value| matches!(value, ValueRef::Real(_))) {
+        return false;
+    }
     let columns = || names.iter().zip(values);
     let sum = columns().find(|(name, _)| *name == CHECKSUM).map(|(_, value)| value);
     let sum = match sum {
-        None | Some(Value::Null) => return true,
-        Some(Value::Integer(sum)) => *sum,
+        None | Some(ValueRef::Null) => return true,
+        Some(ValueRef::Integer(sum)) => *sum,
         Some(_) => return false,
     };
     let values = columns().filter(|(name, _)| *name != CHECKSUM && *name != RECORD_ID);
-    sqlite3::checksum(values.map(|(_, value)| value.into())) == sum
+    sqlite3::checksum(values.map(|(_, value)| *value)) == sum
 }
 
 #[cfg(test)]
@@ -112,18 +116,24 @@ mod tests {
         let encoded = b"\x01\x07\0\0\0\0\0\0\0\x02\x03\0new\x03\x02\0\xff\0\0";
         let sum = XxHash64::oneshot(0, encoded) as i64;
         let mut values = [
-            Value::Integer(7),
-            Value::Text("new".to_owned()),
-            Value::Blob(vec![0xff, 0]),
-            Value::Null,
-            Value::Text("0000".to_owned()),
-            Value::Integer(sum),
+            ValueRef::Integer(7),
+            ValueRef::Text(b"new"),
+            ValueRef::Blob(&[0xff, 0]),
+            ValueRef::Null,
+            ValueRef::Text(b"0000"),
+            ValueRef::Integer(sum),
         ];
         assert!(is_whole(&names, &values));
-        values[3] = Value::Integer(0);
+        values[3] = ValueRef::Integer(0);
+        assert!(!is_whole(&names, &values));
+        values[3] = ValueRef::Null;
+        // The same bits as another type.
+        values[0] = ValueRef::Real(f64::from_bits(7));
+        assert!(!is_whole(&names, &values));
+        values[0] = ValueRef::Integer(8);
         assert!(!is_whole(&names, &values));
         // Rows of earlier versions have none.
-        values[5] = Value::Null;
+        values[5] = ValueRef::Null;
         assert!(is_whole(&names, &values) && is_whole(&names[..5], &values[..5]));
     }
 }

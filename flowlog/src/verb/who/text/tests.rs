@@ -1,5 +1,6 @@
 //! Lines of made-up answers.
 
+use super::super::answer::Verdict;
 use super::super::asked::{Answers, Covered, Loss, Room};
 use super::super::tests::{Made, at, begun, ended, flow, natted, question};
 use super::*;
@@ -104,7 +105,11 @@ fn nothing_found_and_nothing_known_are_told_apart() {
     assert!(none.ends_with("No archive says of which time it is.\n"), "{none}");
     let ever = Question { span: Span::ALL, protocol: Some(17), ..question };
     let text = text(&ever, &made_up(&ever, &[], &[DAY]));
-    assert_eq!(text, "203.0.113.7:40001, udp, at any time:\nNothing found.\n");
+    assert_eq!(
+        text,
+        "203.0.113.7:40001, udp, at any time:\nNothing found.\n\
+         Archives are of 2026-11-20 00:00:00.000 to 2026-11-20 23:59:59.999 +00:00.\n"
+    );
 }
 
 #[test]
@@ -204,7 +209,7 @@ fn what_is_missing_is_said_with_numbers_and_spans() {
         missing(Reason::Lost, 4, [60_000, 60_001], ""),
         missing(Reason::Dropped, 5, [61_000, 61_001], ""),
     ];
-    assert_eq!(answer.verdict(), super::super::answer::Verdict::Incomplete);
+    assert_eq!(answer.verdict(), Verdict::Incomplete);
     assert_eq!(
         text(&question, &answer).split_once(":\n").unwrap().1,
         "Nothing found.\n\
@@ -221,9 +226,9 @@ fn what_is_missing_is_said_with_numbers_and_spans() {
     );
     answer.missing.clear();
     answer.losses.clear();
-    assert_eq!(answer.verdict(), super::super::answer::Verdict::Incomplete);
+    assert_eq!(answer.verdict(), Verdict::Incomplete);
     answer.missing_later.clear();
-    assert_eq!(answer.verdict(), super::super::answer::Verdict::Nothing);
+    assert_eq!(answer.verdict(), Verdict::Nothing);
 }
 
 #[test]
@@ -257,4 +262,62 @@ fn what_archives_do_not_cover_is_said_with_their_names() {
          Incomplete: /a has the ends of connections alone, and covers no time from 2026-11-20 \
          16:40:00.000 +00:00 on: a connection that ended later, or lives, is not in the answer.\n"
     );
+}
+
+/// The answer without a time where nothing was found, of archives with these parts.
+fn at_any_time(parts: Vec<Covered>) -> (Verdict, String) {
+    let question = Question { span: Span::ALL, ..minute("203.0.113.7:40001") };
+    let room = Room::new(100);
+    let mut answers = Answers::new(&room);
+    parts.into_iter().for_each(|part| answers.covered(part));
+    let answer = Answer::new(&question, answers, Vec::new());
+    let lines = text(&question, &answer);
+    (answer.verdict(), lines.split_once("at any time:\nNothing found.\n").unwrap().1.to_owned())
+}
+
+/// Without a time: holes, of what time each archive is, and what those of ends alone do not know.
+#[test]
+fn at_any_time_is_the_time_of_archives() {
+    let [morning, evening] = [(0, 30_000), (40_000, 86_400)]
+        .map(|(from, to)| Span { first: at(from), last: at(to) - 1 });
+    for (parts, verdict, lines) in [
+        (
+            vec![covered("/a", morning, true), covered("/a", evening, true)],
+            Verdict::Incomplete,
+            "No archive knows what happened 2026-11-20 08:20:00.000 to 2026-11-20 11:06:39.999 \
+             +00:00.\n\
+             Archives are of 2026-11-20 00:00:00.000 to 2026-11-20 23:59:59.999 +00:00.\n",
+        ),
+        (
+            vec![covered("/a", morning, true), covered("/b", evening, true)],
+            Verdict::Nothing,
+            "/a is of 2026-11-20 00:00:00.000 to 2026-11-20 08:19:59.999 +00:00.\n\
+             /b is of 2026-11-20 11:06:40.000 to 2026-11-20 23:59:59.999 +00:00.\n",
+        ),
+        (
+            vec![covered("/a", morning, false)],
+            Verdict::Incomplete,
+            "Archives are of 2026-11-20 00:00:00.000 to 2026-11-20 08:19:59.999 +00:00.\n\
+             Incomplete: /a has the ends of connections alone, and covers no time from 2026-11-20 \
+             08:20:00.000 +00:00 on: a connection that ended later, or lives, is not in the \
+             answer.\n",
+        ),
+        // One of which it is not known counts also where another says of which time it is.
+        (
+            vec![covered("/a", DAY, true), Covered { span: None, ..covered("/b", DAY, true) }],
+            Verdict::Incomplete,
+            "/b covers no time.\n\
+             Archives are of 2026-11-20 00:00:00.000 to 2026-11-20 23:59:59.999 +00:00.\n",
+        ),
+    ] {
+        assert_eq!(at_any_time(parts), (verdict, lines.to_owned()));
+    }
+}
+
+#[test]
+fn of_many_holes_some_are_lines() {
+    let hole = |n: u64| covered("/a", Span { first: at(100 * n), last: at(100 * n + 50) }, true);
+    let (verdict, lines) = at_any_time((0..13).map(hole).collect());
+    assert_eq!((verdict, lines.matches("No archive knows").count()), (Verdict::Incomplete, 10));
+    assert!(lines.contains("\n  and 2 others\n"), "{lines}");
 }
