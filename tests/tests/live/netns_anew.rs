@@ -50,7 +50,9 @@ impl Case {
         let watched = Namespace::new("watched")?;
         make(&watched)?;
         let keys = format!("capture=netlink\nnetns={}\nevent_mask=5\n{keys}", watched.name());
-        let text = config(&keys, "sync=1").replace("[global]", "[global]\nmetrics=127.0.0.1:9470");
+        let global = "[global]\nmetrics=127.0.0.1:9470\nstack=ct1:NFCT,json1:JSON";
+        let text = config(&keys, "sync=1").replace("[global]", global);
+        let text = text + "[json1]\nfile=\"@DIR@/flows.json\"\nsync=1\n";
         let launch = Launch::new(Program::Flowlog, &home, &text)?.as_configured();
         let daemon = launch.wrapped_by(wrapper).args(args).start()?;
         Ok(Self { home, watched, daemon })
@@ -110,6 +112,19 @@ fn one_made_anew_is_entered_and_the_flows_of_the_old_one_end() -> Result<()> {
         ensure!(body.contains("netns was made anew") && !body.contains("buffer"), "{body}");
         let finished = case.daemon.stop()?;
         ensure!(finished.code == Some(0), "{:?}", finished.code);
+        // Each was made once, and is there once; what the namespace took with it is a loss.
+        let json = finished.text("flows.json");
+        for (port, word) in [("7001", "NEW"), ("7002", "NEW"), ("7002", "DESTROY")] {
+            let (tag, port) = (format!("[{word}]"), format!("DPT={port} "));
+            let lines = finished.lines.iter().filter(|line| line.has(&tag) && line.has(&port));
+            ensure!(lines.count() == 1, "{tag} {port}: {:?}", finished.lines);
+        }
+        for (port, times) in [("7001", 1), ("7002", 2)] {
+            let port = format!("\"dport\":{port}");
+            let objects = json.lines().filter(|line| line.contains(&port)).count();
+            ensure!(objects >= times, "{port}: {json}");
+        }
+        ensure!(json.contains("\"netns\""), "no loss: {json}");
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use tests::burst::udp_burst;
 use tests::daemon::{Daemon, Finished, Launch, Program, config};
 use tests::lab::SingleNs;
 use tests::lines::{ensure_equal, multiset};
+use tests::metrics::{ADDRESS, get};
 use tests::poll;
 use tests::process::Guarded;
 
@@ -30,7 +31,8 @@ const MANY: usize = 600;
 
 /// The usual configuration with another `logfile`.
 fn logging_to(target: &str) -> String {
-    config(NEW, "sync=1").replace("@DIR@/daemon.log", target)
+    let text = config(NEW, "sync=1").replace("@DIR@/daemon.log", target);
+    text.replace("[global]", &format!("[global]\nmetrics={ADDRESS}"))
 }
 
 fn launch<'n>(single: &'n SingleNs, config: &str) -> Result<Launch<'n>> {
@@ -58,8 +60,13 @@ fn overflow(daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-/// Ends it, which must not take long, and returns what it left; every flow is logged.
-fn ended_in_time(daemon: Daemon, flows: u32) -> Result<Finished> {
+/// Ends it, which must not take long, and returns what it left; every flow is logged. Until then
+/// its pages are answered in time.
+fn ended_in_time(single: &SingleNs, daemon: Daemon, flows: u32) -> Result<Finished> {
+    for page in ["/healthz", "/metrics"] {
+        let (status, body) = get(single.namespace(), ADDRESS, page)?;
+        ensure!(!body.is_empty(), "{page}: {status}");
+    }
     let finished = daemon.stop()?;
     ensure!(finished.code == Some(0), "exit {:?}\n{}", finished.code, finished.stderr);
     ensure_equal("flows", &burst_lines("NEW", 4000, 0..flows), &multiset(&finished.lines))?;
@@ -107,7 +114,7 @@ fn a_syslog_daemon_that_does_not_read_stops_nothing() -> Result<()> {
         Ok(new.into_iter().rfind(|m| m.contains("total log.dropped_messages: ")))
     })?;
     ensure!(!total.contains("log.dropped_messages: 0 "), "{total}");
-    ended_in_time(daemon, 100).map(drop)
+    ended_in_time(&single, daemon, 100).map(drop)
 }
 
 /// The same until the end, which does not wait for it.
@@ -121,7 +128,7 @@ fn a_syslog_daemon_that_never_reads_does_not_delay_the_end() -> Result<()> {
     overflow(&daemon)?;
     udp_burst(&single, 4000, 0, 10)?;
     daemon.wait_lines("all flows", |lines| lines.len() == 10)?;
-    let finished = ended_in_time(daemon, 10)?;
+    let finished = ended_in_time(&single, daemon, 10)?;
     ensure!(finished.stderr.contains("messages could not be logged"), "{}", finished.stderr);
     Ok(())
 }
@@ -149,7 +156,7 @@ fn without_a_syslog_daemon_messages_go_to_standard_error() -> Result<()> {
     poll::until("the next on standard error", || {
         Ok(daemon.text("stderr").contains("signal received").then_some(()))
     })?;
-    let finished = ended_in_time(daemon, 0)?;
+    let finished = ended_in_time(&single, daemon, 0)?;
     ensure!(finished.stderr.contains("Terminal signal received"), "{}", finished.stderr);
     Ok(())
 }
@@ -191,7 +198,7 @@ fn a_fifo_that_is_not_read_stops_nothing() -> Result<()> {
             text.contains("runs over netlink") && text.contains("messages were dropped here");
         Ok(whole.then_some(()))
     })?;
-    ended_in_time(daemon, 20).map(drop)
+    ended_in_time(&single, daemon, 20).map(drop)
 }
 
 /// A full disk as logfile.
@@ -202,7 +209,7 @@ fn a_full_disk_below_the_log_stops_nothing() -> Result<()> {
     let daemon = launch(&single, &logging_to("/dev/full"))?.start()?;
     udp_burst(&single, 4000, 0, 10)?;
     daemon.wait_lines("all flows", |lines| lines.len() == 10)?;
-    let finished = ended_in_time(daemon, 10)?;
+    let finished = ended_in_time(&single, daemon, 10)?;
     ensure!(finished.stderr.contains("messages could not be logged"), "{}", finished.stderr);
     Ok(())
 }
@@ -223,7 +230,7 @@ fn a_pipe_that_is_not_read_stops_nothing() -> Result<()> {
         overflow(&daemon)?;
         udp_burst(&single, 4000, 0, 10)?;
         daemon.wait_lines("all flows", |lines| lines.len() == 10).context(stream)?;
-        ended_in_time(daemon, 10).context(stream)?;
+        ended_in_time(&single, daemon, 10).context(stream)?;
     }
     Ok(())
 }
@@ -240,7 +247,7 @@ fn a_removed_log_is_made_anew() -> Result<()> {
         daemon.process.signal(Signal::SIGUSR1)?;
         Ok(daemon.log().contains("was removed; it is opened anew").then_some(()))
     })?;
-    ended_in_time(daemon, 0).map(drop)
+    ended_in_time(&single, daemon, 0).map(drop)
 }
 
 /// What stops a start is in the log too, in the background as well.

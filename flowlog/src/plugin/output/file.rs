@@ -23,6 +23,8 @@ pub struct FileOutput {
     sync: bool,
     buffer_max: usize,
     file: LogFile,
+    /// A file was made whose name is not known to be on disk.
+    nameless: bool,
     /// The file that is open has another name by now, which was counted.
     renamed: bool,
     moves: RateLimit,
@@ -58,12 +60,13 @@ impl FileOutput {
         buffer_max: usize,
         counted: Counted,
     ) -> io::Result<Self> {
-        if sync {
-            sync_name(&path, &file)?;
+        if sync && file.is_new() {
+            sync_directory(&path)?;
         }
         Ok(Self {
             file,
             path,
+            nameless: false,
             sync,
             buffer_max,
             renamed: false,
@@ -192,9 +195,12 @@ impl FileOutput {
         let Opened::File(file) = append::open(&self.path)? else {
             return Err(io::Error::other("it is no file any more; restart flowlog"));
         };
-        if self.sync {
-            sync_name(&self.path, &file)?;
+        // Also where the file was made by an attempt whose sync failed.
+        self.nameless |= file.is_new();
+        if self.sync && self.nameless {
+            sync_directory(&self.path)?;
         }
+        self.nameless = false;
         self.file = file;
         (self.outdated, self.renamed) = (false, false);
         let again = lines_in(&self.buffer[..self.unsynced]);
@@ -358,12 +364,9 @@ fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Has the name of a new file on disk.
-fn sync_name(path: &Path, file: &LogFile) -> io::Result<()> {
-    match path.parent() {
-        Some(directory) if file.is_new() => File::open(directory)?.sync_all(),
-        _ => Ok(()),
-    }
+/// Has the names in the directory of a file on disk.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 fn lines_in(bytes: &[u8]) -> u64 {

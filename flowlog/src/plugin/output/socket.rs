@@ -187,7 +187,7 @@ impl SocketOutput {
         self.hurry();
         while !self.backlog.is_empty() {
             self.write();
-            if self.backlog.unsent().is_empty() || Instant::now() > end {
+            if self.is_settled() || Instant::now() > end {
                 break;
             }
             std::thread::sleep(SOON / 4);
@@ -195,8 +195,7 @@ impl SocketOutput {
         if let State::Up(connection) = &self.state
             && connection.error().is_ok()
         {
-            // The kernel goes on with what it has taken.
-            self.arrived(self.backlog.in_flight());
+            self.end_in_flight();
         }
         let records = self.backlog.records();
         if records > 0 {
@@ -204,6 +203,29 @@ impl SocketOutput {
             stats.add(Measure::Lost, records);
             warn!("{records} {noun} for {} are lost at exit", self.route);
             self.backlog = Backlog::new();
+        }
+    }
+
+    /// At exit: nothing more is to be learned of what was sent. Another host may yet confirm it;
+    /// a process of this one finds it in its queue.
+    fn is_settled(&self) -> bool {
+        self.backlog.unsent().is_empty() && !self.route.address().is_tcp()
+    }
+
+    /// The kernel goes on with what it has taken. Where that has to reach another host, nobody
+    /// learns whether it does.
+    fn end_in_flight(&mut self) {
+        let in_flight = self.backlog.in_flight();
+        if !self.route.address().is_tcp() {
+            self.arrived(in_flight);
+            return;
+        }
+        let (records, _) = self.backlog.release(in_flight);
+        if records > 0 {
+            let Counted { noun, stats } = &self.counted;
+            stats.add(Measure::Unsure, records);
+            let route = &self.route;
+            warn!("{records} {noun} for {route} are not known to have arrived at exit");
         }
     }
 
@@ -219,7 +241,8 @@ impl SocketOutput {
         if self.begun
             && let Err(error) = self.route.ask()
         {
-            self.break_off(&error);
+            // As if no name server had answered: a known address stays in use.
+            self.learn(News::Failed(error));
         }
     }
 

@@ -277,3 +277,25 @@ fn tcp_is_confirmed_and_connected_anew() {
     assert_eq!(sender.get(Measure::Lost), 0);
     assert_eq!(sender.get(Measure::Records), 200);
 }
+
+/// What the peer's host has not confirmed may be lost with it.
+#[test]
+fn what_is_not_confirmed_at_exit_is_unsure() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = Address::Tcp("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
+    let mut sender = Sender::new(address, 64 << 20);
+    // More than all buffers between them hold.
+    sender.send(400_000);
+    sender.until("the buffers to be full", |sender| sender.output.full);
+    let (mut peer, _) = listener.accept().unwrap();
+    sender.output.close();
+    let [records, unsure, lost] =
+        [Measure::Records, Measure::Unsure, Measure::Lost].map(|measure| sender.get(measure));
+    assert!(records > 0 && unsure > 0 && lost > 0, "{records}, {unsure}, {lost}");
+    assert_eq!(records + unsure + lost, 400_000);
+    drop(sender);
+    let mut text = Vec::new();
+    peer.read_to_end(&mut text).unwrap();
+    let read = numbers(&text).len() as u64;
+    assert!((records..=records + unsure).contains(&read), "{read}: {records} and {unsure}");
+}
