@@ -10,7 +10,7 @@ use tracing::warn;
 use self::progress::Progress;
 use super::Source;
 use crate::plugin::output::Output;
-use crate::stats::{Instance, Measure, SinkPlugin, SinkStats, Stats};
+use crate::stats::{Instance, Measure, Part, SinkPlugin, SinkStats, Stats};
 
 mod progress;
 
@@ -170,6 +170,8 @@ struct Watched {
     named: [u64; Measure::WARNED.len()],
     warned: Option<Instant>,
     progress: Progress,
+    /// It was reported that one of its threads does not run.
+    told_dead: bool,
     /// Its output has a place for losses.
     shows_losses: bool,
     /// Losses that stand in the output already.
@@ -192,6 +194,7 @@ impl Watched {
         Self {
             source,
             progress: Progress::new(instance.plugin, now),
+            told_dead: false,
             instance,
             stats,
             shared,
@@ -209,8 +212,25 @@ impl Watched {
             lost.add(now, self.stats.get(measure));
         }
         let (waiting, limit) = output.fill();
-        self.progress.look(now, &self.stats, waiting);
+        let (stalled, dead) = match output {
+            Output::Shipped(shipment) => (shipment.stalled_for(), shipment.dead_thread()),
+            _ => (None, None),
+        };
+        self.progress.look(now, &self.stats, waiting, stalled);
+        if let Some((part, what)) = dead {
+            self.tell_dead(part, what);
+        }
         self.has_room = !output.is_failing() && waiting <= limit / 2;
+    }
+
+    /// A thread of it does not run: no other one says so. /healthz and the metrics show what is
+    /// noted here.
+    #[cold]
+    fn tell_dead(&mut self, part: Part, what: String) {
+        if !std::mem::replace(&mut self.told_dead, true) {
+            warn!("{}: {what}", self.instance);
+        }
+        self.stats.set_trouble(part, Some(what));
     }
 
     /// Warns of losses that no warning has named, unless the last one is not long ago.
@@ -289,7 +309,14 @@ impl Watched {
                  {records} records wait in the spool. See why it hangs"
             ));
         }
-        let waiting = self.progress.waiting();
+        let (waiting, records) = (self.progress.waiting(), self.stats.kept().records);
+        if waiting == 0 && records > 0 {
+            return Some(format!(
+                "{instance} has stood still for {seconds} s: {records} records wait in the spool \
+                 and none is delivered. Send SIGHUP, which connects anew; if that does not help, \
+                 restart flowlog and report its log"
+            ));
+        }
         Some(format!(
             "{instance} has stood still for {seconds} s: {waiting} bytes wait and none is written. \
              See what keeps its reader or its disk"
@@ -421,6 +448,32 @@ mod tests {
         sink.count(now);
         let line = sink.lost_lately(now).next().unwrap();
         assert!(line.contains("1 records refused by the destination (value too long)"), "{line}");
+    }
+
+    /// What is noted as trouble is shown by /healthz and in the metrics.
+    #[test]
+    fn a_thread_that_has_ended_is_a_trouble_of_its_sink() {
+        let mut sink = watched(SinkPlugin::Nats, Instant::now());
+        for _ in 0..2 {
+            sink.tell_dead(Part::Destination, "its thread has ended; restart flowlog".to_owned());
+            let trouble = sink.stats.trouble().unwrap();
+            assert_eq!(trouble, "its thread has ended; restart flowlog");
+            // One of before does not hide it.
+            sink.stats.set_trouble(Part::Destination, None);
+        }
+        assert!(sink.told_dead);
+    }
+
+    #[test]
+    fn records_that_stand_still_in_the_spool_are_named() {
+        let now = Instant::now();
+        let mut sink = watched(SinkPlugin::Parquet, now);
+        sink.stats.add_kept(crate::stats::Amount { bytes: 70, records: 7 });
+        sink.progress.look(now, &sink.stats, 0, Some(STALLED));
+        let line = sink.stalled(now).unwrap();
+        assert!(line.contains("for 10 s: 7 records wait in the spool"), "{line}");
+        sink.progress.look(now, &sink.stats, 0, None);
+        assert_eq!(sink.stalled(now), None);
     }
 
     #[test]

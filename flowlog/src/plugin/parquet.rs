@@ -12,8 +12,8 @@ use tracing::{debug, info, warn};
 use super::compact::Encoder;
 use super::record_id::{Identifier, RecordId};
 use super::ship::{
-    Batch, Client, Delivered, Encode, Loss, Row, Settled, Shipped, Shipping, Start, Trouble,
-    Upstream,
+    Batch, Client, Delivered, Encode, Loss, Refused, Row, Settled, Shipped, Shipping, Start,
+    Trouble, Upstream,
 };
 use super::{Item, Scratch};
 use crate::archive::clock::Moment;
@@ -140,7 +140,9 @@ struct Writer {
     held: u64,
     /// When it was last looked at what goes on around the archive.
     looked: Instant,
-    malformed: u64,
+    /// What was refused of what is held, and of what is settled.
+    refused_held: Refused,
+    refused: Refused,
     failed: Arc<AtomicBool>,
     covered: Arc<AtomicU64>,
     written: Arc<Mutex<Written>>,
@@ -168,14 +170,15 @@ impl Client for Writer {
         if replaced {
             warn!("the archive {} was removed or replaced: it is opened anew", directory.display());
         }
-        let (held, looked, malformed) = (0, Instant::now(), 0);
+        let (held, looked) = (0, Instant::now());
         Ok(Self {
             archive,
             directory,
             held_max,
             held,
             looked,
-            malformed,
+            refused_held: Refused::default(),
+            refused: Refused::default(),
             failed,
             covered,
             written,
@@ -198,11 +201,9 @@ impl Client for Writer {
     async fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Trouble> {
         self.look()?;
         let Some(run) = run_of(batch.encoding()) else {
-            let why = format!("they are encoded as `{}`, by another version", batch.encoding());
-            let refused = batch.len();
             self.refuse(batch).map_err(|error| self.trouble(&error))?;
             // What was held before is not settled by it.
-            return Ok(Delivered { refused, why: Some(why), held: true, ..Delivered::default() });
+            return Ok(Delivered { held: true, ..Delivered::default() });
         };
         let known = self.write(run, batch).map_err(|error| self.trouble(&error))?;
         self.held += batch.bytes() as u64;
@@ -213,15 +214,17 @@ impl Client for Writer {
         if full {
             full = self.close_file()? == Settled::All;
         }
-        let refused = std::mem::take(&mut self.malformed);
         Ok(Delivered {
             records: batch.len(),
             known,
-            refused,
-            why: (refused > 0).then(|| "the bytes in the spool were damaged".to_owned()),
             bytes: batch.bytes() as u64,
             held: !full,
+            ..Delivered::default()
         })
+    }
+
+    fn take_refused(&mut self) -> Refused {
+        std::mem::take(&mut self.refused)
     }
 
     fn due(&self) -> Option<Instant> {
@@ -277,7 +280,11 @@ impl Writer {
     fn refuse(&mut self, batch: &Batch) -> Result<(), Error> {
         let times = || batch.records().map(|record| record.id.time);
         let (Some(since), Some(until)) = (times().min(), times().max()) else { return Ok(()) };
-        self.archive.refuse(Gap::new(Reason::Refused, (since, until), batch.len()))
+        self.archive.refuse(Gap::new(Reason::Refused, (since, until), batch.len()))?;
+        self.refused_held.add(batch.len(), || {
+            format!("they are encoded as `{}`, by another version", batch.encoding())
+        });
+        Ok(())
     }
 
     /// Closes the file. All that was held is settled then, unless there are losses
@@ -291,6 +298,7 @@ impl Writer {
             return Ok(Settled::No);
         }
         self.held = 0;
+        self.refused.join(std::mem::take(&mut self.refused_held));
         Ok(Settled::All)
     }
 
@@ -316,7 +324,8 @@ impl Writer {
                  removed than were closed in it; raise `keep_for` or `keep_bytes` to keep them"
             );
         }
-        self.malformed += malformed;
+        // Their rows are in a closed file, and do not come again.
+        self.refused.add(malformed, || "the bytes in the spool were damaged".to_owned());
         if files > 0 {
             debug!("{directory} has {files} more files, {records} records in {bytes} bytes");
         }

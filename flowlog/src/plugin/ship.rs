@@ -21,6 +21,7 @@ pub use self::spool::{Failure, Spool};
 
 mod backoff;
 mod batch;
+mod claim;
 mod control;
 mod failure;
 mod gate;
@@ -31,7 +32,9 @@ mod keeper;
 mod link;
 mod loss_table;
 mod losses;
+mod opening;
 mod reader;
+mod replacement;
 mod rescue;
 mod room;
 mod shipment;
@@ -120,6 +123,13 @@ pub trait Client: Sized {
         async { Ok(Settled::No) }
     }
 
+    /// What it refuses for good of what it held, since that was asked last. Asked after each call,
+    /// also one that has failed. What is held comes again if the connection ends: of that nothing
+    /// is refused before it is settled, so that each record is counted once.
+    fn take_refused(&mut self) -> Refused {
+        Refused::default()
+    }
+
     /// Ends: what is held is settled, if that can be done in a moment.
     fn close(&mut self) -> impl Future<Output = Result<Settled, Trouble>> {
         async { Ok(Settled::No) }
@@ -159,7 +169,8 @@ pub struct Delivered {
     pub records: u64,
     /// Of those, records that it had already, where it tells.
     pub known: u64,
-    /// Records that it will never take: they are lost.
+    /// Records that it will never take: they are lost. None of a batch that is held, see
+    /// [`Client::take_refused`].
     pub refused: u64,
     /// Why not, of the last of them.
     pub why: Option<String>,
@@ -167,6 +178,31 @@ pub struct Delivered {
     pub bytes: u64,
     /// The far side has not acknowledged it yet: it stays in the spool.
     pub held: bool,
+}
+
+/// Records that the far side will never take: they are lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// How many there are.
+    pub records: u64,
+    /// Why not, of the last of them.
+    pub why: Option<String>,
+}
+
+impl Refused {
+    /// Adds to them.
+    pub fn add(&mut self, records: u64, why: impl FnOnce() -> String) {
+        if records > 0 {
+            self.records += records;
+            self.why = Some(why());
+        }
+    }
+
+    /// Adds others, which came later.
+    pub fn join(&mut self, other: Self) {
+        self.records += other.records;
+        self.why = other.why.or(self.why.take());
+    }
 }
 
 /// Whether what is held was acknowledged.

@@ -79,6 +79,7 @@ fn host(config: Option<&Config>) -> Vec<Finding> {
         namespaces.entry(source.netns.path().map(Path::to_owned)).or_default().push(source.clone());
     }
     let mut findings = files(config);
+    findings.extend(config.ships().then(|| spool(&config.spool.directory)));
     for (netns, sources) in &namespaces {
         for finding in kernel::findings(netns.as_deref(), sources) {
             // What concerns the whole host is told once.
@@ -100,7 +101,9 @@ fn files(config: &Config) -> Vec<Finding> {
             Stage::Syslog(settings) => destination(&settings.output.destination),
             Stage::Json(settings) => destination(&settings.output.destination),
             Stage::Sqlite3(settings) => Some(database(&settings.db, &settings.table)),
-            Stage::Parquet(settings) => Some(directory(&settings.archive.directory)),
+            Stage::Parquet(settings) => {
+                Some(directory("directory", &settings.archive.directory, "directory"))
+            }
             Stage::Pgsql(settings) => pgsql(&settings.target),
             Stage::Kafka(settings) => secrets(&settings.shipping.id, settings.far.check()),
             Stage::Nats(settings) => secrets(&settings.shipping.id, settings.far.check()),
@@ -215,24 +218,41 @@ fn database(path: &Path, table: &str) -> Finding {
     }
 }
 
-/// A directory that is made if it is missing.
-fn directory(path: &Path) -> Finding {
-    const NAME: &str = "directory";
-    const REMEDY: &str = "make it, writable for flowlog's user, or name another with `directory=`";
+/// Where records wait for what is away.
+fn spool(path: &Path) -> Finding {
+    const NAME: &str = "spool";
+    let found = directory(NAME, path, "spool_dir");
+    // Also of a file that is not there yet.
+    match sqlite3::obstacle(&path.join("spool.db")) {
+        Some((what, remedy)) if found.state == State::Ok => Finding::warning(
+            NAME,
+            format!(
+                "the spool in {} cannot be written now: {what}; flowlog starts and awaits it",
+                path.display()
+            ),
+            remedy,
+        ),
+        _ => found,
+    }
+}
+
+/// A directory that is made if it is missing, and which key names it.
+fn directory(name: &'static str, path: &Path, key: &str) -> Finding {
+    let remedy = || format!("make it, writable for flowlog's user, or name another with `{key}=`");
     let shown = path.display();
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let place = if path.exists() { path } else { parent.unwrap_or(Path::new(".")) };
     let usable = access(place, AccessFlags::W_OK | AccessFlags::X_OK);
     match usable {
         Ok(()) if !place.is_dir() => {
-            Finding::problem(NAME, format!("{} is no directory", place.display()), REMEDY)
+            Finding::problem(name, format!("{} is no directory", place.display()), remedy())
         }
-        Ok(()) if place == path => Finding::ok(NAME, format!("{shown} can be written")),
-        Ok(()) => Finding::ok(NAME, format!("{shown} will be made")),
+        Ok(()) if place == path => Finding::ok(name, format!("{shown} can be written")),
+        Ok(()) => Finding::ok(name, format!("{shown} will be made")),
         Err(error) => Finding::problem(
-            NAME,
+            name,
             format!("{shown} cannot be written, because of {}: {}", place.display(), error.desc()),
-            REMEDY,
+            remedy(),
         ),
     }
 }
@@ -374,6 +394,29 @@ mod tests {
         assert!(file(&fifo).what.contains("while it has no reader"), "{}", file(&fifo).what);
         let found = file(&directory.path().join("missing/flow.log"));
         assert!(found.what.contains("missing: No such file"), "{}", found.what);
+    }
+
+    #[test]
+    fn a_spool_that_is_locked_is_awaited_and_one_without_a_directory_is_a_problem() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("spool");
+        assert_eq!(spool(&path).state, State::Ok);
+        let found = spool(&path.join("missing"));
+        assert!(found.state == State::Problem && found.remedy.unwrap().contains("`spool_dir=`"));
+        std::fs::create_dir(&path).unwrap();
+        let file = std::fs::File::create(path.join("spool.db")).unwrap();
+        // As SQLite does, but so that it stays when this process closes the file elsewhere.
+        let lock = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0x4000_0001,
+            l_len: 1,
+            l_pid: 0,
+        };
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+        let found = spool(&path);
+        assert_eq!(found.state, State::Warning);
+        assert!(found.what.contains("holds its lock; flowlog starts and awaits it"), "{found:?}");
     }
 
     #[test]

@@ -227,7 +227,8 @@ fn start(config: &Config) -> anyhow::Result<Running> {
     let host = host.to_string_lossy();
     let mut capabilities = CapsHashSet::new();
     let mut by: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let spool = open_spool(config)?;
+    // Only what is wrong by itself keeps the other stacks from running.
+    let spool = config.ships().then(|| Spool::open_or_await(&config.spool)).transpose()?;
     let site = Site::of(&host, &stats, spool.as_ref());
     let mut sources = Vec::new();
     for (index, source) in config.sources.iter().enumerate() {
@@ -256,7 +257,7 @@ fn start(config: &Config) -> anyhow::Result<Running> {
     Ok(Running { sources, spool, capabilities, by, stats })
 }
 
-/// Opens the spool, if a stack needs it.
+/// Opens the spool, if a stack needs it; for a verb that somebody waits for.
 ///
 /// # Errors
 /// It cannot be used.

@@ -10,7 +10,7 @@ use super::moves::Moves;
 use super::transport::{Protocol, Transport};
 use super::{ENCODING, Settings};
 use crate::plugin::output::Address;
-use crate::plugin::ship::{Batch, Client, Delivered, Settled, Trouble};
+use crate::plugin::ship::{Batch, Client, Delivered, Refused, Settled, Trouble};
 use crate::resolver::{Name, REFRESH, Resolver};
 
 /// How long a message over TCP is at most: a collector gets much at once, and
@@ -32,6 +32,9 @@ pub(super) struct Collector {
     messages: Messages,
     /// When to look after what has been sent; absent: nothing is open.
     settle: Option<Instant>,
+    /// What cannot be sent of what is held, and of what is settled.
+    refused_held: Refused,
+    refused: Refused,
     /// Over UDP, of a name.
     moves: Option<Moves>,
 }
@@ -46,7 +49,15 @@ impl Client for Collector {
         let messages = Messages::new(*domain, limit, *refresh);
         let name = || Name::new(&settings.host, settings.port, Resolver::default());
         let moves = transport.peer().and_then(|peer| Moves::new(name(), peer, REFRESH));
-        Ok(Self { name: settings.collector(), transport, messages, settle: None, moves })
+        Ok(Self {
+            name: settings.collector(),
+            transport,
+            messages,
+            settle: None,
+            refused_held: Refused::default(),
+            refused: Refused::default(),
+            moves,
+        })
     }
 
     async fn deliver(&mut self, batch: &Batch) -> Result<Delivered, Trouble> {
@@ -61,9 +72,8 @@ impl Client for Collector {
             match added {
                 Added::Yes => delivered.records += 1,
                 Added::Full | Added::Alien => {
-                    delivered.refused += 1;
-                    let encoding = batch.encoding();
-                    delivered.why = Some(format!("another version encoded them as {encoding}"));
+                    let why = || format!("another version encoded them as {}", batch.encoding());
+                    self.refused_held.add(1, why);
                 }
             }
         }
@@ -94,6 +104,10 @@ impl Client for Collector {
         self.settle().await
     }
 
+    fn take_refused(&mut self) -> Refused {
+        std::mem::take(&mut self.refused)
+    }
+
     async fn close(&mut self) -> Result<Settled, Trouble> {
         let settled = if self.settle.is_none() { Settled::No } else { self.settle().await? };
         self.transport.close().await.map_err(|error| broken(&self.name, &error))?;
@@ -115,6 +129,7 @@ impl Collector {
         sleep(GRACE).await;
         self.arrived().await?;
         self.settle = None;
+        self.refused.join(std::mem::take(&mut self.refused_held));
         Ok(Settled::All)
     }
 

@@ -141,17 +141,29 @@ fn a_share_of_the_spool_closes_the_file() {
 #[test]
 fn bytes_of_another_version_are_refused() {
     let directory = TempDir::new().unwrap();
-    let mut writer = connect(&far(&directory, now()));
+    let far = far(&directory, now());
     let record = Record { id: RecordId { time: 1, hash: 0 }, flow: 0, body: b"{}" };
-    let delivered = block_on(writer.deliver(&Batch::of("json 1", &[record]))).unwrap();
-    assert_eq!((delivered.records, delivered.refused), (0, 1));
-    assert!(delivered.why.unwrap().contains("json 1"));
+    let alien = Batch::of("json 1", &[record]);
+    // It comes again, as no file was closed, and is refused once for all that.
+    for _ in 0..3 {
+        let mut writer = connect(&far);
+        let delivered = block_on(writer.deliver(&alien)).unwrap();
+        assert_eq!((delivered.records, delivered.refused, delivered.held), (0, 0, true));
+        assert_eq!(writer.take_refused(), Refused::default());
+    }
+    let mut writer = connect(&far);
+    block_on(writer.deliver(&alien)).unwrap();
+    block_on(writer.close()).unwrap();
+    let Refused { records, why } = writer.take_refused();
+    assert!(records == 1 && why.unwrap().contains("json 1"));
     let damaged = Batch::of(&format!("{ENCODING}9"), &[Record { body: b"\xff", ..record }]);
     block_on(writer.deliver(&damaged)).unwrap();
+    assert_eq!(writer.take_refused(), Refused::default());
+    // It is known when the file is closed.
     block_on(writer.close()).unwrap();
-    // It is known when the file is closed, and told with the next batch.
-    let delivered = block_on(writer.deliver(&row(now(), 1))).unwrap();
-    assert_eq!(delivered.refused, 1);
+    let Refused { records, why } = writer.take_refused();
+    assert!(records == 1 && why.unwrap().contains("damaged"));
+    assert_eq!(writer.take_refused(), Refused::default(), "it is said twice");
 }
 
 #[test]

@@ -137,6 +137,12 @@ impl Batch {
         self.rows().flat_map(|(_, records)| records)
     }
 
+    /// How many records are in rows up to that number.
+    pub(super) fn records_up_to(&self, number: i64) -> u64 {
+        let rows = self.rows().filter(|(row, _)| row.number <= number);
+        rows.map(|(_, records)| records.count() as u64).sum()
+    }
+
     /// The rows, each with its records.
     pub fn rows(&self) -> impl Iterator<Item = (&Row, impl Iterator<Item = Record<'_>>)> {
         self.rows.iter().map(|row| {
@@ -190,6 +196,13 @@ mod tests {
         let batch = Batch::of("text 1", &records);
         assert_eq!(batch.records().collect::<Vec<_>>(), records);
         assert_eq!(batch.bytes(), records.iter().map(Record::size).sum::<usize>());
+    }
+
+    #[test]
+    fn records_are_counted_by_rows() {
+        let row = |records: &[Record<'_>]| Batch::of("text 1", records);
+        let batch = row(&[record(1, b"one"), record(2, b"two")]).then(row(&[record(3, b"three")]));
+        assert_eq!([0, 1, 2, 9].map(|number| batch.records_up_to(number)), [0, 2, 3, 3]);
     }
 
     #[test]

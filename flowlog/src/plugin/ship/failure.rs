@@ -1,7 +1,9 @@
 //! Why the spool cannot be used, and what to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use nix::libc;
+use nix::unistd::{AccessFlags, access};
 use rusqlite::ErrorCode;
 
 /// Why the spool cannot be used, with the remedy.
@@ -28,6 +30,11 @@ pub enum Failure {
     /// Its file is damaged, or another one is in its place, and stays there.
     #[error("the spool {0} cannot be renamed: {1}; make its directory writable")]
     InTheWay(PathBuf, std::io::Error),
+    /// A file beside it.
+    #[error(
+        "{0}, which stands beside the spool, cannot be used: {1}; make room, and its directory writable"
+    )]
+    Beside(PathBuf, std::io::Error),
     /// What SQLite says.
     #[error("the spool {0}: {1}; {remedy}", remedy = remedy(.1))]
     Database(PathBuf, rusqlite::Error),
@@ -39,11 +46,47 @@ impl Failure {
         matches!(self, Self::Database(_, error) if is_damage(error))
     }
 
+    /// It may pass by itself, or by what others do: nothing of the spool or its settings is wrong.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Directory(_, error) | Self::InTheWay(_, error) | Self::Beside(_, error) => {
+                error.raw_os_error().is_some_and(|code| PASSING.contains(&code))
+            }
+            Self::InUse(_) | Self::Foreign(_) => false,
+            Self::Database(path, error) => match error.sqlite_error_code() {
+                Some(
+                    ErrorCode::DiskFull
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::FileLockingProtocolFailed
+                    | ErrorCode::OutOfMemory,
+                ) => true,
+                // There are no descriptors or inodes, perhaps.
+                Some(ErrorCode::CannotOpen) => is_permitted(path),
+                _ => false,
+            },
+        }
+    }
+
     /// The disk is full.
     pub(super) fn is_full(&self) -> bool {
         matches!(self, Self::Database(_, error)
             if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
     }
+}
+
+/// What a system call says of a disk that is full or fails, and of a host without memory or
+/// descriptors.
+const PASSING: [i32; 7] =
+    [libc::ENOSPC, libc::EDQUOT, libc::EIO, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::EINTR];
+
+/// A file may be made there, and one that is there may be written.
+fn is_permitted(path: &Path) -> bool {
+    let may = |path: &Path, rights| access(path, rights).is_ok();
+    let directory = path.parent().unwrap_or(Path::new("."));
+    may(directory, AccessFlags::W_OK | AccessFlags::X_OK)
+        && (!path.exists() || path.is_file() && may(path, AccessFlags::R_OK | AccessFlags::W_OK))
 }
 
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 /// What the threads know of the file; clones are the same one.
 #[derive(Clone, Debug, Default)]
@@ -20,12 +20,28 @@ struct Shared {
     detached: AtomicBool,
     /// See [`Health::rows`].
     rows: Mutex<()>,
+    /// The writer has opened it. Before that it is not known whether it is a spool at all.
+    opened: watch::Sender<bool>,
 }
 
 impl Health {
     /// Which file it is, counted from the start.
     pub(super) fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// The writer has opened it.
+    pub(super) fn open(&self) {
+        self.0.opened.send_replace(true);
+    }
+
+    /// Resolves once the writer has opened it.
+    pub(super) fn opened(&self) -> impl Future<Output = ()> + use<> {
+        let mut opened = self.0.opened.subscribe();
+        async move {
+            // It fails when nobody has the spool any more: the worker ends then.
+            let _ = opened.wait_for(|opened| *opened).await;
+        }
     }
 
     /// Another file has taken its place.

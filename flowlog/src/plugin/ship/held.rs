@@ -38,7 +38,7 @@ pub(super) fn read(directory: &Path) -> Option<Amounts> {
 }
 
 /// A line for each sink, and a checksum.
-fn text(amounts: &Amounts) -> String {
+pub(super) fn text(amounts: &Amounts) -> String {
     let mut lines: Vec<_> = amounts
         .iter()
         .map(|(name, Amount { bytes, records })| format!("{records} {bytes} {name}\n"))
@@ -49,7 +49,8 @@ fn text(amounts: &Amounts) -> String {
     format!("{text}crc32 {sum:08x}\n")
 }
 
-fn parse(text: &str) -> Option<Amounts> {
+/// What such lines say; absent if they are not whole.
+pub(super) fn parse(text: &str) -> Option<Amounts> {
     let (lines, sum) = text.strip_suffix('\n')?.rsplit_once("crc32 ")?;
     if u32::from_str_radix(sum, 16).ok()? != crc32fast::hash(lines.as_bytes()) {
         return None;

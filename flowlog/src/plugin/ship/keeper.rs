@@ -19,9 +19,9 @@ use crate::ratelimit::RateLimit;
 use crate::stats::{Measure, Part};
 
 /// How soon a transaction that failed is tried again, first and at most.
-const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+pub(super) const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// How often the same failure is reported.
-const REMIND: Duration = Duration::from_mins(1);
+pub(super) const REMIND: Duration = Duration::from_mins(1);
 /// How often the file is looked for under its name.
 const LOOK: Duration = Duration::from_secs(1);
 /// Bytes that one transaction takes at most: the rest comes with the next.
@@ -35,7 +35,7 @@ pub(super) struct Keeper {
     max_bytes: u64,
     full: Full,
     receiver: Receiver<Job>,
-    pending: Vec<Job>,
+    pub(super) pending: Vec<Job>,
     /// The most that was there since the file shrank, bytes.
     peak: u64,
     /// Present while the spool cannot be written.
@@ -46,6 +46,8 @@ pub(super) struct Keeper {
     complaints: RateLimit,
     /// What was noted beside the spool last; absent: nothing, or in another directory.
     held: Option<Amounts>,
+    /// What was given up may be noted beside the spool: then a start after a kill counts it.
+    noted_given_up: bool,
 }
 
 /// The spool cannot be written.
@@ -72,6 +74,7 @@ impl Keeper {
             looked: Instant::now(),
             complaints: RateLimit::per_second(),
             held: None,
+            noted_given_up: true,
         }
     }
 
@@ -85,12 +88,18 @@ impl Keeper {
             }
         }
         self.note_held(sinks);
+        self.forget_given_up(sinks);
     }
 
     /// Takes what there is to do; returns whether more may come.
     fn receive(&mut self) -> bool {
-        let retry = self.failing.as_ref().map(|it| it.at.saturating_duration_since(Instant::now()));
-        match self.receiver.recv_timeout(retry.unwrap_or(LOOK).min(LOOK)) {
+        let wait = match &self.failing {
+            Some(failing) => failing.at.saturating_duration_since(Instant::now()),
+            None if self.pending.is_empty() => LOOK,
+            // What has waited for the spool to be opened.
+            None => Duration::ZERO,
+        };
+        match self.receiver.recv_timeout(wait.min(LOOK)) {
             Ok(job) => self.pending.push(job),
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
@@ -128,6 +137,16 @@ impl Keeper {
             self.held = None;
         }
         self.note_held(sinks);
+        self.forget_given_up(sinks);
+    }
+
+    /// What was given up was counted; once those who want to know it find it in the spool, a kill
+    /// cannot make it unknown any more.
+    fn forget_given_up(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
+        if self.noted_given_up && !sinks.values().any(|sink| sink.losses.are_noted()) {
+            self.noted_given_up = false;
+            self.store.forget_given_up();
+        }
     }
 
     /// Notes beside the spool what it holds, where that is not what was noted last.
@@ -146,6 +165,7 @@ impl Keeper {
         match self.store.replace(wrong) {
             Ok(given_up) => {
                 self.held = None;
+                self.noted_given_up = true;
                 let arrived = self.arrived();
                 let sinks = || sinks.iter().map(|(name, sink)| (name.as_str(), sink));
                 given_up.count(self.store.path(), sinks(), &arrived);
@@ -168,9 +188,14 @@ impl Keeper {
                 }
                 if self.complaints.allow() {
                     let kept: u64 = sinks.values().map(|sink| sink.stats.kept().records).sum();
-                    warn!(
-                        "{what}. {kept} records are lost when flowlog ends before that is mended"
-                    );
+                    let end = match wrong {
+                        // It has its name.
+                        Wrong::Damaged => {
+                            "are saved, as far as they can be read, once that is mended"
+                        }
+                        Wrong::Replaced => "are lost when flowlog ends before that is mended",
+                    };
+                    warn!("{what}. {kept} records {end}");
                 }
                 false
             }
@@ -305,7 +330,7 @@ impl Keeper {
             sink.undelivered.wait();
             // Before it waits no more: who sees that nothing waits knows the newest row.
             sink.newest.send_replace(*number);
-            sink.waits_no_more(chunk.amount());
+            sink.waits_no_more(chunk.held());
         }
         for (place, amount) in acknowledged {
             if let Some(Job::Acknowledge(sink, ..)) = self.pending.get(*place) {
@@ -315,7 +340,7 @@ impl Keeper {
         for place in refused {
             let Some(Job::Append(sink, chunk)) = self.pending.get(*place) else { continue };
             sink.stats.add(Measure::Dropped, chunk.records);
-            sink.waits_no_more(chunk.amount());
+            sink.waits_no_more(chunk.held());
         }
         for (Gone { sink, amount, .. }, counted) in dropped {
             if let Some(sink) = sinks.get(sink) {
@@ -357,22 +382,13 @@ impl Keeper {
     #[cold]
     fn failed(&mut self, failure: &Failure, sinks: &HashMap<String, Arc<Sink>>) {
         let mut waiting = 0;
-        self.pending.retain(|job| match job {
-            Job::Append(sink, chunk) => {
+        for job in &self.pending {
+            if let Job::Append(sink, chunk) = job {
                 waiting += chunk.records;
                 sink.stats.set_trouble(Part::Spool, Some(failure.to_string()));
-                true
             }
-            Job::Acknowledge(..) | Job::Forget(..) => true,
-            Job::Stop(control, deadline) => {
-                control.stop(*deadline);
-                false
-            }
-            Job::Answer(answer) => {
-                let _ = answer.send(());
-                false
-            }
-        });
+        }
+        self.pending.retain(Job::outlasts_failure);
         if let Some(Job::Append(sink, _)) = self.pending.first() {
             sink.stats.add(Measure::Errors, 1);
         }

@@ -70,11 +70,14 @@ pub(super) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Puts one into the spool.
 pub(super) fn insert(connection: &Connection, sink: &str, loss: &Loss) -> rusqlite::Result<()> {
+    // Of those with a number, or of those without: a sum of both would have none.
     let last = format!(
-        "SELECT {COLUMNS} FROM loss WHERE sink = ? AND measure = ? ORDER BY id DESC LIMIT 1"
+        "SELECT {COLUMNS} FROM loss WHERE sink = ? AND measure = ? AND (records = 0) = ? \
+         ORDER BY id DESC LIMIT 1"
     );
     let mut last = connection.prepare_cached(&last)?;
-    let last = last.query_row(params![sink, word(loss.measure)], Entry::read).optional()?;
+    let like = params![sink, word(loss.measure), loss.records == 0];
+    let last = last.query_row(like, Entry::read).optional()?;
     if let Some(last) = last.map(Entry::sound).transpose()? {
         let Entry { id, loss: mut known, .. } = last;
         if known.is_near(loss) || count(connection, sink)? >= MOST {
@@ -335,5 +338,12 @@ mod tests {
         insert(&spool, "a", &loss(Measure::Lost, 1, 9, 0)).unwrap();
         forget(&spool, &said).unwrap();
         assert_eq!(read(&spool, "a").unwrap(), [(said[1].0, loss(Measure::Lost, 1, 9, 0))]);
+        // Also where there are too many.
+        for at in 1..=MOST as u64 {
+            insert(&spool, "a", &loss(Measure::Lost, 3 * NEAR * at, 3 * NEAR * at, 1)).unwrap();
+        }
+        insert(&spool, "a", &loss(Measure::Lost, 0, 9 * MOST as u64 * NEAR, 0)).unwrap();
+        let sum: u64 = read(&spool, "a").unwrap().iter().map(|(_, loss)| loss.records).sum();
+        assert_eq!(sum, MOST as u64);
     }
 }

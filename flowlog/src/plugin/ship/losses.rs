@@ -38,10 +38,14 @@ impl Loss {
         Self { measure: Measure::Lost, since: 0, until: now_ns(), records: 0 }
     }
 
+    /// Both may be one, whatever their times are.
+    fn is_like(&self, other: &Self) -> bool {
+        // A sum with a number that is not known would look like one that is.
+        self.measure == other.measure && (self.records == 0) == (other.records == 0)
+    }
+
     pub(super) fn is_near(&self, other: &Self) -> bool {
-        self.measure == other.measure
-            // A sum with a number that is not known would look like one that is.
-            && (self.records == 0) == (other.records == 0)
+        self.is_like(other)
             && other.since <= self.until.saturating_add(NEAR)
             && self.since <= other.until.saturating_add(NEAR)
     }
@@ -85,16 +89,7 @@ impl Losses {
     pub(super) fn note(&self, loss: Loss) {
         let mut noted = self.lock();
         self.count.fetch_add(1, Ordering::AcqRel);
-        // The last one, where there are too many: then it has more time than it should.
-        let full = noted.len() >= MOST;
-        let known = noted
-            .iter_mut()
-            .rev()
-            .find(|known| known.is_near(&loss) || full && known.measure == loss.measure);
-        match known {
-            Some(known) => known.join(&loss),
-            None => noted.push(loss),
-        }
+        add(&mut noted, loss);
     }
 
     /// There are some that are not in the spool yet, also while they are put there.
@@ -121,10 +116,12 @@ impl Losses {
         Taken { losses: std::mem::take(&mut *noted), count: self.count() }
     }
 
-    /// They could not be put there.
+    /// They could not be put there. They were counted when they were noted, and stand before those
+    /// that were noted since.
     pub(super) fn give_back(&self, Taken { losses, .. }: Taken) {
         let mut noted = self.lock();
-        noted.splice(0..0, losses);
+        let since = std::mem::replace(&mut *noted, losses);
+        since.into_iter().for_each(|loss| add(&mut noted, loss));
     }
 
     /// They are in the spool.
@@ -160,6 +157,17 @@ impl Losses {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Loss>> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds a loss to those that are kept: as a part of one, where that is near or there are too many.
+fn add(noted: &mut Vec<Loss>, loss: Loss) {
+    // The last one, where there are too many: then it has more time than it should.
+    let full = noted.len() >= MOST;
+    let mut kept = noted.iter_mut().rev();
+    match kept.find(|kept| kept.is_near(&loss) || full && kept.is_like(&loss)) {
+        Some(kept) => kept.join(&loss),
+        None => noted.push(loss),
     }
 }
 
@@ -231,5 +239,26 @@ mod tests {
         let noted = losses.take().losses;
         assert_eq!(noted.len(), MOST);
         assert_eq!(noted.iter().map(|loss| loss.records).sum::<u64>(), 10 * MOST as u64);
+    }
+
+    /// A spool that cannot be written is tried again and again.
+    #[test]
+    fn what_is_given_back_is_joined_and_bounded() {
+        let losses = Losses::default();
+        losses.want();
+        let mut made = 0;
+        for attempt in 0..4 * MOST as u64 {
+            let taken = losses.take();
+            // Near that of the attempt before, and far from all others.
+            for at in [5, 9 * NEAR * attempt] {
+                losses.note(loss(Measure::Dropped, at, at, 1));
+                made += 1;
+            }
+            losses.give_back(taken);
+        }
+        let noted = losses.take().losses;
+        assert!(noted.len() <= MOST, "{} are kept", noted.len());
+        assert_eq!(noted.iter().map(|loss| loss.records).sum::<u64>(), made);
+        assert_eq!(losses.count(), made, "some count twice");
     }
 }

@@ -21,7 +21,7 @@ use super::{Client, Shipping};
 use crate::plugin::output::CLOSE_TIMEOUT;
 use crate::plugin::threads;
 use crate::stack::Site;
-use crate::stats::{Amount, Instance, Measure, SinkPlugin, SinkStats, Stats};
+use crate::stats::{Amount, Instance, Measure, Part, SinkPlugin, SinkStats, Stats};
 
 /// Bytes that gather before they are handed over, and for how long they do.
 const CHUNK: usize = 256 << 10;
@@ -100,15 +100,16 @@ impl Shipment {
         if C::COVERS {
             sink.losses.want();
         }
+        let chunk_max = CHUNK.min(buffer_max / 4);
         Self {
             sink,
             spool: spool.clone(),
             control: Control::default(),
-            chunk: empty(&encoding),
+            chunk: Chunk::empty(encoding.clone(), chunk_max),
             encoding,
             since: Instant::now(),
             buffer_max,
-            chunk_max: CHUNK.min(buffer_max / 4),
+            chunk_max,
             begin: Some(Box::new(|link, control| worker::spawn::<C>(settings, link, control))),
             worker: None,
             directory: None,
@@ -162,7 +163,8 @@ impl Shipment {
             self.hand_over();
         }
         let time = record.id.time;
-        if self.waiting() + size > self.buffer_max {
+        let takes = if self.chunk.records == 0 { size + Chunk::OVERHEAD } else { size };
+        if self.waiting() + takes > self.buffer_max {
             self.lose(1, (time, time));
             return;
         }
@@ -176,25 +178,40 @@ impl Shipment {
         self.chunk.records += 1;
     }
 
-    /// Bytes that are not in the spool.
+    /// Bytes of memory that records take which are not in the spool.
     fn waiting(&self) -> usize {
-        self.chunk.payload.len() + self.sink.stats.waiting().bytes as usize
+        let Chunk { records, payload, .. } = &self.chunk;
+        let gathered = if *records == 0 { 0 } else { payload.len() + Chunk::OVERHEAD };
+        gathered + self.sink.stats.waiting().bytes as usize
     }
 
     fn hand_over(&mut self) {
-        if self.chunk.records == 0 {
-            return;
+        if let Some(chunk) = self.take_chunk() {
+            self.hand_over_chunk(chunk);
         }
-        let mut chunk = std::mem::replace(&mut self.chunk, empty(&self.encoding));
-        chunk.complete = self.complete;
-        let (amount, span) = (chunk.amount(), chunk.span);
+    }
+
+    pub(super) fn hand_over_chunk(&mut self, chunk: Chunk) {
+        let (held, span) = (chunk.held(), chunk.span);
         self.sink.waits(&chunk);
         let job = Job::Append(self.sink.clone(), chunk);
         if self.spool.jobs().is_none_or(|jobs| jobs.send(job).is_err()) {
-            // The keeper's thread could not be started, which was told.
-            self.sink.waits_no_more(amount);
-            self.lose(amount.records, span);
+            // The keeper's thread does not run, which the monitor reports.
+            self.sink.waits_no_more(held);
+            self.lose(held.records, span);
         }
+    }
+
+    /// What has gathered, in no more memory than it needs: it may wait for long.
+    pub(super) fn take_chunk(&mut self) -> Option<Chunk> {
+        if self.chunk.records == 0 {
+            return None;
+        }
+        let empty = Chunk::empty(self.encoding.clone(), self.chunk_max);
+        let mut chunk = std::mem::replace(&mut self.chunk, empty);
+        chunk.payload.shrink_to_fit();
+        chunk.complete = self.complete;
+        Some(chunk)
     }
 
     /// Counts records that are lost, and notes of which time they are.
@@ -206,6 +223,25 @@ impl Shipment {
     /// How long records have waited, in memory or in the spool, without any that went on.
     pub fn stalled_for(&self) -> Option<Duration> {
         self.sink.stalled_for()
+    }
+
+    /// Which thread that it needs does not run, though the daemon does: it could not be started, or
+    /// a fault in flowlog or a library has ended it. It is not started again, as the fault would
+    /// come again.
+    pub fn dead_thread(&self) -> Option<(Part, String)> {
+        if self.begin.is_some() || self.deadline.is_some() {
+            return None;
+        }
+        if self.spool.is_dead() {
+            let what = "the thread that writes the spool has ended: records are lost; \
+                        restart flowlog, and see its log for why";
+            return Some((Part::Spool, what.to_owned()));
+        }
+        self.worker.as_ref().is_none_or(JoinHandle::is_finished).then(|| {
+            let what = "the thread that delivers has ended: records wait in the spool, and none \
+                        is delivered; restart flowlog, and see its log for why";
+            (Part::Destination, what.to_owned())
+        })
     }
 
     /// Everything that happened before `complete` was pushed. What has gathered
@@ -316,9 +352,4 @@ impl Shipment {
             }
         }
     }
-}
-
-fn empty(encoding: &Arc<str>) -> Chunk {
-    let (encoding, payload) = (encoding.clone(), Vec::with_capacity(CHUNK));
-    Chunk { encoding, records: 0, span: (0, 0), complete: 0, payload }
 }

@@ -21,7 +21,8 @@ use super::gate::Gate;
 use super::health::Health;
 use super::keeper::Keeper;
 use super::losses::{Loss, Losses};
-use super::store::{FILES, GivenUp, Store};
+use super::opening::{Awaiting, Opening};
+use super::store::{FILES, GivenUp};
 use crate::plugin::stall::Stall;
 use crate::plugin::threads;
 use crate::stats::{Amount, SinkStats};
@@ -104,13 +105,14 @@ impl Sink {
 
     /// A chunk is on its way to the spool.
     pub(super) fn waits(&self, chunk: &Chunk) {
-        self.stats.add_waiting(chunk.amount());
+        self.stats.add_waiting(chunk.held());
         self.unspooled.wait();
     }
 
-    /// The oldest chunk that was on its way is in the spool, or lost.
-    pub(super) fn waits_no_more(&self, amount: Amount) {
-        self.stats.take_waiting(amount);
+    /// The oldest chunk that was on its way, which has [`Chunk::held`] that much, is in the spool,
+    /// or lost.
+    pub(super) fn waits_no_more(&self, held: Amount) {
+        self.stats.take_waiting(held);
         if self.stats.waiting().records == 0 {
             self.unspooled.clear();
         } else {
@@ -125,7 +127,7 @@ impl Sink {
         self.losses.note(loss);
     }
 
-    /// How long records have waited without any that went on.
+    /// How long records have waited, in memory or in the spool, without any that went on.
     pub(super) fn stalled_for(&self) -> Option<Duration> {
         self.unspooled.stalled_for().max(self.undelivered.stalled_for())
     }
@@ -144,8 +146,25 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
+    /// What it takes besides its records on its way to the spool, bytes.
+    pub(super) const OVERHEAD: usize = size_of::<Job>();
+
+    /// An empty one, with room for `bytes`.
+    pub(super) fn empty(encoding: Arc<str>, bytes: usize) -> Self {
+        let payload = Vec::with_capacity(bytes);
+        Self { encoding, records: 0, span: (0, 0), complete: 0, payload }
+    }
+
+    /// What the spool will hold of it.
     pub(super) fn amount(&self) -> Amount {
         Amount { bytes: self.payload.len() as u64, records: self.records }
+    }
+
+    /// The memory that it takes on its way to the spool, of which the records may be the smallest
+    /// part: a chunk is handed over for each of them if they are few.
+    pub(super) fn held(&self) -> Amount {
+        let bytes = (self.payload.capacity() + Self::OVERHEAD) as u64;
+        Amount { bytes, records: self.records }
     }
 }
 
@@ -167,6 +186,22 @@ pub(super) enum Job {
 impl Job {
     pub(super) fn makes_room(&self) -> bool {
         matches!(self, Self::Acknowledge(..) | Self::Forget(..))
+    }
+
+    /// Whether it is to be done later, after it has failed. Who waits for it is told.
+    pub(super) fn outlasts_failure(&self) -> bool {
+        match self {
+            Self::Append(..) | Self::Acknowledge(..) | Self::Forget(..) => true,
+            Self::Stop(control, deadline) => {
+                control.stop(*deadline);
+                false
+            }
+            Self::Answer(answer) => {
+                // Whoever asked may have left.
+                let _ = answer.send(());
+                false
+            }
+        }
     }
 
     /// Somebody waits for it.
@@ -200,14 +235,23 @@ type Claimed = bool;
 
 enum State {
     Idle(Box<Keeper>),
+    /// It cannot be opened yet.
+    Awaits(Box<Awaiting>),
     Works(JoinHandle<()>),
     Gone,
+}
+
+impl State {
+    fn of(thread: Option<JoinHandle<()>>) -> Self {
+        thread.map_or(Self::Gone, Self::Works)
+    }
 }
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Idle(_) => "Idle",
+            Self::Awaits(_) => "Awaits",
             Self::Works(_) => "Works",
             Self::Gone => "Gone",
         })
@@ -220,32 +264,42 @@ impl Spool {
     /// # Errors
     /// It cannot be used; says what to do.
     pub fn open(settings: &Settings) -> Result<Self, Failure> {
+        Self::start(settings, |_| false)
+    }
+
+    /// The same; a spool that is only away, as its disk is full or another process locks it, is
+    /// awaited: records wait in memory until it can be opened.
+    ///
+    /// # Errors
+    /// It cannot be used, and waiting does not help.
+    pub fn open_or_await(settings: &Settings) -> Result<Self, Failure> {
+        Self::start(settings, Failure::may_pass)
+    }
+
+    fn start(
+        settings: &Settings,
+        is_awaited: impl FnOnce(&Failure) -> bool,
+    ) -> Result<Self, Failure> {
         let Settings { directory, max_bytes, full } = settings;
         let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
-        let (store, given_up) = Store::open(&directory)?;
-        let mut sinks: HashMap<_, _> = HashMap::new();
-        let mut sink = |name: &str| {
-            let new = || (Sink::new(name), false);
-            let (sink, _) = sinks.entry(name.to_owned()).or_insert_with(new);
-            sink.clone()
-        };
-        for (name, amount) in store.amounts()? {
-            sink(&name).stats.add_kept(amount);
-        }
-        if let Some(given_up) = &given_up {
-            for name in given_up.held.iter().flatten().map(|(name, _)| name) {
-                sink(name);
-            }
-            for (name, _) in given_up.copied.iter() {
-                sink(name);
-            }
-            let sinks = sinks.iter().map(|(name, (sink, _))| (name.as_str(), sink));
-            given_up.count_at_start(store.path(), sinks);
-        }
+        let mut opening = Opening::of(&directory);
+        let mut sinks = HashMap::new();
+        let (path, health) = (opening.path(), opening.health().clone());
         let (jobs, receiver) = mpsc::channel();
-        let path = store.path().to_owned();
-        let (made_directory, health) = (store.made_directory(), store.health().clone());
-        let keeper = Keeper::new(store, *max_bytes, *full, receiver);
+        let attempt = opening.attempt(&mut sinks);
+        let made_directory = opening.made_directory();
+        let (keeper, given_up) = match attempt {
+            Ok((store, given_up)) => {
+                let keeper = Keeper::new(store, *max_bytes, *full, receiver);
+                (State::Idle(Box::new(keeper)), given_up)
+            }
+            Err(failure) if is_awaited(&failure) => {
+                let awaiting = Awaiting::new(opening, failure, (*max_bytes, *full), receiver);
+                (State::Awaits(Box::new(awaiting)), None)
+            }
+            Err(failure) => return Err(failure),
+        };
+        let sinks = sinks.into_iter().map(|(name, sink)| (name, (sink, false))).collect();
         Ok(Self(Arc::new(Shared {
             path,
             max_bytes: *max_bytes,
@@ -254,7 +308,7 @@ impl Spool {
             made_directory,
             sinks: Mutex::new(sinks),
             jobs: Mutex::new(Some(jobs)),
-            keeper: Mutex::new(State::Idle(Box::new(keeper))),
+            keeper: Mutex::new(keeper),
         })))
     }
 
@@ -330,29 +384,26 @@ impl Spool {
         let mut state = lock(&self.0.keeper);
         *state = match std::mem::replace(&mut *state, State::Gone) {
             State::Idle(keeper) => {
-                self.tell_unclaimed();
-                let sinks: HashMap<_, _> = lock(&self.0.sinks)
-                    .iter()
-                    .map(|(name, (sink, _))| (name.clone(), sink.clone()))
-                    .collect();
-                match threads::spawn("spool", move || keeper.run(&sinks)) {
-                    Some(handle) => State::Works(handle),
-                    None => State::Gone,
-                }
+                let sinks = lock(&self.0.sinks);
+                let unclaimed = sinks.values().filter(|(_, claimed)| !claimed);
+                tell_unclaimed(&self.0.path, unclaimed.map(|(sink, _)| sink));
+                let sinks = sinks_of(&sinks);
+                State::of(threads::spawn("spool", move || keeper.run(&sinks)))
+            }
+            State::Awaits(awaiting) => {
+                let sinks = sinks_of(&lock(&self.0.sinks));
+                State::of(threads::spawn("spool", move || awaiting.run(&sinks)))
             }
             other => other,
         };
     }
 
-    fn tell_unclaimed(&self) {
-        for (sink, _) in lock(&self.0.sinks).values().filter(|(_, claimed)| !claimed) {
-            let Amount { bytes, records } = sink.stats.kept();
-            warn!(
-                "{} holds {records} records ({bytes} bytes) for {}, which no stack names: they \
-                 stay there until a stack does",
-                self.0.path.display(),
-                sink.name
-            );
+    /// Its thread does not run, after it was to begin.
+    pub(super) fn is_dead(&self) -> bool {
+        match &*lock(&self.0.keeper) {
+            State::Idle(_) | State::Awaits(_) => false,
+            State::Works(keeper) => keeper.is_finished(),
+            State::Gone => true,
         }
     }
 
@@ -381,6 +432,23 @@ impl Drop for Shared {
             threads::join(keeper, Instant::now() + PATIENCE);
         }
     }
+}
+
+/// Says which records nobody delivers.
+pub(super) fn tell_unclaimed<'s>(path: &Path, sinks: impl Iterator<Item = &'s Arc<Sink>>) {
+    for sink in sinks {
+        let Amount { bytes, records } = sink.stats.kept();
+        warn!(
+            "{} holds {records} records ({bytes} bytes) for {}, which no stack names: they stay \
+             there until a stack does",
+            path.display(),
+            sink.name
+        );
+    }
+}
+
+fn sinks_of(sinks: &HashMap<String, (Arc<Sink>, Claimed)>) -> HashMap<String, Arc<Sink>> {
+    sinks.iter().map(|(name, (sink, _))| (name.clone(), sink.clone())).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -8,31 +8,31 @@
 //! A file that is damaged is set aside, one that was removed or replaced is made anew: what can
 //! be read of it is copied, under the same numbers, so that nothing changes for the workers.
 
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 
+use super::claim::{Claim, LOCK};
 use super::failure::Failure;
 use super::health::Health;
 use super::held;
 use super::loss_table;
 use super::losses::Loss;
-use super::rescue::{self, Amounts, Rescued};
+use super::replacement::{self, DAMAGED, FOUND, NEW, NOTE, Replacement};
+use super::rescue::{self, Amounts};
 use super::spool::Chunk;
 use super::stored::{self, Stored, sum_of};
-use crate::plugin::beneath::{self, Anchor, Fate};
+use crate::plugin::beneath::{Anchor, Fate};
 use crate::stats::Amount;
 
-/// The file's name in its directory, and that of its lock.
-const FILE: &str = "spool.db";
-const LOCK: &str = "spool.lock";
-/// All that is flowlog's there: the file, what SQLite has beside it, what it held, the lock.
-pub(super) const FILES: [&str; 5] = [FILE, "spool.db-wal", "spool.db-shm", held::FILE, LOCK];
+/// The file's name in its directory.
+pub(super) const FILE: &str = "spool.db";
+/// All that is flowlog's there: the file, what SQLite has beside it, what it held, the lock, and what
+/// is there while another takes its place.
+pub(super) const FILES: [&str; 7] =
+    [FILE, "spool.db-wal", "spool.db-shm", held::FILE, LOCK, NEW, NOTE];
 /// Of the tables below.
 const VERSION: i64 = 1;
 /// Bytes of a page: a chunk takes some sixteen, and the smallest commit two.
@@ -95,13 +95,12 @@ pub(super) struct Store {
     path: PathBuf,
     directory: PathBuf,
     health: Health,
-    /// Its directory was not there before.
-    made_directory: bool,
-    lock: Flock<fs::File>,
+    claim: Claim,
 }
 
-struct OpenFile {
-    connection: Connection,
+/// The file itself.
+pub(super) struct OpenFile {
+    pub(super) connection: Connection,
     anchor: Anchor,
     /// Bytes of all payloads.
     bytes: u64,
@@ -110,8 +109,36 @@ struct OpenFile {
 }
 
 impl OpenFile {
+    /// Opens the file, and makes it where there is none. One that is damaged is given up; also told
+    /// is what another start has given up and not counted.
+    pub(super) fn find(path: &Path) -> Result<(Self, Option<GivenUp>), Failure> {
+        let given_up = replacement::resume(path)?;
+        match Self::open(path) {
+            Err(failure) if failure.is_damage() => {
+                let (file, given_up) = Self::replace(path)?;
+                Ok((file, Some(given_up)))
+            }
+            opened => Ok((opened?, given_up)),
+        }
+    }
+
+    /// Makes a file in place of one that was damaged when it was opened.
+    fn replace(path: &Path) -> Result<(Self, GivenUp), Failure> {
+        let failed = |error| Failure::Database(path.to_owned(), error);
+        let old = Connection::open(path).map_err(failed)?;
+        // It stays as it was found.
+        old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+        let highest = rescue::highest(&old).unwrap_or(0);
+        let replacement = Replacement::make(path, &old, highest)?;
+        drop(old);
+        replacement.install(DAMAGED)
+    }
+
     /// Opens the file, and makes it where there is none.
-    fn open(path: &Path) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// It cannot be used; also if it is damaged.
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let failed = |error| Failure::Database(path.to_owned(), error);
         let connection = Connection::open(path).map_err(failed)?;
         prepare(&connection).map_err(failed)?;
@@ -121,51 +148,22 @@ impl OpenFile {
         if version != VERSION {
             return Err(Failure::Foreign(path.to_owned()));
         }
-        let bytes = connection
-            .query_row("SELECT ifnull(sum(bytes), 0) FROM batch", [], |row| row.get(0))
-            .map_err(failed)?;
+        let amounts = rescue::amounts(&connection).map_err(failed)?;
+        let bytes = amounts.values().map(|amount| amount.bytes).sum();
         let highest = rescue::highest(&connection).map_err(failed)?;
         loss_table::verify(&connection).map_err(failed)?;
         let anchor =
             Anchor::open(path).map_err(|error| Failure::Directory(path.to_owned(), error))?;
         Ok(Self { connection, anchor, bytes, highest })
     }
-
-    /// Makes a file and copies what can be read of another.
-    fn made_from(path: &Path, from: &Connection, highest: i64) -> Result<(Self, Rescued), Failure> {
-        let run = || {
-            let mut new = Self::open(path)?;
-            let copied = rescue::begin_behind(&new.connection, highest)
-                .and_then(|()| rescue::copy(from, highest, &mut new.connection));
-            let rescued = copied.map_err(|error| Failure::Database(path.to_owned(), error))?;
-            new.bytes = rescued.rows.values().map(|amount| amount.bytes).sum();
-            new.highest = highest;
-            Ok((new, rescued))
-        };
-        run().inspect_err(|_| {
-            // It is made again.
-            for file in beneath::files(path) {
-                let _ = fs::remove_file(file);
-            }
-        })
-    }
 }
 
 impl Store {
-    /// Opens the file, and makes it where there is none. One that is damaged is given up.
-    pub(super) fn open(directory: &Path) -> Result<(Self, Option<GivenUp>), Failure> {
-        let (lock, made_directory) = lock(directory)?;
-        let path = directory.join(FILE);
-        let (file, given_up) = match OpenFile::open(&path) {
-            Err(failure) if failure.is_damage() => {
-                let aside = set_aside(&path, "damaged")?;
-                let (file, given_up) = replace_damaged(&path, aside)?;
-                (file, Some(given_up))
-            }
-            opened => (opened?, None),
-        };
-        let (directory, health) = (directory.to_owned(), Health::default());
-        Ok((Self { file, path, directory, health, made_directory, lock }, given_up))
+    /// The file, which is open, in the directory that was claimed.
+    pub(super) fn new(file: OpenFile, directory: &Path, claim: Claim, health: Health) -> Self {
+        health.open();
+        let (path, directory) = (directory.join(FILE), directory.to_owned());
+        Self { file, path, directory, health, claim }
     }
 
     /// What is wrong with the file, if anything is known to be.
@@ -188,19 +186,20 @@ impl Store {
     }
 
     fn try_to_replace(&mut self, wrong: Wrong) -> Result<GivenUp, Failure> {
-        self.lock_again()?;
-        let aside = match wrong {
-            Wrong::Damaged => Some(set_aside(&self.path, "damaged")?),
-            // A file of others: its rows have other numbers.
-            Wrong::Replaced if self.path.exists() => Some(set_aside(&self.path, "found")?),
-            Wrong::Replaced => None,
-        };
+        self.claim.renew(&self.directory)?;
+        // Of others, its rows have other numbers.
+        let word = if wrong == Wrong::Damaged { DAMAGED } else { FOUND };
         let OpenFile { connection, highest, .. } = &self.file;
-        let (new, rescued) = OpenFile::made_from(&self.path, connection, *highest)?;
+        let replacement = Replacement::make(&self.path, connection, *highest)?;
+        let (new, given_up) = replacement.install(word)?;
         self.file = new;
         self.health.another_file();
-        let Rescued { rows: copied, losses } = rescued;
-        Ok(GivenUp { aside, held: None, copied, losses })
+        Ok(given_up)
+    }
+
+    /// What was given up was counted, and is noted as lost.
+    pub(super) fn forget_given_up(&self) {
+        replacement::forget(&self.path);
     }
 
     /// Notes that the file has its name again, after it had none; returns whether it has.
@@ -215,16 +214,6 @@ impl Store {
         }
     }
 
-    /// The lock goes with its directory.
-    fn lock_again(&mut self) -> Result<(), Failure> {
-        let of = |file: fs::Metadata| (file.dev(), file.ino());
-        let named = fs::metadata(self.directory.join(LOCK)).map(of).ok();
-        if named.is_none() || named != self.lock.metadata().map(of).ok() {
-            (self.lock, _) = lock(&self.directory)?;
-        }
-        Ok(())
-    }
-
     /// What the threads know of the file.
     pub(super) fn health(&self) -> &Health {
         &self.health
@@ -233,17 +222,6 @@ impl Store {
     /// The file.
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Its directory was not there before.
-    pub(super) fn made_directory(&self) -> bool {
-        self.made_directory
-    }
-
-    /// What it holds of each sink.
-    pub(super) fn amounts(&self) -> Result<Amounts, Failure> {
-        rescue::amounts(&self.file.connection)
-            .map_err(|error| Failure::Database(self.path.clone(), error))
     }
 
     /// Records of a sink in rows up to that number.
@@ -293,22 +271,6 @@ impl Store {
     }
 }
 
-/// Keeps others out, also other namespaces' and users'; makes the directory, and
-/// returns whether it was missing.
-fn lock(directory: &Path) -> Result<(Flock<fs::File>, bool), Failure> {
-    let cannot = |error| Failure::Directory(directory.to_owned(), error);
-    let made = match fs::DirBuilder::new().mode(0o750).create(directory) {
-        Ok(()) => true,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
-        Err(error) => return Err(cannot(error)),
-    };
-    let path = directory.join(LOCK);
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    let lock = Flock::lock(file.map_err(cannot)?, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| Failure::InUse(directory.to_owned()))?;
-    Ok((lock, made))
-}
-
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(PATIENCE)?;
     connection.pragma_update(None, "page_size", PAGE)?;
@@ -336,23 +298,6 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     }
     stored::add_sums(connection, "batch")?;
     loss_table::prepare(connection)
-}
-
-fn set_aside(path: &Path, word: &str) -> Result<PathBuf, Failure> {
-    beneath::set_aside(path, word).map_err(|error| Failure::InTheWay(path.to_owned(), error))
-}
-
-/// Makes a file in place of one that was damaged when it was opened.
-fn replace_damaged(path: &Path, aside: PathBuf) -> Result<(OpenFile, GivenUp), Failure> {
-    let failed = |error| Failure::Database(aside.clone(), error);
-    let old = Connection::open(&aside).map_err(failed)?;
-    // It stays as it was found.
-    old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
-    let held = rescue::amounts(&old).ok().or_else(|| held::read(path.parent()?));
-    let highest = rescue::highest(&old).unwrap_or(0);
-    let (file, Rescued { rows: copied, losses }) = OpenFile::made_from(path, &old, highest)?;
-    drop(old);
-    Ok((file, GivenUp { aside: Some(aside), held, copied, losses }))
 }
 
 /// A row that was removed without having been delivered.

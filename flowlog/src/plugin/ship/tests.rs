@@ -6,11 +6,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::plugin::record_id::RecordId;
-use crate::stats::{Instance, Measure, SinkPlugin, Stats};
+use crate::stats::{Instance, Measure, Part, SinkPlugin, Stats};
 
 mod beneath;
 mod coverage;
 mod faults;
+mod opening;
 mod stalls;
 mod taken;
 
@@ -124,7 +125,10 @@ impl Daemon {
     }
 
     fn with(settings: &Settings, far: &Far, buffer_max: usize) -> Self {
-        let spool = open(settings);
+        Self::on(open(settings), far, buffer_max)
+    }
+
+    fn on(spool: Spool, far: &Far, buffer_max: usize) -> Self {
         let stats = Stats::default();
         let start = Start {
             instance: instance("far1", SinkPlugin::Nats),
@@ -223,6 +227,27 @@ fn what_was_not_acknowledged_comes_again() {
     assert_eq!(daemon.get(Measure::Reconnects), 1);
     assert_eq!(daemon.get(Measure::Errors), 1);
     daemon.wait_until_empty();
+}
+
+/// What has come meanwhile is in one batch with what comes again.
+#[test]
+fn what_comes_for_the_first_time_is_not_counted_as_repeated() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    far.with(|state| state.breaks = 1);
+    let mut daemon = Daemon::start(&directory, &far);
+    daemon.shipment.begin();
+    daemon.push(0..100);
+    daemon.flush();
+    far.wait(100);
+    far.with(|state| state.away = true);
+    daemon.push(100..150);
+    daemon.flush();
+    daemon.wait_for(Measure::Spooled, 150);
+    far.with(|state| state.away = false);
+    daemon.shipment.reopen();
+    daemon.wait_for(Measure::Records, 150);
+    assert_eq!(daemon.get(Measure::Repeated), 100);
+    daemon.shipment.close();
 }
 
 #[test]

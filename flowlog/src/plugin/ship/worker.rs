@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::link::Link;
 use super::losses::Loss;
 use super::reader::{Found, Reader};
-use super::{Appetite, Client, Delivered, Settled, Trouble};
+use super::{Appetite, Client, Delivered, Refused, Settled, Trouble};
 use crate::capture::netlink::now_ns;
 use crate::plugin::threads;
 use crate::stats::{Amount, Measure, Part};
@@ -111,6 +111,12 @@ impl<C: Client> Worker<C> {
 
     /// Delivers until the daemon ends.
     async fn run(&mut self) {
+        tokio::select! {
+            // First: at the end there may be records to deliver.
+            biased;
+            () = self.link.health.opened() => {}
+            _ = self.stop.wait_for(Option::is_some) => return,
+        }
         loop {
             let wait = match self.connection().await {
                 End::Stop => return,
@@ -174,7 +180,9 @@ impl<C: Client> Worker<C> {
             self.teach(&mut client, reader, after)?;
             if client.due().is_some_and(|due| due <= Instant::now()) {
                 let owed = self.link.sink.stats.unanswered().is_some();
-                let settled = self.answer(client.tick(), "to records").await?;
+                let settled = self.answer(client.tick(), "to records").await;
+                self.count_refused(&mut client);
+                let settled = settled?;
                 if !owed {
                     // Nothing was asked for before, and this is answered.
                     self.link.sink.stats.answered();
@@ -195,21 +203,27 @@ impl<C: Client> Worker<C> {
                 None if stopping => {
                     self.settled_losses().await;
                     self.teach(&mut client, reader, after)?;
-                    let settled = self.answer(client.close(), "to records").await?;
-                    self.settle(settled, after);
+                    self.close(client, after).await?;
                     return Ok(End::Stop);
                 }
                 None => {
                     if self.idle(client.due()).await {
                         // What is held would come again.
                         self.teach(&mut client, reader, after)?;
-                        let settled = self.answer(client.close(), "to records").await?;
-                        self.settle(settled, after);
+                        self.close(client, after).await?;
                         return Ok(End::Reconnect);
                     }
                 }
             }
         }
+    }
+
+    /// Ends the client; what it has settled then is all up to the row `after`.
+    async fn close(&mut self, mut client: C, after: i64) -> Result<(), End> {
+        let settled = self.answer(client.close(), "to records").await;
+        self.count_refused(&mut client);
+        self.settle(settled?, after);
+        Ok(())
     }
 
     fn teach(&mut self, client: &mut C, reader: &Reader, after: i64) -> Result<bool, End> {
@@ -303,7 +317,8 @@ impl<C: Client> Worker<C> {
 
     async fn deliver(&mut self, client: &mut C, batch: &Batch) -> Result<(), End> {
         if batch.first <= self.link.handed {
-            self.link.count(Measure::Repeated, batch.records);
+            // Rows that came since may be behind those that come again.
+            self.link.count(Measure::Repeated, batch.records_up_to(self.link.handed));
         }
         self.link.handed = self.link.handed.max(batch.last);
         if C::COVERS {
@@ -311,7 +326,9 @@ impl<C: Client> Worker<C> {
             self.link.latest = latest.unwrap_or_default().max(self.link.latest);
         }
         let owed = self.link.sink.stats.unanswered().is_some();
-        let delivered = self.answer(client.deliver(batch), "to records").await?;
+        let delivered = self.answer(client.deliver(batch), "to records").await;
+        self.count_refused(client);
+        let delivered = delivered?;
         // It has taken a batch, but has not confirmed what it was asked for before.
         if !(owed && delivered.held) {
             self.link.sink.stats.answered();
@@ -332,9 +349,18 @@ impl<C: Client> Worker<C> {
         self.link.count(Measure::Records, *records);
         self.link.count(Measure::Known, *known);
         self.link.count(Measure::Bytes, *bytes);
-        if *refused > 0 {
-            let why = why.as_deref().unwrap_or("it does not say why");
-            self.link.sink.stats.add_refused(*refused, why);
+        self.add_refused(*refused, why.as_deref());
+    }
+
+    /// Counts what the client has refused for good, whatever became of the call.
+    fn count_refused(&self, client: &mut C) {
+        let Refused { records, why } = client.take_refused();
+        self.add_refused(records, why.as_deref());
+    }
+
+    fn add_refused(&self, records: u64, why: Option<&str>) {
+        if records > 0 {
+            self.link.sink.stats.add_refused(records, why.unwrap_or("it does not say why"));
         }
     }
 

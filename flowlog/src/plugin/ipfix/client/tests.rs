@@ -178,12 +178,17 @@ fn a_collector_that_is_away_is_told_with_the_remedy() {
 fn records_of_another_version_are_lost_by_name() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let settings = settings(socket.local_addr().unwrap(), Protocol::Udp);
-    let delivered = run(async {
+    let (delivered, before, refused) = run(async {
         let mut client = Collector::connect(&settings).await.unwrap();
-        client.deliver(&batch("ipfix 0", 3)).await.unwrap()
+        let delivered = client.deliver(&batch("ipfix 0", 3)).await.unwrap();
+        let before = client.take_refused();
+        assert_eq!(client.tick().await, Ok(Settled::All));
+        (delivered, before, client.take_refused())
     });
-    assert_eq!((delivered.records, delivered.refused, delivered.bytes), (0, 3, 0));
-    assert_eq!(delivered.why.as_deref(), Some("another version encoded them as ipfix 0"));
+    assert_eq!((delivered.records, delivered.refused, delivered.bytes), (0, 0, 0));
+    assert_eq!(before, Refused::default(), "they may come again");
+    let why = Some("another version encoded them as ipfix 0".to_owned());
+    assert_eq!(refused, Refused { records: 3, why });
 }
 
 /// A server's certificate for this host, signed by itself, and the file that a

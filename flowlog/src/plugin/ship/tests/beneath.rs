@@ -69,6 +69,57 @@ fn a_spool_that_cannot_be_read_is_set_aside() {
     assert_eq!(fs::read(aside).unwrap(), bytes);
 }
 
+fn damage(directory: &TempDir) -> Vec<u8> {
+    let path = spool(directory).join("spool.db");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[..200].fill(0xee);
+    fs::write(&path, &bytes).unwrap();
+    bytes
+}
+
+/// No new file can be made, as on a full disk: the damaged one keeps its name, and what it held is
+/// counted by the start that replaces it.
+#[test]
+fn a_damaged_spool_that_cannot_be_replaced_stays_and_is_counted_later() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    drop(with_records(&directory, &far, 100));
+    drop(open(&settings(&directory)));
+    let bytes = damage(&directory);
+    let in_the_way = spool(&directory).join("spool.db.new");
+    fs::create_dir(&in_the_way).unwrap();
+    for _ in 0..2 {
+        Spool::open(&settings(&directory)).map(|_| ()).unwrap_err();
+        assert_eq!(fs::read(spool(&directory).join("spool.db")).unwrap(), bytes);
+        assert!(set_aside(&directory, "damaged").is_empty());
+    }
+    fs::remove_dir(&in_the_way).unwrap();
+    let mut daemon = Daemon::start(&directory, &far);
+    assert_eq!((daemon.get(Measure::SetAside), daemon.get(Measure::Lost)), (1, 100));
+    daemon.shipment.close();
+    let [aside] = &set_aside(&directory, "damaged")[..] else { panic!() };
+    assert_eq!(fs::read(aside).unwrap(), bytes);
+}
+
+/// A start that ends before the daemon runs has told nobody what was given up.
+#[test]
+fn what_was_given_up_is_counted_by_the_start_that_runs_and_once() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    drop(with_records(&directory, &far, 100));
+    drop(open(&settings(&directory)));
+    damage(&directory);
+    for _ in 0..2 {
+        drop(open(&settings(&directory)));
+        assert_eq!(set_aside(&directory, "damaged").len(), 1);
+    }
+    for lost in [100, 0] {
+        let mut daemon = Daemon::start(&directory, &far);
+        daemon.shipment.close();
+        assert_eq!(daemon.get(Measure::Lost), lost);
+        drop(daemon);
+        drop(open(&settings(&directory)));
+    }
+}
+
 /// A page of it is damaged: what stands on others is delivered, the rest is counted.
 #[test]
 fn what_can_be_read_of_a_damaged_spool_is_delivered() {

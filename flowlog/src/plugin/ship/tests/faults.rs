@@ -68,6 +68,30 @@ fn a_spool_that_cannot_be_written_waits_in_memory() {
     assert_eq!(daemon.get(Measure::Lost), 100_000, "nothing could be spooled");
 }
 
+/// Few records make many small chunks: what counts is the memory that they take.
+#[test]
+fn few_records_fill_the_buffer_by_the_memory_that_they_take() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    let mut daemon = Daemon::with(&settings(&directory), &far, 4096);
+    // Nothing takes them: they wait for the thread that writes.
+    let mut chunks = 0;
+    while daemon.get(Measure::Lost) == 0 {
+        daemon.push(chunks..chunks + 1);
+        let chunk = daemon.shipment.take_chunk();
+        if let Some(chunk) = chunk {
+            assert!(chunk.payload.capacity() < 2 * chunk.payload.len(), "{chunk:?}");
+            assert!(chunk.held().bytes > chunk.payload.capacity() as u64);
+            daemon.shipment.hand_over_chunk(chunk);
+            chunks += 1;
+        }
+        assert!(chunks < 100, "they take no memory");
+    }
+    let (waiting, limit) = daemon.shipment.fill();
+    assert!(waiting <= limit && waiting > limit / 2, "{waiting} of {limit}");
+    daemon.shipment.close();
+    assert_eq!(daemon.get(Measure::Spooled), chunks);
+}
+
 /// Each attempt to write to a full disk costs time: it is not made for each chunk.
 #[test]
 fn a_full_disk_is_not_tried_with_each_chunk() {
@@ -105,8 +129,11 @@ fn what_is_no_spool_is_not_touched() {
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
     assert!(open().unwrap_err().contains("not a spool of this version: move it away"));
+    // Waiting does not help.
+    let why = Spool::open_or_await(&settings(&directory)).unwrap_err().to_string();
+    assert!(why.contains("not a spool of this version"), "{why}");
     let missing = Settings { directory: directory.path().join("a/b"), ..settings(&directory) };
-    let why = Spool::open(&missing).unwrap_err().to_string();
+    let why = Spool::open_or_await(&missing).unwrap_err().to_string();
     assert!(why.contains("a/b cannot be used") && why.contains("`spool_dir=`"), "{why}");
 }
 
@@ -117,7 +144,7 @@ fn two_daemons_do_not_share_a_spool() {
     // Stacks may share a section, and each has rows of its own.
     let names = ["a:NATS", "a:NATS", "b:NATS", "a:NATS"].map(|name| first.claim(name).name.clone());
     assert_eq!(names, ["a:NATS", "a:NATS/2", "b:NATS", "a:NATS/3"]);
-    let why = Spool::open(&settings(&directory)).unwrap_err().to_string();
+    let why = Spool::open_or_await(&settings(&directory)).unwrap_err().to_string();
     assert!(why.contains("in use by another flowlog"), "{why}");
     drop(first);
     Spool::open(&settings(&directory)).unwrap();

@@ -73,6 +73,50 @@ fn what_is_delivered_does_not_stand_still() {
     }
 }
 
+/// Delivers by a library that has a fault.
+struct Faulty;
+
+impl Client for Faulty {
+    type Settings = ();
+
+    async fn connect((): &()) -> Result<Self, Trouble> {
+        Ok(Self)
+    }
+
+    async fn deliver(&mut self, _: &Batch) -> Result<Delivered, Trouble> {
+        panic!("a fault of a library: the test wants that")
+    }
+}
+
+#[test]
+fn a_thread_that_has_ended_is_noticed_while_the_daemon_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(&settings(&directory));
+    let stats = Stats::default();
+    let instance = instance("far1", SinkPlugin::Nats);
+    let (encoding, buffer_max) = ("text 1", 1 << 20);
+    let start = Start { instance, encoding, buffer_max, spool: &spool, stats: &stats };
+    let mut shipment = Shipment::open::<Faulty>(&start, ());
+    assert_eq!(shipment.dead_thread(), None, "it has not begun");
+    shipment.begin();
+    assert_eq!(shipment.dead_thread(), None);
+    shipment.push(&Record { id: id(1), flow: 1, body: &body(1) });
+    std::thread::sleep(shipment.due_in().unwrap());
+    shipment.flush();
+    let begin = Instant::now();
+    while shipment.dead_thread().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it is not noticed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (part, what) = shipment.dead_thread().unwrap();
+    assert!(part == Part::Destination && what.contains("restart flowlog"), "{what}");
+    assert!(shipment.stalled_for().is_some());
+    shipment.end(Instant::now());
+    assert_eq!(shipment.dead_thread(), None, "it is to end");
+    shipment.close();
+    assert_eq!(shipment.stats().kept().records, 1);
+}
+
 /// Records that wait in memory stand still, and the bound of memory loses what is more.
 #[test]
 fn records_in_memory_stand_still() {
