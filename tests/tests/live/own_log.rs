@@ -24,7 +24,8 @@ use tests::process::Guarded;
 
 use super::burst_lines;
 
-const NEW: &str = "event_mask=1\nhash_enable=0";
+/// Requests for pages are not logged.
+const NEW: &str = "event_mask=1\nhash_enable=0\naccept_dst_filter=198.19.0.0/16";
 /// Signals that are each answered by more than ten messages: more than the queue and any socket or
 /// pipe hold.
 const MANY: usize = 600;
@@ -240,7 +241,7 @@ fn a_pipe_that_is_not_read_stops_nothing() -> Result<()> {
 #[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
 fn a_removed_log_is_made_anew() -> Result<()> {
     let single = SingleNs::new()?;
-    let daemon = Daemon::start(Program::Flowlog, single.namespace(), &config(NEW, "sync=1"))?;
+    let daemon = launch(&single, &logging_to("@DIR@/daemon.log"))?.start()?;
     daemon.wait_log("runs over netlink")?;
     fs::remove_file(daemon.path("daemon.log"))?;
     poll::until("a new log", || {
