@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod engine;
 pub mod event;
 pub mod flow;
+pub mod heap;
 pub mod kernel;
 pub mod log;
 pub mod metrics;

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    flowlog::heap::keep_little();
     let result = flowlog::cli::main();
     // Before what is said below, and before the threads end that write.
     flowlog::log::finish();

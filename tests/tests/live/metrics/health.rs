@@ -190,7 +190,7 @@ fn sinks_that_stand_still_are_named() -> Result<()> {
          [kafka1]\nbrokers=127.0.0.1:9092\ntopic=flows\n\
          [pgsql1]\nhost=127.0.0.1\nport=5432\n\
          [json1]\nmode=unix\nfile=\"@DIR@/socket\"\nschema=full\n\
-         [arch1]\ndirectory=\"@DIR@/archive\"\n\
+         [arch1]\ndirectory=\"@DIR@/archive\"\nrotate_interval=1d\n\
          [emu1]\nfile=\"@DIR@/flows.log\"\n"
     );
     let launch = Launch::new(Program::Flowlog, namespace, &text)?;
