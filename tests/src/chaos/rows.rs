@@ -31,21 +31,27 @@ pub(super) fn add_csv(file: &Path, received: &mut Received) -> Result<()> {
     fs::remove_file(file).with_context(|| file.display().to_string())
 }
 
-/// Takes the rows of a database of SQLITE3.
+/// Takes the rows of a database of SQLITE3. It may have been renamed before flowlog had made its
+/// tables.
 ///
 /// # Errors
 /// It is damaged.
 pub(super) fn add_sqlite(database: &Path, received: &mut Received) -> Result<()> {
     let file = database.with_extension("csv");
-    let mut command = Command::new("sqlite3");
-    command.args(["-readonly", "-csv", "-cmd", ".timeout 10000"]).arg(database);
-    command.arg(
-        "SELECT kind, orig_dst, orig_dport, record_id FROM flow \
-         UNION ALL SELECT 'lost', '', events, '' FROM lost",
-    );
-    let output = command.stdout(File::create(&file)?).output().context("sqlite3")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {said}", database.display());
+    let ask = |sql: &str| -> Result<Vec<u8>> {
+        let mut command = Command::new("sqlite3");
+        command.args(["-readonly", "-csv", "-cmd", ".timeout 10000"]).arg(database).arg(sql);
+        let output = command.output().context("sqlite3")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {said}", database.display());
+        Ok(output.stdout)
+    };
+    if ask("SELECT count(*) FROM sqlite_schema")?.trim_ascii() == b"0" {
+        return Ok(());
+    }
+    let rows = ask("SELECT kind, orig_dst, orig_dport, record_id FROM flow \
+                    UNION ALL SELECT 'lost', '', events, '' FROM lost")?;
+    fs::write(&file, rows).with_context(|| file.display().to_string())?;
     add_csv(&file, received)
 }
 
