@@ -251,3 +251,30 @@ fn room_for_the_spool_is_noticed_soon() -> Result<()> {
     ensure!(reports == 1, "{reports} reports\n{}", finished.log);
     Ok(())
 }
+
+/// Its disk is full before there is a file, so that none can be made.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_spool_on_a_full_disk_does_not_stop_the_start() -> Result<()> {
+    for room_again in [true, false] {
+        let single = SingleNs::new()?;
+        let disk = SmallDisk::new(1 << 20)?;
+        let spool = disk.path("spool");
+        fs::create_dir(&spool)?;
+        let filler = fill_up(&disk)?;
+        let daemon = start(&single, &spool, "")?;
+        uncounted_burst(&single, 4000, 0, FLOWS)?;
+        daemon.wait_lines("the other stack", |lines| lines.len() == FLOWS as usize)?;
+        let (_, said) = get(single.namespace(), ADDRESS, "/healthz")?;
+        ensure!(said.contains("nats1:NATS") && said.contains("make room"), "{said}");
+        if room_again {
+            fs::remove_file(&filler)?;
+            wait_for(&single, "flowlog_sink_spooled_records_total", FLOWS)?;
+        }
+        let finished = stop(daemon, 0..FLOWS)?;
+        ensure!(finished.log.contains("opens it as soon as that is possible"), "{}", finished.log);
+        let lost = if room_again { 0 } else { u64::from(FLOWS) };
+        ensure!(of(&finished, "lost_records") == lost, "{}", finished.log);
+    }
+    Ok(())
+}
