@@ -180,7 +180,7 @@ pub struct Delivered {
     pub held: bool,
 }
 
-/// Records that the far side will never take: they are lost.
+/// Records that the destination refuses for good: they are lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
     /// How many there are.

@@ -27,7 +27,7 @@ impl Progress {
         Self { measures, counts: [0; 3], waiting: 0, last: now, behind: None }
     }
 
-    /// So many bytes wait in memory now, and a sink with a spool has `stalled` for that long.
+    /// Bytes that wait in memory now, and for how long a sink with a spool has `stalled`.
     pub(super) fn look(
         &mut self,
         now: Instant,

@@ -1,4 +1,4 @@
-//! What librdkafka tells of messages and brokers, for the worker who waits.
+//! What librdkafka reports of messages and brokers, for the worker that waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tracing::debug;
 
-/// What went wrong, and the reason that was told before.
+/// What went wrong, and the reason that was reported before.
 pub(super) type Failure = (RDKafkaErrorCode, Option<String>);
 
 /// Messages that are settled, and what went wrong.
@@ -21,8 +21,8 @@ pub(super) struct Ledger {
 struct State {
     /// Messages that were acknowledged, or have failed.
     settled: u64,
-    /// How often something was told.
-    told: u64,
+    /// How many callbacks have run.
+    callbacks: u64,
     /// Why the first one failed.
     failed: Option<RDKafkaErrorCode>,
     /// No broker can be reached.
@@ -47,9 +47,9 @@ impl Ledger {
         (state.down, state.reason) = (false, None);
     }
 
-    /// How often something was told.
-    pub(super) fn told(&self) -> u64 {
-        self.state().told
+    /// How many callbacks have run.
+    pub(super) fn callbacks(&self) -> u64 {
+        self.state().callbacks
     }
 
     /// No broker can be reached.
@@ -82,7 +82,7 @@ impl ProducerContext for Context {
     fn delivery(&self, delivered: &DeliveryResult<'_>, (): ()) {
         let Self(ledger) = self;
         let mut state = ledger.state();
-        state.told += 1;
+        state.callbacks += 1;
         state.settled += 1;
         if let Err((error, _)) = delivered {
             state.failed = state.failed.or(error.rdkafka_error_code());
@@ -95,7 +95,7 @@ impl ClientContext for Context {
         let Self(ledger) = self;
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
         let mut state = ledger.state();
-        state.told += 1;
+        state.callbacks += 1;
         match code {
             // The reason came before it, broker by broker.
             RDKafkaErrorCode::AllBrokersDown => state.down = true,

@@ -26,7 +26,7 @@ const LAST: Duration = Duration::from_millis(16);
 /// The clock of this host was set: the producer is of no use any more.
 pub(super) struct Stale;
 
-/// A producer with what it tells.
+/// A producer and what it reports.
 pub(super) struct Producer {
     /// Absent when it is dropped.
     producer: Option<BaseProducer<Context>>,
@@ -41,18 +41,18 @@ impl Producer {
         Ok(Self { producer: Some(producer), ledger, began })
     }
 
-    /// What it has told.
+    /// What it has reported.
     pub(super) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Has it tell what has happened, without waiting.
+    /// Runs the callbacks for what has happened, without waiting.
     pub(super) fn serve(&self) {
         loop {
-            // Each call tells one thing.
-            let before = self.ledger.told();
+            // Each poll takes one event.
+            let before = self.ledger.callbacks();
             self.poll(Duration::ZERO);
-            if self.ledger.told() == before {
+            if self.ledger.callbacks() == before {
                 return;
             }
         }

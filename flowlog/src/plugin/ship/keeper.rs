@@ -361,7 +361,7 @@ impl Keeper {
                 Job::Acknowledge(..) => {}
                 Job::Forget(sink, _) => sink.losses.forgotten(),
                 Job::Stop(control, deadline) => control.stop(deadline),
-                // Whoever asked may have left.
+                // The sender of the job may have ended.
                 Job::Answer(answer) => drop(answer.send(())),
             }
         }

@@ -188,7 +188,7 @@ impl Job {
         matches!(self, Self::Acknowledge(..) | Self::Forget(..))
     }
 
-    /// Whether it is to be done later, after it has failed. Who waits for it is told.
+    /// Whether it is to be done later, after it has failed. A job that is not gets its answer.
     pub(super) fn outlasts_failure(&self) -> bool {
         match self {
             Self::Append(..) | Self::Acknowledge(..) | Self::Forget(..) => true,
@@ -197,7 +197,7 @@ impl Job {
                 false
             }
             Self::Answer(answer) => {
-                // Whoever asked may have left.
+                // The sender of the job may have ended.
                 let _ = answer.send(());
                 false
             }

@@ -109,7 +109,7 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Opens the file, and makes it where there is none. One that is damaged is given up; also told
+    /// Opens the file, and makes it where there is none. One that is damaged is given up; also returned
     /// is what another start has given up and not counted.
     pub(super) fn find(path: &Path) -> Result<(Self, Option<GivenUp>), Failure> {
         let given_up = replacement::resume(path)?;

@@ -100,7 +100,7 @@ fn a_damaged_spool_that_cannot_be_replaced_stays_and_is_counted_later() {
     assert_eq!(fs::read(aside).unwrap(), bytes);
 }
 
-/// A start that ends before the daemon runs has told nobody what was given up.
+/// A start that ends before the daemon runs has not reported what was given up.
 #[test]
 fn what_was_given_up_is_counted_by_the_start_that_runs_and_once() {
     let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());

@@ -88,7 +88,7 @@ impl Table {
     }
 }
 
-/// The halves of a record id, by which a row is told from others.
+/// The halves of a record id, which identify a row.
 pub(super) type Id = [Option<u64>; 2];
 
 /// A row: its values by the names of their columns.
