@@ -171,7 +171,7 @@ struct Watched {
     warned: Option<Instant>,
     progress: Progress,
     /// It was reported that one of its threads does not run.
-    told_dead: bool,
+    reported_dead: bool,
     /// Its output has a place for losses.
     shows_losses: bool,
     /// Losses that stand in the output already.
@@ -194,7 +194,7 @@ impl Watched {
         Self {
             source,
             progress: Progress::new(instance.plugin, now),
-            told_dead: false,
+            reported_dead: false,
             instance,
             stats,
             shared,
@@ -218,7 +218,7 @@ impl Watched {
         };
         self.progress.look(now, &self.stats, waiting, stalled);
         if let Some((part, what)) = dead {
-            self.tell_dead(part, what);
+            self.report_dead(part, what);
         }
         self.has_room = !output.is_failing() && waiting <= limit / 2;
     }
@@ -226,8 +226,8 @@ impl Watched {
     /// A thread of it does not run: no other one says so. /healthz and the metrics show what is
     /// noted here.
     #[cold]
-    fn tell_dead(&mut self, part: Part, what: String) {
-        if !std::mem::replace(&mut self.told_dead, true) {
+    fn report_dead(&mut self, part: Part, what: String) {
+        if !std::mem::replace(&mut self.reported_dead, true) {
             warn!("{}: {what}", self.instance);
         }
         self.stats.set_trouble(part, Some(what));
@@ -455,13 +455,13 @@ mod tests {
     fn a_thread_that_has_ended_is_a_trouble_of_its_sink() {
         let mut sink = watched(SinkPlugin::Nats, Instant::now());
         for _ in 0..2 {
-            sink.tell_dead(Part::Destination, "its thread has ended; restart flowlog".to_owned());
+            sink.report_dead(Part::Destination, "its thread has ended; restart flowlog".to_owned());
             let trouble = sink.stats.trouble().unwrap();
             assert_eq!(trouble, "its thread has ended; restart flowlog");
             // One of before does not hide it.
             sink.stats.set_trouble(Part::Destination, None);
         }
-        assert!(sink.told_dead);
+        assert!(sink.reported_dead);
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Awaiting {
             sink.stats.set_trouble(Part::Spool, Some(text.clone()));
         }
         self.pending.retain(Job::outlasts_failure);
-        let known = |(told, at): &(String, Instant)| *told == text && at.elapsed() < REMIND;
+        let known = |(before, at): &(String, Instant)| *before == text && at.elapsed() < REMIND;
         if !self.reported.as_ref().is_some_and(known) {
             let waiting: u64 = sinks.values().map(|sink| sink.stats.waiting().records).sum();
             warn!(
