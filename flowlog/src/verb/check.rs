@@ -21,7 +21,7 @@ use crate::plugin::ship::Trouble;
 use crate::plugin::sqlite3::{self, Schema};
 
 use self::lines::Judged;
-use super::reopening::{self, Refused};
+use super::reopening::{self, Refused, When};
 
 #[cfg(feature = "ebpf")]
 mod ebpf;
@@ -122,7 +122,7 @@ fn files(config: &Config) -> Vec<Finding> {
 /// Which outputs `user` could not open anew.
 fn reopened_by(config: &Config, user: &Target) -> Vec<Finding> {
     const NAME: &str = "user";
-    match reopening::refused(config, user) {
+    match reopening::refused(config, user, When::BeforeStart) {
         Ok(refused) if refused.is_empty() => {
             vec![Finding::ok(NAME, format!("{user} can open all files anew"))]
         }

@@ -19,20 +19,20 @@ pub(super) struct Refused {
     pub(super) remedy: String,
 }
 
-/// The outputs that `user` could not open anew.
-///
-/// # Errors
-/// The process is not root.
-pub(super) fn refused(config: &Config, user: &Target) -> io::Result<Vec<Refused>> {
-    let (outputs, directories) = (outputs(config), directories(config));
-    let obstacles = as_user(user, || {
-        let files = outputs.into_iter().filter_map(|path| Some((obstacle(&path)?, path)));
-        let shut = directories.into_iter().filter(|path| is_shut(path));
-        files.chain(shut.map(|path| (path.clone(), path))).collect::<Vec<_>>()
-    })?;
-    let refused = obstacles.into_iter().map(|(obstacle, path)| {
-        let (path, place) = (path.display(), obstacle.display());
-        Refused {
+/// When it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// Before the start, which makes directories that are missing, and hands them over.
+    BeforeStart,
+    /// After it: a directory that is missing could not be made, and the user has to make it.
+    Started,
+}
+
+impl Refused {
+    /// An output that is there, in a place that is not writable.
+    fn anew(path: &Path, place: &Path, user: &Target) -> Self {
+        let (path, place) = (path.display(), place.display());
+        Self {
             what: format!(
                 "{path} cannot be opened anew by {user} when it is rotated or removed: {place} is \
                  not writable for that user"
@@ -42,8 +42,44 @@ pub(super) fn refused(config: &Config, user: &Target) -> io::Result<Vec<Refused>
                  before its HUP (`create`)"
             ),
         }
-    });
-    Ok(refused.collect())
+    }
+
+    /// A directory that is missing, in a place that is not writable.
+    fn missing(path: &Path, place: &Path, user: &Target) -> Self {
+        let (path, place) = (path.display(), place.display());
+        Self {
+            what: format!(
+                "{path} is missing and cannot be made by {user}: {place} is not writable for that \
+                 user"
+            ),
+            remedy: format!("make {path}, owned by {user}"),
+        }
+    }
+}
+
+/// The outputs that `user` could not open anew.
+///
+/// # Errors
+/// The process is not root.
+pub(super) fn refused(config: &Config, user: &Target, when: When) -> io::Result<Vec<Refused>> {
+    let (outputs, directories) = (outputs(config), directories(config));
+    // Asked as root: the user may not be able to see them.
+    let are_there = directories.iter().filter(|path| path.is_dir()).collect::<Vec<_>>();
+    let is_missing = |path: &&PathBuf| when == When::Started && !path.exists();
+    let missing = directories.iter().filter(is_missing).collect::<Vec<_>>();
+    as_user(user, || {
+        let mut refused = Vec::new();
+        for path in &outputs {
+            refused.extend(obstacle(path).map(|place| Refused::anew(path, &place, user)));
+        }
+        for path in are_there.into_iter().filter(|path| is_shut(path)) {
+            refused.push(Refused::anew(path, path, user));
+        }
+        for path in missing.into_iter().filter(|path| is_shut(parent(path))) {
+            refused.push(Refused::missing(path, parent(path), user));
+        }
+        refused
+    })
 }
 
 /// The files that are written by their names, the daemon's own log among them.
@@ -85,13 +121,18 @@ fn directories(config: &Config) -> Vec<PathBuf> {
 
 /// The calling thread may not make files in that directory.
 fn is_shut(directory: &Path) -> bool {
-    directory.is_dir() && access(directory, AccessFlags::W_OK | AccessFlags::X_OK).is_err()
+    access(directory, AccessFlags::W_OK | AccessFlags::X_OK).is_err()
+}
+
+/// The directory that a file or directory is in.
+fn parent(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// What the calling thread may not write, of a file and its directory.
 fn obstacle(path: &Path) -> Option<PathBuf> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = parent.unwrap_or(Path::new("."));
+    let directory = parent(path);
     let file = path.metadata();
     if file.is_ok() && access(path, AccessFlags::W_OK).is_err() {
         return Some(path.to_owned());
@@ -124,7 +165,7 @@ mod tests {
         let nobody = look_up("nobody").unwrap();
         let of = |text: &str| {
             let config = config::parse(Path::new("f.conf"), text).config.unwrap();
-            let refused = refused(&config, &nobody)?;
+            let refused = refused(&config, &nobody, When::BeforeStart)?;
             let what: Vec<_> = refused.into_iter().map(|refused| refused.what).collect();
             Ok::<_, io::Error>(what.join("\n"))
         };
@@ -158,5 +199,35 @@ mod tests {
         assert!(log.contains("own/flowlog.log cannot be opened anew"), "{log}");
         // The other threads have kept their rights.
         fs::write(dir.path().join("own/by-root"), "").unwrap();
+    }
+
+    /// The disk was full at the start: the user has to make it, and may not.
+    #[test]
+    fn a_directory_that_could_not_be_made_is_in_the_way() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let open = dir.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+        let nobody = look_up("nobody").unwrap();
+        let refused = |spool: &Path, when| {
+            let text = format!(
+                "[global]\nspool_dir={}\nstack=ct1:NFCT,nats1:NATS\n[nats1]\nstream=FLOWS\n",
+                spool.display()
+            );
+            let config = config::parse(Path::new("f.conf"), &text).config.unwrap();
+            refused(&config, &nobody, when).unwrap()
+        };
+        let missing = dir.path().join("missing");
+        // The start makes it.
+        assert!(refused(&missing, When::BeforeStart).is_empty());
+        let [Refused { what, remedy }] = &refused(&missing, When::Started)[..] else { panic!() };
+        assert!(what.contains("missing is missing and cannot be made by nobody: "), "{what}");
+        assert!(remedy.ends_with("/missing, owned by nobody"), "{remedy}");
+        assert!(refused(&open.join("missing"), When::Started).is_empty());
+        assert!(refused(&open, When::Started).is_empty());
     }
 }

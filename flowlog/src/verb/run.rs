@@ -26,7 +26,7 @@ use crate::source;
 use crate::source::place::Place;
 use crate::stack::{Site, Stacks};
 use crate::stats::Stats;
-use crate::verb::reopening;
+use crate::verb::reopening::{self, When};
 use crate::zone;
 
 /// Nice value where the configuration names none.
@@ -178,7 +178,7 @@ fn say_what_cannot_be_entered(source: &Source) {
 
 /// Says which outputs `user` could not open anew.
 fn warn_of_outputs(config: &Config, user: &privileges::Target) {
-    match reopening::refused(config, user) {
+    match reopening::refused(config, user, When::Started) {
         Ok(refused) => refused.iter().for_each(|refused| {
             warn!("{}; {}", refused.what, refused.remedy);
         }),

@@ -2,11 +2,13 @@
 //! have every line, and what was made is in the spool or counted.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::burst::{burst_lines, uncounted_burst};
 use tests::chaos::shim::{CONTROL, Shim};
@@ -15,6 +17,7 @@ use tests::lab::SingleNs;
 use tests::lines::{ensure_equal, multiset, totals};
 use tests::metrics::{ADDRESS, get, scrape, sum};
 use tests::poll;
+use tests::sqlite::{ask, count};
 
 use super::archive_gaps::fill_up;
 use super::disk_full::SmallDisk;
@@ -276,5 +279,80 @@ fn a_spool_on_a_full_disk_does_not_stop_the_start() -> Result<()> {
         let lost = if room_again { 0 } else { u64::from(FLOWS) };
         ensure!(of(&finished, "lost_records") == lost, "{}", finished.log);
     }
+    Ok(())
+}
+
+/// Another process holds its lock at the start, and until after the end.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn an_exit_does_not_wait_for_a_spool_that_is_locked() -> Result<()> {
+    let single = SingleNs::new()?;
+    let (_dir, spool) = directory()?;
+    start(&single, &spool, "")?.stop()?;
+    let db = spool.join("spool.db");
+    // So that the lock keeps others from reading it as well.
+    ask(&db, "PRAGMA journal_mode = DELETE")?;
+    let mut locker = Command::new("sqlite3");
+    let locker = locker.arg(&db).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut locker = locker.spawn()?;
+    let mut input = locker.stdin.take().context("no standard input")?;
+    input.write_all(b"BEGIN EXCLUSIVE; SELECT 'held';\n")?;
+    locker.stdout.as_mut().context("no output")?.read_exact(&mut [0; 5])?;
+    let daemon = start(&single, &spool, "")?;
+    uncounted_burst(&single, 4000, 0, FLOWS)?;
+    daemon.wait_lines("the other stack", |lines| lines.len() == FLOWS as usize)?;
+    let (_, said) = get(single.namespace(), ADDRESS, "/healthz")?;
+    ensure!(said.contains("spool.db: ") && said.contains("another process has it open"), "{said}");
+    // Within 8 s.
+    let finished = stop(daemon, 0..FLOWS)?;
+    ensure!(finished.log.contains("1200 records for nats1:NATS could not be spooled"));
+    let (spooled, lost) = (of(&finished, "spooled_records"), of(&finished, "lost_records"));
+    ensure!((spooled, lost) == (0, u64::from(FLOWS)), "{spooled} spooled, {lost} lost");
+    // The end of its input ends it.
+    drop(input);
+    locker.wait()?;
+    ensure!(count(&db, "batch")? == 0, "what is in the spool was counted as lost");
+    Ok(())
+}
+
+/// There is no room for another one beside it: none is begun, as it would take the room of others.
+#[test]
+#[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
+fn a_damaged_spool_is_copied_when_there_is_room() -> Result<()> {
+    const ALL: u32 = 10 * FLOWS;
+    let single = SingleNs::new()?;
+    let disk = SmallDisk::new(64 << 20)?;
+    let spool = disk.path("spool");
+    let daemon = start(&single, &spool, "")?;
+    for part in 0..10 {
+        uncounted_burst(&single, 4000, part * FLOWS, FLOWS)?;
+    }
+    wait_for(&single, "flowlog_sink_spooled_records_total", ALL)?;
+    stop(daemon, 0..ALL)?;
+    // Of its index: what it held is noted beside it, and all of it can be read.
+    let db = spool.join("spool.db");
+    let sql = "SELECT (rootpage - 1) * 16384 FROM sqlite_schema WHERE name = 'batch_amounts'";
+    let page: u64 = ask(&db, sql)?.concat().parse()?;
+    fs::OpenOptions::new().write(true).open(&db)?.write_all_at(&[0xee; 16384], page)?;
+    let filler = fill_up(&disk)?;
+    // There is room for some of it.
+    let less = fs::metadata(&filler)?.len() - (512 << 10);
+    fs::OpenOptions::new().write(true).open(&filler)?.set_len(less)?;
+    let daemon = start(&single, &spool, "")?;
+    let begin = Instant::now();
+    while begin.elapsed() < NOTICED {
+        ensure!(!spool.join("spool.db.flowlog-new").exists(), "another one is begun");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (_, said) = get(single.namespace(), ADDRESS, "/healthz")?;
+    let named = "spool.db is damaged, and cannot be replaced: ";
+    ensure!(said.contains(named) && said.contains("make room"), "{said}");
+    fs::remove_file(&filler)?;
+    uncounted_burst(&single, 4000, ALL, FLOWS)?;
+    wait_for(&single, "flowlog_sink_spooled_records_total", FLOWS).with_context(|| daemon.log())?;
+    let finished = stop(daemon, ALL..ALL + FLOWS)?;
+    ensure!(finished.log.contains("12000 records are in it, 0 are lost"), "{}", finished.log);
+    ensure!(finished.log.contains("13200 records for nats1:NATS wait in "), "{}", finished.log);
+    ensure!(of(&finished, "lost_records") == 0 && of(&finished, "set_aside_files") == 1);
     Ok(())
 }

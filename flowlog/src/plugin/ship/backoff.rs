@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Trouble;
 
@@ -10,6 +10,31 @@ use super::Trouble;
 const PASSING: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(15)];
 /// The same where a person has to change something.
 const REFUSED: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
+
+/// Between two attempts to replace a damaged spool: each may copy all that it holds.
+pub(super) const REPLACING: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
+
+/// A damaged spool could not be replaced, and is not tried again before some time.
+#[derive(Debug)]
+pub(super) struct Pause {
+    /// Why not.
+    pub(super) why: String,
+    length: Duration,
+    end: Instant,
+}
+
+impl Pause {
+    /// The pause behind the one before, if there was one.
+    pub(super) fn after(before: Option<&Self>, why: String) -> Self {
+        let [first, most] = REPLACING;
+        let length = before.map_or(first, |before| (before.length * 2).min(most));
+        Self { why, length, end: Instant::now() + length }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.end
+    }
+}
 
 /// Waits that grow with each attempt that fails.
 #[derive(Debug, Default)]
@@ -49,5 +74,17 @@ mod tests {
         backoff.reset();
         assert!(backoff.after(&trouble) <= PASSING[0].mul_f64(1.26));
         assert!(Backoff::default().after(&Trouble::refused("password")) > Duration::from_secs(3));
+    }
+
+    #[test]
+    fn pauses_of_a_damaged_spool_grow_to_a_minute() {
+        let mut pause = Pause::after(None, String::new());
+        let mut lengths = Vec::new();
+        for _ in 0..9 {
+            assert!(!pause.is_over() && pause.end > Instant::now() + pause.length / 2);
+            lengths.push(pause.length.as_secs());
+            pause = Pause::after(Some(&pause), String::new());
+        }
+        assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     }
 }

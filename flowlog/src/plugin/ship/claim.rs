@@ -15,21 +15,21 @@ use super::failure::Failure;
 pub(super) const LOCK: &str = "spool.lock";
 
 /// The claim, until it is dropped.
-pub(super) struct Claim {
-    lock: Flock<File>,
-    /// The directory was not there before.
-    pub(super) made_directory: bool,
+pub(super) struct Claim(Flock<File>);
+
+/// Makes the directory where it is missing; returns whether it was.
+pub(super) fn make(directory: &Path) -> Result<bool, Failure> {
+    match DirBuilder::new().mode(0o750).create(directory) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Failure::Directory(directory.to_owned(), error)),
+    }
 }
 
 impl Claim {
-    /// Makes the directory where it is missing, and claims it.
+    /// Claims a directory.
     pub(super) fn take(directory: &Path) -> Result<Self, Failure> {
         let cannot = |error| Failure::Directory(directory.to_owned(), error);
-        let made_directory = match DirBuilder::new().mode(0o750).create(directory) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(cannot(error)),
-        };
         let path = directory.join(LOCK);
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let lock = Flock::lock(file.map_err(cannot)?, FlockArg::LockExclusiveNonblock);
@@ -37,14 +37,15 @@ impl Claim {
             Errno::EWOULDBLOCK => Failure::InUse(directory.to_owned()),
             errno => cannot(errno.into()),
         })?;
-        Ok(Self { lock, made_directory })
+        Ok(Self(lock))
     }
 
-    /// Claims the directory anew if the lock went with the one that was there.
+    /// Claims the directory anew if the lock went with the one that was there, which is made again.
     pub(super) fn renew(&mut self, directory: &Path) -> Result<(), Failure> {
         let of = |file: fs::Metadata| (file.dev(), file.ino());
         let named = fs::metadata(directory.join(LOCK)).map(of).ok();
-        if named.is_none() || named != self.lock.metadata().map(of).ok() {
+        if named.is_none() || named != self.0.metadata().map(of).ok() {
+            make(directory)?;
             *self = Self::take(directory)?;
         }
         Ok(())

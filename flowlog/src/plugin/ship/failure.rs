@@ -35,6 +35,9 @@ pub enum Failure {
         "{0}, which stands beside the spool, cannot be used: {1}; make room, and its directory writable"
     )]
     Beside(PathBuf, std::io::Error),
+    /// Its file is damaged, and no other can be made in its place.
+    #[error("the spool {0} is damaged, and cannot be replaced: {1}")]
+    Irreplaceable(PathBuf, Box<Failure>),
     /// What SQLite says.
     #[error("the spool {0}: {1}; {remedy}", remedy = remedy(.1))]
     Database(PathBuf, rusqlite::Error),
@@ -53,6 +56,7 @@ impl Failure {
                 error.raw_os_error().is_some_and(|code| PASSING.contains(&code))
             }
             Self::InUse(_) | Self::Foreign(_) => false,
+            Self::Irreplaceable(_, why) => why.may_pass(),
             Self::Database(path, error) => match error.sqlite_error_code() {
                 Some(
                     ErrorCode::DiskFull
@@ -67,6 +71,18 @@ impl Failure {
                 _ => false,
             },
         }
+    }
+
+    /// The file is damaged, and was not replaced when that was tried.
+    pub(super) fn is_irreplaceable(&self) -> bool {
+        matches!(self, Self::Irreplaceable(..))
+    }
+
+    /// There is no room for a file: what SQLite says of a disk that is full.
+    pub(super) fn full(path: &Path) -> Self {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let what = "database or disk is full".to_owned();
+        Self::Database(path.to_owned(), rusqlite::Error::SqliteFailure(code, Some(what)))
     }
 
     /// The disk is full.
@@ -113,7 +129,7 @@ pub(super) fn damage(what: &str) -> rusqlite::Error {
 
 fn remedy(error: &rusqlite::Error) -> &'static str {
     if is_damage(error) {
-        return "it is set aside; `sqlite3 FILE .recover` saves what can be read";
+        return "flowlog sets it aside; `sqlite3 FILE .recover` saves what can be read";
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "make room",

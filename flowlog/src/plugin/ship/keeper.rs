@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::Full;
+use super::backoff::Pause;
 use super::failure::Failure;
 use super::gate::Gates;
 use super::losses::Taken;
@@ -40,14 +41,14 @@ pub(super) struct Keeper {
     peak: u64,
     /// Present while the spool cannot be written.
     failing: Option<Failing>,
+    /// Present while the file is damaged and could not be replaced.
+    irreplaceable: Option<Pause>,
     /// The failure that was reported last, and when.
     reported: Option<(String, Instant)>,
     looked: Instant,
     complaints: RateLimit,
     /// What was noted beside the spool last; absent: nothing, or in another directory.
     held: Option<Amounts>,
-    /// What was given up may be noted beside the spool: then a start after a kill counts it.
-    noted_given_up: bool,
 }
 
 /// The spool cannot be written.
@@ -70,11 +71,11 @@ impl Keeper {
             pending: Vec::new(),
             peak: 0,
             failing: None,
+            irreplaceable: None,
             reported: None,
             looked: Instant::now(),
             complaints: RateLimit::per_second(),
             held: None,
-            noted_given_up: true,
         }
     }
 
@@ -122,19 +123,24 @@ impl Keeper {
 
     /// Looks whether the file is what it was, also when the daemon ends.
     fn look(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
-        let ends = |job: &Job| matches!(job, Job::Answer(_) | Job::Stop(..));
-        if self.looked.elapsed() < LOOK && !self.pending.iter().any(ends) {
+        let ends = self.pending.iter().any(Job::is_urgent);
+        if self.looked.elapsed() < LOOK && !ends {
             return;
         }
         self.looked = Instant::now();
-        if let Some(wrong) = self.store.wrong() {
-            self.replace(wrong, sinks);
-        } else if self.store.attach() {
-            info!("the spool {} is in its place again", self.store.path().display());
-            for sink in sinks.values() {
-                sink.stats.set_trouble(Part::Spool, None);
+        match self.store.wrong() {
+            Some(Wrong::Damaged) if self.pauses() && !ends => {}
+            Some(wrong) => {
+                self.replace(wrong, sinks);
             }
-            self.held = None;
+            None if self.store.attach() => {
+                info!("the spool {} is in its place again", self.store.path().display());
+                for sink in sinks.values() {
+                    sink.stats.set_trouble(Part::Spool, None);
+                }
+                self.held = None;
+            }
+            None => {}
         }
         self.note_held(sinks);
         self.forget_given_up(sinks);
@@ -143,8 +149,7 @@ impl Keeper {
     /// What was given up was counted; once those who want to know it find it in the spool, a kill
     /// cannot make it unknown any more.
     fn forget_given_up(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
-        if self.noted_given_up && !sinks.values().any(|sink| sink.losses.are_noted()) {
-            self.noted_given_up = false;
+        if self.store.has_noted() && !sinks.values().any(|sink| sink.losses.are_noted()) {
             self.store.forget_given_up();
         }
     }
@@ -159,13 +164,17 @@ impl Keeper {
         }
     }
 
+    /// An attempt to replace a damaged file has failed a moment ago.
+    fn pauses(&self) -> bool {
+        self.irreplaceable.as_ref().is_some_and(|pause| !pause.is_over())
+    }
+
     /// Makes a new file; returns whether that worked.
     #[cold]
     fn replace(&mut self, wrong: Wrong, sinks: &HashMap<String, Arc<Sink>>) -> bool {
         match self.store.replace(wrong) {
             Ok(given_up) => {
-                self.held = None;
-                self.noted_given_up = true;
+                (self.held, self.irreplaceable) = (None, None);
                 let arrived = self.arrived();
                 let sinks = || sinks.iter().map(|(name, sink)| (name.as_str(), sink));
                 given_up.count(self.store.path(), sinks(), &arrived);
@@ -196,6 +205,9 @@ impl Keeper {
                         Wrong::Replaced => "are lost when flowlog ends before that is mended",
                     };
                     warn!("{what}. {kept} records {end}");
+                }
+                if wrong == Wrong::Damaged {
+                    self.irreplaceable = Some(Pause::after(self.irreplaceable.as_ref(), what));
                 }
                 false
             }
@@ -247,7 +259,12 @@ impl Keeper {
         let mut noted = take_noted(sinks);
         let first = |place: usize, _: &Job| place < jobs;
         let mut done = self.transact(first, &noted, sinks);
-        if done.as_ref().is_err_and(Failure::is_damage) && self.replace(Wrong::Damaged, sinks) {
+        let damaged = done.as_ref().is_err_and(Failure::is_damage);
+        if damaged {
+            // It is replaced later, if it cannot be now.
+            self.store.health().found_damage(self.store.health().generation());
+        }
+        if damaged && !self.pauses() && self.replace(Wrong::Damaged, sinks) {
             // With those that it has noted itself.
             give_back(noted);
             noted = take_noted(sinks);
@@ -352,11 +369,11 @@ impl Keeper {
 
     /// The first `jobs` are done.
     fn succeeded(&mut self, jobs: usize, bytes: u64) {
-        // Then it works on, in a file without a name.
-        let detached = self.store.health().is_detached();
+        // Else it works on, in a file without a name, or one that nobody can read.
+        let sound = !self.store.health().is_detached() && self.irreplaceable.is_none();
         for job in self.pending.drain(..jobs) {
             match job {
-                Job::Append(sink, _) if !detached => sink.stats.set_trouble(Part::Spool, None),
+                Job::Append(sink, _) if sound => sink.stats.set_trouble(Part::Spool, None),
                 Job::Append(..) => {}
                 Job::Acknowledge(..) => {}
                 Job::Forget(sink, _) => sink.losses.forgotten(),
@@ -381,18 +398,23 @@ impl Keeper {
 
     #[cold]
     fn failed(&mut self, failure: &Failure, sinks: &HashMap<String, Arc<Sink>>) {
+        let text = match &self.irreplaceable {
+            // It says what to do.
+            Some(pause) if failure.is_damage() => pause.why.clone(),
+            _ => failure.to_string(),
+        };
         let mut waiting = 0;
         for job in &self.pending {
             if let Job::Append(sink, chunk) = job {
                 waiting += chunk.records;
-                sink.stats.set_trouble(Part::Spool, Some(failure.to_string()));
+                sink.stats.set_trouble(Part::Spool, Some(text.clone()));
             }
         }
         self.pending.retain(Job::outlasts_failure);
         if let Some(Job::Append(sink, _)) = self.pending.first() {
             sink.stats.add(Measure::Errors, 1);
         }
-        let reported = self.report(failure, waiting);
+        let reported = self.report(text, waiting);
         let failing = self.failing.get_or_insert(Failing {
             wait: RETRY[0],
             at: Instant::now(),
@@ -408,9 +430,8 @@ impl Keeper {
     }
 
     /// Says so, unless it was said a moment ago; returns whether it did.
-    fn report(&mut self, failure: &Failure, waiting: u64) -> bool {
-        let text = failure.to_string();
-        let known = |(told, at): &(String, Instant)| *told == text && at.elapsed() < REMIND;
+    fn report(&mut self, text: String, waiting: u64) -> bool {
+        let known = |(said, at): &(String, Instant)| *said == text && at.elapsed() < REMIND;
         if self.reported.as_ref().is_some_and(known) || !self.complaints.allow() {
             return false;
         }

@@ -2,7 +2,8 @@
 //!
 //! What is only away, such as room on the disk or the end of another process's lock, does not keep
 //! the daemon from its other stacks. Until the spool is open, records wait in memory as they do
-//! while it cannot be written.
+//! while it cannot be written. A damaged one is awaited as well: to copy what can be read of it may
+//! take minutes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,15 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::Full;
-use super::claim::Claim;
+use super::backoff::REPLACING;
+use super::claim::{self, Claim};
 use super::failure::Failure;
+use super::given_up::GivenUp;
 use super::health::Health;
 use super::keeper::{Keeper, REMIND, RETRY};
 use super::rescue;
 use super::spool::{Job, Sink, tell_unclaimed};
-use super::store::{FILE, GivenUp, OpenFile, Store};
+use super::store::{FILE, OnDamage, OpenFile, Store};
 use crate::stats::{Measure, Part};
 
 /// Opens the file of a directory.
@@ -47,7 +50,7 @@ impl Opening {
         &self.health
     }
 
-    /// Its directory was not there before.
+    /// Its directory was not there before; also where it could not be used then.
     pub(super) fn made_directory(&self) -> bool {
         self.made_directory
     }
@@ -60,15 +63,19 @@ impl Opening {
     pub(super) fn attempt(
         &mut self,
         sinks: &mut HashMap<String, Arc<Sink>>,
+        on_damage: OnDamage,
     ) -> Result<(Store, Option<GivenUp>), Failure> {
         let mut claim = match self.claim.take() {
             Some(claim) => claim,
-            None => Claim::take(&self.directory)?,
+            None => {
+                self.made_directory |= claim::make(&self.directory)?;
+                Claim::take(&self.directory)?
+            }
         };
-        self.made_directory |= claim.made_directory;
-        match claim.renew(&self.directory).and_then(|()| self.find(sinks)) {
+        match claim.renew(&self.directory).and_then(|()| self.find(sinks, on_damage)) {
             Ok((file, given_up)) => {
-                Ok((Store::new(file, &self.directory, claim, self.health.clone()), given_up))
+                let found = (file, given_up.as_ref());
+                Ok((Store::new(found, &self.directory, claim, self.health.clone()), given_up))
             }
             Err(failure) => {
                 self.claim = Some(claim);
@@ -80,9 +87,10 @@ impl Opening {
     fn find(
         &self,
         sinks: &mut HashMap<String, Arc<Sink>>,
+        on_damage: OnDamage,
     ) -> Result<(OpenFile, Option<GivenUp>), Failure> {
         let path = self.path();
-        let (file, given_up) = OpenFile::find(&path)?;
+        let (file, given_up) = OpenFile::find(&path, on_damage)?;
         let amounts = rescue::amounts(&file.connection);
         let amounts = amounts.map_err(|error| Failure::Database(path.clone(), error))?;
         let mut sink =
@@ -91,7 +99,8 @@ impl Opening {
             sink(&name).stats.add_kept(amount);
         }
         if let Some(given_up) = &given_up {
-            for (name, _) in given_up.held.iter().flatten().chain(&given_up.copied) {
+            let all = given_up.all();
+            for name in all.lost.keys().chain(all.copied.keys()) {
                 sink(name);
             }
             let sinks = sinks.iter().map(|(name, sink)| (name.as_str(), sink));
@@ -123,7 +132,8 @@ impl Awaiting {
         (max_bytes, full): (u64, Full),
         receiver: Receiver<Job>,
     ) -> Self {
-        let (pending, wait, reported) = (Vec::new(), RETRY[0], None);
+        // What was in the way at the start may have passed; a damaged file is replaced now.
+        let (pending, wait, reported) = (Vec::new(), Duration::ZERO, None);
         Self { opening, failure, max_bytes, full, receiver, pending, wait, reported }
     }
 
@@ -133,7 +143,7 @@ impl Awaiting {
             self.failed(sinks);
             let go_on = self.receive();
             let mut known = sinks.clone();
-            match self.opening.attempt(&mut known) {
+            match self.opening.attempt(&mut known, OnDamage::Replace) {
                 Ok((store, _)) => return self.opened(store, sinks, &known),
                 Err(failure) => self.failure = failure,
             }
@@ -147,7 +157,8 @@ impl Awaiting {
     /// whether more may come.
     fn receive(&mut self) -> bool {
         let at = Instant::now() + self.wait;
-        self.wait = (self.wait * 2).min(RETRY[1]);
+        let most = if self.failure.is_irreplaceable() { REPLACING[1] } else { RETRY[1] };
+        self.wait = (self.wait * 2).clamp(RETRY[0], most);
         loop {
             match self.receiver.recv_timeout(at.saturating_duration_since(Instant::now())) {
                 Ok(job) => self.pending.push(job),
@@ -173,10 +184,12 @@ impl Awaiting {
         let known = |(before, at): &(String, Instant)| *before == text && at.elapsed() < REMIND;
         if !self.reported.as_ref().is_some_and(known) {
             let waiting: u64 = sinks.values().map(|sink| sink.stats.waiting().records).sum();
-            warn!(
-                "{text}. flowlog opens it as soon as that is possible; {waiting} records wait in \
-                 memory"
-            );
+            let next = if self.failure.is_damage() {
+                "What can be read of it is copied to a new one"
+            } else {
+                "flowlog opens it as soon as that is possible"
+            };
+            warn!("{text}. {next}; {waiting} records wait in memory");
             self.reported = Some((text, Instant::now()));
         }
     }

@@ -119,6 +119,20 @@ pub(super) fn amounts(connection: &Connection) -> rusqlite::Result<Amounts> {
     rows.collect()
 }
 
+/// Bytes of disk that a copy of `held` may take, with its log and with what SQLite adds.
+pub(super) fn takes(from: &Connection, held: &Amounts) -> u64 {
+    let bytes = held.values().fold(0, |sum: u64, amount| sum.saturating_add(amount.bytes));
+    // What a damaged row says of itself may be any number.
+    let bytes = size(from).map_or(bytes, |size| bytes.min(size));
+    bytes.saturating_add(bytes / 8).saturating_add(bytes.min(STEP as u64))
+}
+
+/// Bytes of all pages.
+fn size(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+    connection.query_row(sql, [], |row| row.get(0))
+}
+
 /// The highest number that a row ever had.
 pub(super) fn highest(connection: &Connection) -> rusqlite::Result<i64> {
     let sql = "SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'batch'), 0), \
@@ -133,4 +147,22 @@ pub(super) fn begin_behind(connection: &Connection, highest: i64) -> rusqlite::R
         connection.execute(sql, [highest])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_takes_no_more_than_the_file_has() {
+        let connection = Connection::open_in_memory().unwrap();
+        let sql = "CREATE TABLE a (b); INSERT INTO a VALUES (zeroblob(1000000))";
+        connection.execute_batch(sql).unwrap();
+        let most = size(&connection).unwrap();
+        assert!((1_000_000..2_000_000).contains(&most), "{most}");
+        let held = |bytes| Amounts::from([("a:NATS".to_owned(), Amount { bytes, records: 1 })]);
+        for (bytes, copied) in [(0, 0), (800, 800), (most, most), (u64::MAX, most)] {
+            assert_eq!(takes(&connection, &held(bytes)), 2 * copied + copied / 8, "{bytes}");
+        }
+    }
 }

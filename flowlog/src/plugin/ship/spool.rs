@@ -18,11 +18,12 @@ use super::Settings;
 use super::control::Control;
 pub use super::failure::Failure;
 use super::gate::Gate;
+use super::given_up::GivenUp;
 use super::health::Health;
 use super::keeper::Keeper;
 use super::losses::{Loss, Losses};
 use super::opening::{Awaiting, Opening};
-use super::store::{FILES, GivenUp};
+use super::store::{FILES, OnDamage};
 use crate::plugin::stall::Stall;
 use crate::plugin::threads;
 use crate::stats::{Amount, SinkStats};
@@ -220,7 +221,7 @@ struct Shared {
     /// Bytes of records that it may hold.
     max_bytes: u64,
     health: Health,
-    /// A damaged file was found at start, and set aside.
+    /// A damaged file was set aside before the sinks were known, at this start or another one.
     given_up: Option<GivenUp>,
     /// The directory was not there before.
     made_directory: bool,
@@ -259,25 +260,29 @@ impl std::fmt::Debug for State {
 }
 
 impl Spool {
-    /// Opens the spool, and makes it where there is none. Nothing is written yet.
+    /// Opens the spool, and makes it where there is none. Nothing is written yet. One that is
+    /// damaged is replaced.
     ///
     /// # Errors
     /// It cannot be used; says what to do.
     pub fn open(settings: &Settings) -> Result<Self, Failure> {
-        Self::start(settings, |_| false)
+        Self::start(settings, OnDamage::Replace, |_| false)
     }
 
     /// The same; a spool that is only away, as its disk is full or another process locks it, is
-    /// awaited: records wait in memory until it can be opened.
+    /// awaited: records wait in memory until it can be opened. So is one that is damaged, until
+    /// what can be read of it is copied: a start that takes too long is killed, and begins anew.
     ///
     /// # Errors
     /// It cannot be used, and waiting does not help.
     pub fn open_or_await(settings: &Settings) -> Result<Self, Failure> {
-        Self::start(settings, Failure::may_pass)
+        let is_awaited = |failure: &Failure| failure.may_pass() || failure.is_damage();
+        Self::start(settings, OnDamage::Fail, is_awaited)
     }
 
     fn start(
         settings: &Settings,
+        on_damage: OnDamage,
         is_awaited: impl FnOnce(&Failure) -> bool,
     ) -> Result<Self, Failure> {
         let Settings { directory, max_bytes, full } = settings;
@@ -286,7 +291,7 @@ impl Spool {
         let mut sinks = HashMap::new();
         let (path, health) = (opening.path(), opening.health().clone());
         let (jobs, receiver) = mpsc::channel();
-        let attempt = opening.attempt(&mut sinks);
+        let attempt = opening.attempt(&mut sinks, on_damage);
         let made_directory = opening.made_directory();
         let (keeper, given_up) = match attempt {
             Ok((store, given_up)) => {

@@ -16,11 +16,13 @@ use rusqlite::{Connection, params};
 
 use super::claim::{Claim, LOCK};
 use super::failure::Failure;
+use super::given_up::GivenUp;
 use super::health::Health;
 use super::held;
 use super::loss_table;
 use super::losses::Loss;
-use super::replacement::{self, DAMAGED, FOUND, NEW, NOTE, Replacement};
+use super::note::{self, NOTE, Note};
+use super::replacement::{self, DAMAGED, FOUND, NEW, Replacement};
 use super::rescue::{self, Amounts};
 use super::spool::Chunk;
 use super::stored::{self, Stored, sum_of};
@@ -67,19 +69,6 @@ CREATE INDEX IF NOT EXISTS batch_amounts ON batch (sink, sequence, records, byte
 /// What spools of earlier versions do not have: of their rows it is not known.
 const COMPLETE: &str = "ALTER TABLE batch ADD COLUMN complete INTEGER NOT NULL DEFAULT 0";
 
-/// A file that was given up.
-#[derive(Debug)]
-pub(super) struct GivenUp {
-    /// Where it is now; absent: it was removed.
-    pub(super) aside: Option<PathBuf>,
-    /// What it held when it was opened, where that is known.
-    pub(super) held: Option<Amounts>,
-    /// What was copied from it.
-    pub(super) copied: Amounts,
-    /// All losses that it named were copied.
-    pub(super) losses: bool,
-}
-
 /// What is wrong with the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wrong {
@@ -96,6 +85,17 @@ pub(super) struct Store {
     directory: PathBuf,
     health: Health,
     claim: Claim,
+    /// What is noted beside it, and may not be counted.
+    noted: Option<Note>,
+}
+
+/// What is done with a file that is found to be damaged when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDamage {
+    /// It is replaced: what can be read of it is copied, which may take minutes.
+    Replace,
+    /// It stays as it is.
+    Fail,
 }
 
 /// The file itself.
@@ -109,27 +109,35 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Opens the file, and makes it where there is none. One that is damaged is given up; also returned
-    /// is what another start has given up and not counted.
-    pub(super) fn find(path: &Path) -> Result<(Self, Option<GivenUp>), Failure> {
-        let given_up = replacement::resume(path)?;
+    /// Opens the file, and makes it where there is none. Also returned is what was given up, by
+    /// this start or another one, and is not counted.
+    ///
+    /// # Errors
+    /// It cannot be used; also if it is damaged, and is not to be replaced or cannot be.
+    pub(super) fn find(
+        path: &Path,
+        on_damage: OnDamage,
+    ) -> Result<(Self, Option<GivenUp>), Failure> {
+        let earlier = replacement::resume(path)?;
         match Self::open(path) {
-            Err(failure) if failure.is_damage() => {
-                let (file, given_up) = Self::replace(path)?;
+            Err(failure) if failure.is_damage() && on_damage == OnDamage::Replace => {
+                let earlier = earlier.map(|given_up| given_up.all());
+                let (file, given_up) = Self::replace(path, earlier)
+                    .map_err(|why| Failure::Irreplaceable(path.to_owned(), Box::new(why)))?;
                 Ok((file, Some(given_up)))
             }
-            opened => Ok((opened?, given_up)),
+            opened => Ok((opened?, earlier)),
         }
     }
 
     /// Makes a file in place of one that was damaged when it was opened.
-    fn replace(path: &Path) -> Result<(Self, GivenUp), Failure> {
+    fn replace(path: &Path, earlier: Option<Note>) -> Result<(Self, GivenUp), Failure> {
         let failed = |error| Failure::Database(path.to_owned(), error);
         let old = Connection::open(path).map_err(failed)?;
         // It stays as it was found.
         old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
         let highest = rescue::highest(&old).unwrap_or(0);
-        let replacement = Replacement::make(path, &old, highest)?;
+        let replacement = Replacement::make(path, &old, highest, earlier)?;
         drop(old);
         replacement.install(DAMAGED)
     }
@@ -159,11 +167,18 @@ impl OpenFile {
 }
 
 impl Store {
-    /// The file, which is open, in the directory that was claimed.
-    pub(super) fn new(file: OpenFile, directory: &Path, claim: Claim, health: Health) -> Self {
+    /// The file, which is open, in the directory that was claimed; with what was given up, and is
+    /// noted until it is forgotten.
+    pub(super) fn new(
+        (file, given_up): (OpenFile, Option<&GivenUp>),
+        directory: &Path,
+        claim: Claim,
+        health: Health,
+    ) -> Self {
         health.open();
         let (path, directory) = (directory.join(FILE), directory.to_owned());
-        Self { file, path, directory, health, claim }
+        let noted = given_up.map(GivenUp::all);
+        Self { file, path, directory, health, claim, noted }
     }
 
     /// What is wrong with the file, if anything is known to be.
@@ -190,16 +205,24 @@ impl Store {
         // Of others, its rows have other numbers.
         let word = if wrong == Wrong::Damaged { DAMAGED } else { FOUND };
         let OpenFile { connection, highest, .. } = &self.file;
-        let replacement = Replacement::make(&self.path, connection, *highest)?;
+        let earlier = self.noted.clone();
+        let replacement = Replacement::make(&self.path, connection, *highest, earlier)?;
         let (new, given_up) = replacement.install(word)?;
+        self.noted = Some(given_up.all());
         self.file = new;
         self.health.another_file();
         Ok(given_up)
     }
 
+    /// What was given up is noted beside it.
+    pub(super) fn has_noted(&self) -> bool {
+        self.noted.is_some()
+    }
+
     /// What was given up was counted, and is noted as lost.
-    pub(super) fn forget_given_up(&self) {
-        replacement::forget(&self.path);
+    pub(super) fn forget_given_up(&mut self) {
+        self.noted = None;
+        note::forget(&self.path);
     }
 
     /// Notes that the file has its name again, after it had none; returns whether it has.

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use nix::sys::statvfs::statvfs;
-use nix::unistd::geteuid;
 
 use crate::plugin::beneath::beside;
+use crate::plugin::ship::disk;
 
 /// The bytes by which SQLite locks a database (`PENDING_BYTE` and what follows, os.h): a writer
 /// has a write lock on some of them where there is no WAL.
@@ -62,10 +61,7 @@ fn holder_of(path: &Path, (begin, length): (i64, i64)) -> Option<i32> {
 }
 
 fn no_room(path: &Path) -> Option<(String, &'static str)> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let disk = statvfs(parent.unwrap_or(Path::new("."))).ok()?;
-    let blocks = if geteuid().is_root() { disk.blocks_free() } else { disk.blocks_available() };
-    let left = blocks.saturating_mul(disk.fragment_size());
+    let left = disk::left(path.parent()?)?;
     let what = || format!("its disk has {left} bytes left");
     (left < ROOM).then(|| (what(), "make room; rows wait until then"))
 }
@@ -102,5 +98,16 @@ mod tests {
     fn what_is_not_there_has_no_lock() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(obstacle(&directory.path().join("flow.db")), None);
+        assert_eq!(obstacle(&directory.path().join("missing/flow.db")), None);
+    }
+
+    /// Its directory will be made there.
+    #[test]
+    fn a_disk_without_room_is_found_where_the_directory_is_missing() {
+        // A file system that has no room at all.
+        for path in ["/proc/flow.db", "/proc/missing/flow.db", "/proc/missing/deeper/flow.db"] {
+            let (what, _) = obstacle(Path::new(path)).unwrap();
+            assert_eq!(what, "its disk has 0 bytes left", "{path}");
+        }
     }
 }

@@ -85,7 +85,7 @@ fn a_damaged_spool_that_cannot_be_replaced_stays_and_is_counted_later() {
     drop(with_records(&directory, &far, 100));
     drop(open(&settings(&directory)));
     let bytes = damage(&directory);
-    let in_the_way = spool(&directory).join("spool.db.new");
+    let in_the_way = spool(&directory).join("spool.db.flowlog-new");
     fs::create_dir(&in_the_way).unwrap();
     for _ in 0..2 {
         Spool::open(&settings(&directory)).map(|_| ()).unwrap_err();
@@ -118,6 +118,87 @@ fn what_was_given_up_is_counted_by_the_start_that_runs_and_once() {
         drop(daemon);
         drop(open(&settings(&directory)));
     }
+}
+
+/// Two starts have replaced a damaged spool, and ended before the daemon ran. The second has failed
+/// before, which forgets nothing either.
+#[test]
+fn a_second_damage_does_not_erase_the_count_of_the_first() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    drop(with_records(&directory, &far, 100));
+    drop(open(&settings(&directory)));
+    damage(&directory);
+    drop(open(&settings(&directory)));
+    damage(&directory);
+    let in_the_way = spool(&directory).join("spool.db.flowlog-new");
+    fs::create_dir(&in_the_way).unwrap();
+    for _ in 0..2 {
+        Spool::open(&settings(&directory)).map(|_| ()).unwrap_err();
+    }
+    fs::remove_dir(&in_the_way).unwrap();
+    drop(open(&settings(&directory)));
+    for (files, lost) in [(2, 100), (0, 0)] {
+        let mut daemon = Daemon::start(&directory, &far);
+        daemon.shipment.close();
+        assert_eq!((daemon.get(Measure::SetAside), daemon.get(Measure::Lost)), (files, lost));
+        drop(daemon);
+        drop(open(&settings(&directory)));
+    }
+}
+
+/// What can be read of it is copied by the thread that writes: the start does not wait for that.
+#[test]
+fn a_damaged_spool_is_replaced_behind_the_start() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    drop(with_records(&directory, &far, 100));
+    drop(open(&settings(&directory)));
+    let bytes = damage(&directory);
+    let in_the_way = spool(&directory).join("spool.db.flowlog-new");
+    fs::create_dir(&in_the_way).unwrap();
+    far.with(|state| state.away = false);
+    let awaited = Spool::open_or_await(&settings(&directory)).unwrap();
+    assert_eq!(fs::read(spool(&directory).join("spool.db")).unwrap(), bytes);
+    assert!(set_aside(&directory, "damaged").is_empty());
+    let mut daemon = Daemon::on(awaited, &far, 64 << 20);
+    daemon.shipment.begin();
+    daemon.push(100..110);
+    daemon.flush();
+    soon("it is named", || {
+        let trouble = daemon.shipment.stats().trouble();
+        trouble.is_some_and(|why| why.contains("spool.db is damaged, and cannot be replaced: "))
+    });
+    fs::remove_dir(&in_the_way).unwrap();
+    assert_eq!(numbers(&far.wait(10)), (100..110).collect::<Vec<_>>());
+    daemon.shipment.close();
+    assert_eq!((daemon.get(Measure::SetAside), daemon.get(Measure::Lost)), (1, 100));
+    let [aside] = &set_aside(&directory, "damaged")[..] else { panic!() };
+    assert_eq!(fs::read(aside).unwrap(), bytes);
+}
+
+/// `/healthz` says so until it is replaced, though records can still be written.
+#[test]
+fn a_damaged_spool_that_cannot_be_replaced_while_it_is_open_is_named() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    let mut daemon = with_records(&directory, &far, 100);
+    let in_the_way = spool(&directory).join("spool.db.flowlog-new");
+    fs::create_dir(&in_the_way).unwrap();
+    daemon.spool.health().found_damage(0);
+    let is_named = |daemon: &Daemon| {
+        let trouble = daemon.shipment.stats().trouble();
+        trouble.is_some_and(|trouble| trouble.contains("spool.db is damaged: "))
+    };
+    soon("it is named", || is_named(&daemon));
+    daemon.push(100..110);
+    daemon.flush();
+    daemon.wait_for(Measure::Spooled, 110);
+    assert!(is_named(&daemon));
+    fs::remove_dir(&in_the_way).unwrap();
+    daemon.wait_for(Measure::SetAside, 1);
+    soon("it is sound", || !is_named(&daemon));
+    come_back(&mut daemon, &far);
+    assert_eq!(numbers(&far.wait(110)), (0..110).collect::<Vec<_>>());
+    daemon.shipment.close();
+    assert_eq!(daemon.get(Measure::Lost), 0);
 }
 
 /// A page of it is damaged: what stands on others is delivered, the rest is counted.
@@ -205,6 +286,42 @@ fn a_spool_that_is_removed_is_made_anew_with_its_records() {
     daemon.wait_until_empty();
     assert_eq!(daemon.get(Measure::Lost), 0);
     daemon.shipment.close();
+}
+
+/// The file alone is removed, and not its log, which was begun anew since records of it were
+/// brought into the file: SQLite would take that log for one of the new file.
+#[test]
+fn a_spool_whose_file_alone_is_removed_is_made_anew_without_its_log() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    far.with(|state| state.away = true);
+    let mut daemon = Daemon::start(&directory, &far);
+    daemon.shipment.begin();
+    let body = vec![b'x'; 6000];
+    // 6 MB at once; the log is brought into the file where it has 16.
+    for turn in 1..=5 {
+        for number in (turn - 1) * 1000..turn * 1000 {
+            daemon.shipment.push(&Record { id: id(number), flow: number, body: &body });
+        }
+        daemon.flush();
+        daemon.wait_for(Measure::Spooled, turn * 1000);
+    }
+    let (path, log) = (spool(&directory).join("spool.db"), spool(&directory).join("spool.db-wal"));
+    let lengths = [&path, &log].map(|path| fs::metadata(path).unwrap().len());
+    assert!(lengths[0] > 8 << 20 && lengths[1] < 26 << 20, "it was not begun anew: {lengths:?}");
+    fs::remove_file(&path).unwrap();
+    daemon.wait_for(Measure::Replaced, 1);
+    assert_eq!(daemon.shipment.stats().kept().records, 5000);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let sound: String =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(sound, "ok");
+    drop(connection);
+    come_back(&mut daemon, &far);
+    let taken: Vec<u64> = far.wait(5000).iter().map(|(id, _)| id.time).collect();
+    assert_eq!(taken, (0..5000).collect::<Vec<_>>());
+    daemon.wait_until_empty();
+    daemon.shipment.close();
+    assert_eq!((daemon.get(Measure::Lost), daemon.get(Measure::SetAside)), (0, 0));
 }
 
 /// Removed in the moment before the end: what waits does so in a file that has a name.

@@ -1,8 +1,11 @@
 //! A spool that cannot be opened at start, and can be later.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
+use super::super::opening::Opening;
+use super::super::store::OnDamage;
 use super::*;
 
 /// What keeps SQLite from opening the file, and passes.
@@ -87,4 +90,23 @@ fn the_end_opens_the_spool_if_it_can() {
     assert_eq!(daemon.get(Measure::Lost), 0);
     assert_eq!(daemon.shipment.stats().kept().records, 0);
     assert_eq!(numbers(&far.wait(100)), (0..100).collect::<Vec<_>>());
+}
+
+/// The directory is made and its lock is not, as if there were no descriptors: it is handed over to
+/// the user that the daemon becomes, who could not make the lock otherwise.
+#[test]
+fn a_directory_that_was_made_is_known_where_it_could_not_be_claimed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut parent = directory.path().to_owned();
+    while parent.as_os_str().len() < 3850 {
+        parent.push("d".repeat(200));
+    }
+    fs::create_dir_all(&parent).unwrap();
+    // Its own name is short enough, and that of a file in it is not (PATH_MAX).
+    let path = parent.join("d".repeat(4090 - parent.as_os_str().len() - 1));
+    let mut opening = Opening::of(&path);
+    for _ in 0..2 {
+        assert!(opening.attempt(&mut HashMap::new(), OnDamage::Fail).is_err());
+        assert!(path.is_dir() && opening.made_directory());
+    }
 }
