@@ -45,8 +45,10 @@ const BREATH: Duration = Duration::from_millis(5);
 const DRAIN_AT_EXIT: Duration = Duration::from_millis(1500);
 /// How long the last events are read behind it.
 const FINISH_AT_EXIT: Duration = Duration::from_millis(500);
-/// How long after the signal sinks may go on writing, all together.
+/// How long after the signal sinks may go on writing, all together, and for how long at least: the
+/// kernel may take seconds to detach probes.
 const WRITE_AT_EXIT: Duration = Duration::from_millis(5500);
+const LEAST_AT_EXIT: Duration = Duration::from_secs(2);
 
 /// What happened so long ago has been drained, whatever holds it on its way: the time
 /// of a message may be half a second older than it, and losses are reported each second.
@@ -99,28 +101,6 @@ impl Source {
     pub fn drain(&mut self, budget: usize) -> io::Result<Progress> {
         let mut feed = Feed { nfct: &mut self.nfct, stacks: &mut self.stacks };
         self.capture.drain(budget, &mut feed)
-    }
-
-    /// Learns which flows exist, so that the end of each of them is known from
-    /// now on. Takes as long as a dump of the table, and no longer than
-    /// `limit`: what fails until then is reported, and tried again later.
-    pub fn settle(&mut self, limit: Duration) {
-        let mut complaints = RateLimit::per_second();
-        let start = Instant::now();
-        while self.nfct.is_starting() && start.elapsed() < limit {
-            self.tick(Instant::now(), &mut complaints);
-            self.drain_or_wait(BUDGET, &mut complaints);
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        if self.nfct.is_starting() {
-            warn!(
-                "[{}] the conntrack table could not be read within {} s: the ends of flows that \
-                 exist are logged without their start until it can; see `flowlog check`",
-                self.id,
-                limit.as_secs()
-            );
-        }
-        self.stacks.flush();
     }
 
     /// Does what time has made due.
@@ -193,6 +173,33 @@ impl Source {
                 warn!("[{}] the conntrack table cannot be read: {error}", self.id);
             }
         }
+    }
+}
+
+/// Has each source learn which flows exist, so that the end of each of them is known from
+/// now on. Takes as long as a dump of each table, and all together no longer than `limit`:
+/// what fails until then is reported, and tried again later. Sources that are ready are
+/// read meanwhile.
+pub fn settle(sources: &mut [Source], limit: Duration) {
+    let mut complaints = RateLimit::per_second();
+    let start = Instant::now();
+    while sources.iter().any(|source| source.nfct.is_starting()) && start.elapsed() < limit {
+        for source in sources.iter_mut() {
+            source.tick(Instant::now(), &mut complaints);
+            source.drain_or_wait(BUDGET, &mut complaints);
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    for source in sources {
+        if source.nfct.is_starting() {
+            warn!(
+                "[{}] the conntrack table could not be read within {} s: the ends of flows that \
+                 exist are logged without their start until it can; see `flowlog check`",
+                source.id,
+                limit.as_secs()
+            );
+        }
+        source.stacks.flush();
     }
 }
 
@@ -358,7 +365,8 @@ impl Engine {
         while self.turn() && start.elapsed() < DRAIN_AT_EXIT {}
         let deadline = Instant::now() + FINISH_AT_EXIT;
         self.sources.iter_mut().for_each(|source| source.finish(deadline));
-        self.sources.iter_mut().for_each(|source| source.stacks.end(start + WRITE_AT_EXIT));
+        let written = (start + WRITE_AT_EXIT).max(Instant::now() + LEAST_AT_EXIT);
+        self.sources.iter_mut().for_each(|source| source.stacks.end(written));
         self.sources.iter_mut().for_each(|source| source.stacks.close());
         self.monitor.warn_of_rest(Instant::now(), &self.sources);
         self.totals();

@@ -53,6 +53,18 @@ pub enum NetnsError {
     },
 }
 
+impl NetnsError {
+    /// It may be there a little later: `ip netns add` makes a file first, and then a namespace of
+    /// it (ip/ipnetns.c, 6.1).
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Open { cause, .. } => cause.kind() == io::ErrorKind::NotFound,
+            Self::Enter { cause, .. } => cause.raw_os_error() == Some(libc::EINVAL),
+            Self::Return { .. } => false,
+        }
+    }
+}
+
 fn remedy(cause: &io::Error) -> &'static str {
     match cause.raw_os_error() {
         Some(libc::EPERM) => "run it as root, with CAP_SYS_ADMIN",

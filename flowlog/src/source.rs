@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use caps::{Capability, CapsHashSet};
 use thiserror::Error;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::activate::Activation;
 use crate::capture::Capture;
@@ -16,6 +16,7 @@ use crate::capture::netlink::{self, NetlinkCapture, exchange};
 use crate::config::{self, CaptureChoice, NetnsScope, untold_by_netlink};
 use crate::event::Kinds;
 use crate::kernel::{self, Activity, TableFill};
+use crate::log::notice;
 use crate::netns::{self, Identity, NetnsError};
 use crate::plugin::nfct;
 use crate::stats::Stats;
@@ -76,10 +77,11 @@ impl From<String> for NoEbpf {
 }
 
 /// Whether the same may succeed a little later: the kernel was short of memory,
-/// or busy, or a module is not loaded yet.
+/// or busy, or a module is not loaded yet; or the namespace is being made.
 fn is_transient(error: &anyhow::Error) -> bool {
     error.downcast_ref::<NoNetlink>().is_some_and(|error| exchange::is_transient(&error.cause))
         || error.downcast_ref::<NoEbpf>().is_some_and(|error| error.transient)
+        || error.downcast_ref::<NetnsError>().is_some_and(NetnsError::is_transient)
 }
 
 /// Opens a source in its namespace. What the kernel cannot do for a moment is tried
@@ -125,11 +127,18 @@ fn patiently<T>(
     mut attempt: impl FnMut(bool) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let start = Instant::now();
+    let mut said = false;
     loop {
         let last = start.elapsed() >= patience;
         match attempt(last) {
             Err(error) if !last && is_transient(&error) => {
-                debug!("{error:#}; it is tried again");
+                if !said {
+                    notice!(
+                        "{error:#}; it is tried again for up to {:.0} s",
+                        patience.as_secs_f32()
+                    );
+                }
+                said = true;
                 std::thread::sleep(AGAIN);
             }
             result => return result,
@@ -393,5 +402,18 @@ mod tests {
         assert!(is_transient(&netlink(libc::ENOMEM).into()));
         assert!(!is_transient(&netlink(libc::EPERM).into()));
         assert!(!is_transient(&NoEbpf::from("no BTF".to_owned()).into()));
+    }
+
+    /// `ip netns add` makes a file, and then a namespace of it.
+    #[test]
+    fn a_namespace_that_is_being_made_is_awaited() {
+        let cannot = |path: &str| {
+            let error = netns::within(Some(Path::new(path)), || ()).unwrap_err();
+            is_transient(&error.into())
+        };
+        assert!(cannot("/nonexistent/netns"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(cannot(&file.path().to_string_lossy()));
+        assert!(!cannot("/proc/self/stat/netns"), "no directory");
     }
 }

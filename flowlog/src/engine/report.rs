@@ -71,7 +71,11 @@ fn stuck(sink: &Output) -> String {
             let why = shipment.stats().trouble().unwrap_or_default();
             let kept = shipment.stats().kept();
             let (records, bytes) = (kept.records, kept.bytes);
-            return format!("{why}; {records} records ({bytes} bytes) wait in the spool");
+            let memory = match shipment.stats().waiting().records {
+                0 => String::new(),
+                records => format!(", and {records} in memory"),
+            };
+            return format!("{why}; {records} records ({bytes} bytes) wait in the spool{memory}");
         }
     };
     format!("{sink} cannot be {what}: {waiting} of {limit} bytes wait; {remedy}")

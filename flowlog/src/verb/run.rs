@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use caps::{CapSet, Capability, CapsHashSet};
@@ -17,7 +17,8 @@ use crate::daemon::pidfile::Pidfile;
 use crate::daemon::priority::set_nice;
 use crate::daemon::privileges;
 use crate::engine::recovery::Recovery;
-use crate::engine::{Engine, Source};
+use crate::engine::{self, Engine, Source};
+use crate::heap;
 use crate::log::{self, notice};
 use crate::metrics::server::{self, Bound};
 use crate::plugin::nfct::Nfct;
@@ -31,8 +32,8 @@ use crate::zone;
 
 /// Nice value where the configuration names none.
 const NICE: i32 = -10;
-/// How long opening a source, and then its dump at start, may be tried again before the
-/// daemon says that it runs.
+/// How long opening the sources, and then their dumps at start, may be tried again before the
+/// daemon says that it runs: all sources together, however many there are.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// What the command line asks for.
@@ -126,6 +127,8 @@ fn start_and_serve(
     mut readiness: Option<Readiness>,
 ) -> anyhow::Result<()> {
     zone::follow().context("the time zone cannot be followed; raise the limit of tasks")?;
+    // Before rights are kept beyond the change of the user: it needs none.
+    heap::give_back_regularly();
     let user = options.user.as_deref().map(privileges::look_up).transpose()?;
     let _pidfile = options.pidfile.as_deref().map(Pidfile::create).transpose()?;
     for diagnostic in diagnostics {
@@ -144,9 +147,7 @@ fn start_and_serve(
     prioritize(config.nice);
     let mut running = start(config)?;
     at(Stage::Table);
-    for source in &mut running.sources {
-        source.settle(SETTLE);
-    }
+    engine::settle(&mut running.sources, SETTLE);
     at(Stage::Privileges);
     if let Some(user) = &user {
         for source in &running.sources {
@@ -231,12 +232,13 @@ fn start(config: &Config) -> anyhow::Result<Running> {
     let spool = config.ships().then(|| Spool::open_or_await(&config.spool)).transpose()?;
     let site = Site::of(&host, &stats, spool.as_ref());
     let mut sources = Vec::new();
+    let begin = Instant::now();
     for (index, source) in config.sources.iter().enumerate() {
         let stacks = Stacks::start(config, index, site)?;
         if stacks.0.is_empty() {
             continue;
         }
-        let opened = source::open(source, &stats, SETTLE)?;
+        let opened = source::open(source, &stats, SETTLE.saturating_sub(begin.elapsed()))?;
         let place = Place::of(source, &opened, &stats);
         capabilities.extend(opened.capabilities);
         by.entry(opened.by.clone()).or_default().push(source.id.clone());

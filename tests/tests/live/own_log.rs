@@ -278,7 +278,8 @@ fn a_failed_start_is_in_the_log_too() -> Result<()> {
             ensure!(*actual == Some(code), "{args:?}: {actual:?}, not {code}\n{stderr}");
             let lines = stderr.lines().filter(|line| line.contains(words)).count();
             ensure!(lines == 1, "{args:?}: {words:?} stands {lines} times on\n{stderr}");
-            let line = log.lines().find(|line| line.contains(words));
+            // What is awaited first is said before.
+            let line = log.lines().rfind(|line| line.contains(words));
             let line = line.with_context(|| format!("{args:?}: no {words:?} in the log\n{log}"))?;
             ensure!(line.contains(" <7> "), "{args:?}: no error: {line}");
         }
@@ -367,7 +368,7 @@ fn no_other_thread_keeps_a_capability() -> Result<()> {
         }
         threads.push(name);
     }
-    for name in ["log", "log copy", "zone"] {
+    for name in ["log", "log copy", "zone", "heap"] {
         ensure!(threads.iter().any(|thread| thread == name), "no {name} in {threads:?}");
     }
     Ok(())
