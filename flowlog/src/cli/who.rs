@@ -40,6 +40,9 @@ pub(super) struct Who {
     #[arg(long, value_name = "N", default_value_t = LIMIT)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=LIMIT_BOUND))]
     limit: u64,
+    /// Check databases of SQLITE3 as a whole, however long that takes [default: up to 2 s each]
+    #[arg(long)]
+    verify: bool,
     /// Configuration file [default: /etc/flowlog.conf, else /etc/ulogd.conf]
     #[arg(short, long = "configfile", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -68,7 +71,8 @@ Examples:
 
 Exit codes: 0 found, 1 nothing found, 2 usage or configuration, 3 incomplete: the archives
 do not cover that time or a part of it, records of it were lost, an archive is damaged or
-cannot be read, or there is more than --limit.";
+cannot be read, a database takes longer to check than 2 s (see --verify), or there is more
+than --limit.";
 
 fn time(text: &str) -> Result<Span, String> {
     parse(text, Timestamp::now(), zone::local().time_zone())
@@ -92,6 +96,7 @@ impl Who {
             config: self.config.unwrap_or_else(run::default_file),
             json: self.json,
             limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
+            verify: self.verify,
         })
     }
 }
@@ -123,6 +128,7 @@ mod tests {
         );
         assert_eq!(options.archives, [PathBuf::from("a"), "b.db".into()]);
         assert!(!options.json && options.limit == 100_000);
+        assert!(!options.verify && who(&["::1", "--verify"]).unwrap().verify);
         let options = who(&["::1", "--from", "2026-11-20", "--json", "--limit", "7"]).unwrap();
         assert_eq!((options.question.span.last, options.limit), (Span::ALL.last, 7));
         assert_eq!(who(&["::1"]).unwrap().question.span, Span::ALL);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use self::answer::{Answer, Verdict};
 use self::archives::{Archive, Found};
@@ -31,6 +32,10 @@ mod sqlite;
 mod text;
 mod times;
 
+/// How long the check of a database may take, unless it may take any time. What takes longer is
+/// named as not checked.
+const CHECK: Duration = Duration::from_secs(2);
+
 /// Exit codes, beside 2 for usage.
 const NOTHING: u8 = 1;
 const USAGE: u8 = 2;
@@ -49,6 +54,8 @@ pub struct Options {
     pub json: bool,
     /// Records that are looked at, at most.
     pub limit: usize,
+    /// Databases are checked as a whole, however long that takes.
+    pub verify: bool,
 }
 
 /// Answers, on standard output.
@@ -100,6 +107,7 @@ fn ask(places: &[PathBuf], options: &Options, terminal: bool) -> Answer {
     let room = Room::new(options.limit);
     let work = Work {
         question: &options.question,
+        check: (!options.verify).then_some(CHECK),
         room: &room,
         progress: Progress::default(),
         gathered: Mutex::new((Answers::new(&room), problems)),
@@ -131,6 +139,8 @@ fn ask(places: &[PathBuf], options: &Options, terminal: bool) -> Answer {
 /// What all threads work at.
 struct Work<'w> {
     question: &'w Question,
+    /// How long the check of a database may take; absent: any time.
+    check: Option<Duration>,
     room: &'w Room,
     progress: Progress,
     /// With what could not be asked, and why.
@@ -142,7 +152,7 @@ impl<'w> Work<'w> {
         let opened = self.each(archives, |archive, answers| match archive {
             Archive::Parquet(path) => named(&path, File::open(&path, self.question, answers)),
             Archive::Sqlite(path) => {
-                named(&path, sqlite::ask(&path, self.question, answers)).map(|_| None)
+                named(&path, sqlite::ask(&path, self.check, self.question, answers)).map(|_| None)
             }
         });
         let mut files: Vec<File> = opened.into_iter().flatten().collect();

@@ -122,7 +122,9 @@ impl Answer {
         let is_missing = !self.losses.is_empty() || !self.missing.is_empty();
         let is_unread = !self.problems.is_empty() || self.more;
         let is_unknown = self.is_unknown || !self.unknown.is_empty();
-        let is_hidden = self.connections.is_empty() && self.may_hide_one();
+        // An index that is damaged hides some, and shows others.
+        let is_unchecked = !self.unchecked.is_empty();
+        let is_hidden = is_unchecked || self.connections.is_empty() && self.may_have_ended_later();
         if is_unknown || is_hidden || is_unread || is_missing {
             Verdict::Incomplete
         } else if self.connections.is_empty() {
@@ -132,10 +134,9 @@ impl Answer {
         }
     }
 
-    /// That no connection was found does not show that there was none.
-    fn may_hide_one(&self) -> bool {
-        let later = !self.missing_later.is_empty() || !self.unknown_later.is_empty();
-        later || !self.unchecked.is_empty()
+    /// One of that time may have ended when archives that have ends only lack records.
+    fn may_have_ended_later(&self) -> bool {
+        !self.missing_later.is_empty() || !self.unknown_later.is_empty()
     }
 }
 

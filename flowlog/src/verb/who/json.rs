@@ -11,6 +11,7 @@
 //! | `unknown` | parts of that time that an archive does not cover: `from`, `to`, `archive` |
 //! | `unknown_later` | later times that an archive which has ends only does not cover, `to` absent: all times from then on |
 //! | `known` | of which times the archives are: `from`, `to` |
+//! | `archives` | the same of each archive, without the pauses in it: `archive`, `from`, `to` |
 //! | `problems` | what could not be read, and why |
 //! | `more` | there are more connections than the limit |
 //! | `unverified` | archives of which a changed byte is not noticed |
@@ -23,7 +24,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Connection, Verdict};
 use super::asked::{Loss, Missing};
-use super::cover::Unknown;
+use super::cover::{Extent, Unknown};
 use super::question::{Ends, Question};
 use super::record::Record;
 use super::text::is_unknown;
@@ -56,6 +57,7 @@ pub(super) fn object(question: &Question, answer: &Answer) -> Value {
         "unknown": unknown.iter().map(self::unknown).collect::<Vec<_>>(),
         "unknown_later": unknown_later.iter().map(self::unknown).collect::<Vec<_>>(),
         "known": known.iter().map(span).collect::<Vec<_>>(),
+        "archives": answer.extents.iter().map(extent).collect::<Vec<_>>(),
         "problems": problems,
         "more": more,
         "unverified": paths(unverified),
@@ -104,6 +106,10 @@ fn unknown(Unknown { span, archive }: &Unknown) -> Value {
         object["to"] = time(span.last);
     }
     object
+}
+
+fn extent(Extent { span, archive }: &Extent) -> Value {
+    json!({ "archive": archive.to_string_lossy(), "from": time(span.first), "to": time(span.last) })
 }
 
 /// Both belong to it.

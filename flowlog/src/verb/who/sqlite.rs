@@ -19,22 +19,23 @@ mod verify;
 /// How long a writer's lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks the database at `path`.
+/// Asks the database at `path`, and checks it for as long as `limit` says.
 ///
 /// # Errors
 /// What is wrong with it. What was found before is in `answers`.
 pub(super) fn ask(
     path: &Path,
+    limit: Option<Duration>,
     question: &Question,
     answers: &mut Answers<'_>,
 ) -> Result<(), Trouble> {
-    ask_checked(path, verify::structure, question, answers)
+    ask_checked(path, |connection| verify::structure(connection, limit), question, answers)
 }
 
 /// As [`ask`], with that check of the database.
 fn ask_checked(
     path: &Path,
-    check: fn(&Connection) -> Result<Option<()>, Trouble>,
+    check: impl Fn(&Connection) -> Result<Option<()>, Trouble>,
     question: &Question,
     answers: &mut Answers<'_>,
 ) -> Result<(), Trouble> {
@@ -208,9 +209,12 @@ mod tests {
             (Some(()), "203.0.113.7:2", Verdict::Nothing),
             (Some(()), "203.0.113.7:1", Verdict::Found),
             (None, "203.0.113.7:2", Verdict::Incomplete),
-            (None, "203.0.113.7:1", Verdict::Found),
+            (None, "203.0.113.7:1", Verdict::Incomplete),
         ] {
-            let check = if checked.is_some() { verify::structure } else { |_: &_| Ok(None) };
+            let check = |connection: &Connection| match checked {
+                Some(()) => verify::structure(connection, None),
+                None => Ok(None),
+            };
             let question = question(wanted, at(11), at(12));
             let room = Room::new(10);
             let mut answers = Answers::new(&room);

@@ -230,7 +230,11 @@ pub(super) fn question(wanted: &str, first: u64, last: u64) -> Question {
 
 pub(super) fn ask_at(places: &[PathBuf], question: Question) -> Answer {
     let (archives, config) = (Vec::new(), PathBuf::new());
-    ask(places, &Options { question, archives, config, json: false, limit: 1000 }, false)
+    ask(
+        places,
+        &Options { question, archives, config, json: false, limit: 1000, verify: false },
+        false,
+    )
 }
 
 #[test]
@@ -444,6 +448,7 @@ fn more_than_are_wanted_are_not_gathered() {
             config: PathBuf::new(),
             json: false,
             limit,
+            verify: false,
         };
         let archive = std::slice::from_ref(&archive);
         let answer = ask(archive, &options(3), false);

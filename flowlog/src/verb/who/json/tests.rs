@@ -44,6 +44,11 @@ fn a_connection_has_the_members_of_a_flow() {
             "unknown": [],
             "unknown_later": [],
             "known": [{ "from": "2026-11-20T00:00:00.000000000Z", "to": "2026-11-20T23:59:59.999999999Z" }],
+            "archives": [{
+                "archive": "/a",
+                "from": "2026-11-20T00:00:00.000000000Z",
+                "to": "2026-11-20T23:59:59.999999999Z",
+            }],
             "problems": [],
             "more": false,
             "unverified": [],

@@ -11,9 +11,6 @@ use rusqlite::{Connection, ErrorCode};
 use super::super::asked::Trouble;
 use crate::plugin::sqlite3;
 
-/// How long the check of a database may take. It reads all of it, a gigabyte in some
-/// seconds; what takes longer is named as not checked.
-const LIMIT: Duration = Duration::from_secs(2);
 /// How often a check that goes on is interrupted.
 const AGAIN: Duration = Duration::from_millis(1);
 /// The checksum of a row, and a column that is made of others.
@@ -21,18 +18,34 @@ pub(super) const CHECKSUM: &str = "checksum";
 const RECORD_ID: &str = "record_id";
 
 /// Whether the tables, and the indexes that rows are found by, are as they were
-/// written; not known where that takes too long.
+/// written; not known where that takes longer than `limit`. It reads all of the database,
+/// a gigabyte in some seconds.
 ///
 /// # Errors
 /// They are not.
-pub(super) fn structure(connection: &Connection) -> Result<Option<()>, Trouble> {
-    within(connection, LIMIT)
+pub(super) fn structure(
+    connection: &Connection,
+    limit: Option<Duration>,
+) -> Result<Option<()>, Trouble> {
+    let found = match limit {
+        Some(limit) => check_within(connection, limit),
+        None => check(connection),
+    };
+    match found {
+        Ok(found) if found == "ok" => Ok(Some(())),
+        Ok(found) => Err(damaged(&found)),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn within(connection: &Connection, limit: Duration) -> Result<Option<()>, Trouble> {
+/// As [`check`], interrupted after `limit`.
+fn check_within(connection: &Connection, limit: Duration) -> rusqlite::Result<String> {
     let handle = connection.get_interrupt_handle();
     let (end, ended) = mpsc::channel::<()>();
-    let found = thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(move || {
             let mut wait = limit;
             while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
@@ -44,15 +57,7 @@ fn within(connection: &Connection, limit: Duration) -> Result<Option<()>, Troubl
         let found = check(connection);
         drop(end);
         found
-    });
-    match found {
-        Ok(found) if found == "ok" => Ok(Some(())),
-        Ok(found) => Err(damaged(&found)),
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
+    })
 }
 
 /// The first thing that is wrong, or `ok`.
@@ -102,8 +107,10 @@ mod tests {
                  INSERT INTO t SELECT x, 'value ' || x FROM n;",
             )
             .unwrap();
-        assert_eq!(within(&connection, Duration::from_secs(60)).unwrap(), Some(()));
-        assert_eq!(within(&connection, Duration::ZERO).unwrap(), None);
+        for limit in [Some(Duration::from_secs(60)), None] {
+            assert_eq!(structure(&connection, limit).unwrap(), Some(()));
+        }
+        assert_eq!(structure(&connection, Some(Duration::ZERO)).unwrap(), None);
         // It can be asked afterwards.
         let count: i64 =
             connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();

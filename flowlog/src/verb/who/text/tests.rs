@@ -246,8 +246,8 @@ fn what_archives_do_not_cover_is_said_with_their_names() {
         "Nothing found.\n\
          /b does not cover 2026-11-20 14:05:30.000 to 2026-11-20 14:05:59.999 +00:00.\n\
          Archives are of 2026-11-20 00:00:00.000 to 2026-11-20 23:59:59.999 +00:00.\n\
-         Not checked, as it takes too long: /b; a damaged index would hide a connection. Run \
-         `sqlite3 /b 'PRAGMA integrity_check'`.\n"
+         Incomplete: /b was not checked, as that takes longer than 2 s; a damaged index would \
+         hide a connection. Ask again with --verify.\n"
     );
     let mut answers = Answers::new(&room);
     answers.covered(covered("/a", Span { first: at(0), last: at(50_800) - 1 }, false));
