@@ -214,6 +214,7 @@ impl Watched {
         let (waiting, limit) = output.fill();
         let (stalled, dead) = match output {
             Output::Shipped(shipment) => (shipment.stalled_for(), shipment.dead_thread()),
+            Output::Database(database) => (None, database.dead_thread()),
             _ => (None, None),
         };
         self.progress.look(now, &self.stats, waiting, stalled);
@@ -286,8 +287,8 @@ impl Watched {
                 )
             }
             Measure::Unsure => (
-                format!("{noun} written that may not have reached the disk"),
-                "look after the disk; the kernel's log names its errors",
+                format!("{noun} written that may not have reached the disk or the peer"),
+                "look after the disk, whose errors the kernel's log names, or after the peer",
             ),
             _ => (
                 format!("{noun} lost because they could not be kept any longer"),
@@ -432,7 +433,7 @@ mod tests {
         for (measure, reason, remedy) in [
             (Measure::Dropped, "dropped because the spool was full", "raise spool_max_bytes"),
             (Measure::Lost, "lost because they could not be kept", "raise buffer_max_bytes"),
-            (Measure::Unsure, "may not have reached the disk", "look after the disk"),
+            (Measure::Unsure, "may not have reached the disk or the peer", "look after the disk"),
             (Measure::Refused, "refused by the destination", "change what it refuses"),
         ] {
             let mut sink = watched(SinkPlugin::Nats, now);

@@ -141,7 +141,7 @@ families! {
     DuplicateRecords: Counter "flowlog_sink_duplicate_records_total" SINK,
         "Records that the destination had already, where it says so.";
     UnsureRecords: Counter "flowlog_sink_unsure_records_total" SINK,
-        "Records that were written and may not have reached the disk or, at exit, the TCP peer.";
+        "Records that were written and may not have reached the disk or, at exit, the peer.";
     ReplacedFiles: Counter "flowlog_sink_replaced_files_total" SINK,
         "Times that an output was removed or replaced beneath the daemon, and opened anew.";
     SetAsideFiles: Counter "flowlog_sink_set_aside_files_total" SINK,

@@ -33,7 +33,7 @@ pub enum Measure {
     Dropped,
     /// Records that the destination will never take: they are lost.
     Refused,
-    /// Records that were written, and may not have reached the disk.
+    /// Records that were written, and may not have reached the disk or, at exit, the peer.
     Unsure,
     /// Times that the output was removed or replaced beneath the daemon, and opened anew.
     Replaced,

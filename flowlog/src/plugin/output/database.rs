@@ -15,7 +15,7 @@ use crate::archive::origin::Origin;
 use crate::event::Lost;
 use crate::plugin::sqlite3::{COVER_IDLE, Chunk, Failure, Job, Progress, Schema, Settings, Writer};
 use crate::plugin::threads;
-use crate::stats::{Amount, Measure, SinkStats};
+use crate::stats::{Amount, Measure, Part, SinkStats};
 
 /// How long rows gather where nobody asks for each batch to be on disk, and how
 /// many: they spread over the pages of indexes, and a transaction writes each page
@@ -238,6 +238,19 @@ impl DatabaseOutput {
         self.progress.stall.stalled_for()
     }
 
+    /// Its thread does not run, though the daemon does: it could not be started, or a fault in
+    /// flowlog or a library has ended it.
+    pub fn dead_thread(&self) -> Option<(Part, String)> {
+        if self.idle.is_some() || self.deadline.is_some() {
+            return None;
+        }
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished).then(|| {
+            let what = "the thread that writes rows has ended: rows are lost; restart flowlog, \
+                        and see its log for why";
+            (Part::Destination, what.to_owned())
+        })
+    }
+
     /// The daemon ends: hands over what there is, to be written until `deadline`.
     pub fn end(&mut self, deadline: Instant) {
         if self.deadline.is_some() {
@@ -294,5 +307,32 @@ impl DatabaseOutput {
     #[cfg(test)]
     pub(in crate::plugin) fn writer(&self) -> &Writer {
         &self.idle.as_ref().unwrap().0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_that_has_ended_is_noticed_while_the_daemon_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let db = directory.path().join("flow.db");
+        let settings = Settings { db, table: String::new(), sync: false, buffer_max: 1 << 20 };
+        let mut output = DatabaseOutput::open(&settings, SinkStats::default()).unwrap();
+        assert!(output.dead_thread().is_none(), "it has not begun");
+        output.begin();
+        assert!(output.dead_thread().is_none());
+        // As if a fault ended it.
+        output.jobs.send(Job::End(Instant::now())).unwrap();
+        let start = Instant::now();
+        while output.dead_thread().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(30), "it was not noticed");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let (part, what) = output.dead_thread().unwrap();
+        assert!(part == Part::Destination && what.contains("restart flowlog"), "{what}");
+        output.close();
+        assert!(output.dead_thread().is_none(), "the daemon has ended");
     }
 }

@@ -57,11 +57,6 @@ impl Address {
         matches!(self, Self::UnixDatagram(_) | Self::Udp(..))
     }
 
-    /// It may lead to another host, which confirms what it has got.
-    pub(super) fn is_tcp(&self) -> bool {
-        matches!(self, Self::Tcp(..))
-    }
-
     fn kind(&self) -> SockType {
         if self.is_datagram() { SockType::Datagram } else { SockType::Stream }
     }

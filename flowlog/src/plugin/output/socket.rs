@@ -206,17 +206,17 @@ impl SocketOutput {
         }
     }
 
-    /// At exit: nothing more is to be learned of what was sent. Another host may yet confirm it;
-    /// a process of this one finds it in its queue.
+    /// At exit: nothing more is to be learned of what was sent. The peer of a stream may yet
+    /// confirm or read it; of datagrams that were queued the kernel says nothing.
     fn is_settled(&self) -> bool {
-        self.backlog.unsent().is_empty() && !self.route.address().is_tcp()
+        self.backlog.unsent().is_empty() && self.route.address().is_datagram()
     }
 
-    /// The kernel goes on with what it has taken. Where that has to reach another host, nobody
-    /// learns whether it does.
+    /// The kernel goes on with what it has taken. Whether the peer of a stream gets it is not
+    /// known: a process that ends leaves it unread, as a host that is away does.
     fn end_in_flight(&mut self) {
         let in_flight = self.backlog.in_flight();
-        if !self.route.address().is_tcp() {
+        if self.route.address().is_datagram() {
             self.arrived(in_flight);
             return;
         }

@@ -278,6 +278,26 @@ fn tcp_is_confirmed_and_connected_anew() {
     assert_eq!(sender.get(Measure::Records), 200);
 }
 
+/// A process of this host may end before it has read what the kernel took for it.
+#[test]
+fn what_a_stream_of_this_host_has_not_read_at_exit_is_unsure() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut sender = Sender::new(Address::UnixStream(path), 64 << 20);
+    sender.send(50_000);
+    let (peer, _) = listener.accept().unwrap();
+    sender.until("its queue to be full", |sender| sender.output.full);
+    let begin = Instant::now();
+    sender.output.close();
+    assert!(begin.elapsed() < 2 * GRACE, "{:?}", begin.elapsed());
+    let [records, unsure, lost] =
+        [Measure::Records, Measure::Unsure, Measure::Lost].map(|measure| sender.get(measure));
+    assert!(records == 0 && unsure > 0 && lost > 0, "{records}, {unsure}, {lost}");
+    assert_eq!(unsure + lost, 50_000);
+    drop(peer);
+}
+
 /// What the peer's host has not confirmed may be lost with it.
 #[test]
 fn what_is_not_confirmed_at_exit_is_unsure() {
