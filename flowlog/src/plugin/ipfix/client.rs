@@ -110,8 +110,9 @@ impl Client for Collector {
 
     async fn close(&mut self) -> Result<Settled, Trouble> {
         let settled = if self.settle.is_none() { Settled::No } else { self.settle().await? };
-        self.transport.close().await.map_err(|error| broken(&self.name, &error))?;
-        Ok(settled)
+        let closed = self.transport.close().await.map_err(|error| broken(&self.name, &error));
+        // What is settled has arrived, however the connection ends.
+        if settled == Settled::All { Ok(settled) } else { closed.map(|()| settled) }
     }
 }
 

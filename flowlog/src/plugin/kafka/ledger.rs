@@ -116,12 +116,14 @@ impl ClientContext for Context {
 
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!("librdkafka: {facility}: {message}");
+        let Self(ledger) = self;
+        let mut state = ledger.state();
+        state.callbacks += 1;
         // That a broker has hung up is logged only; an error comes after its line.
         if facility == "FAIL" {
             let reason = message.split_once("]: ").map_or(message, |(_thread, reason)| reason);
-            let Self(ledger) = self;
             let code = RDKafkaErrorCode::BrokerTransportFailure;
-            ledger.state().reason.get_or_insert_with(|| (code, reason.to_owned()));
+            state.reason.get_or_insert_with(|| (code, reason.to_owned()));
         }
     }
 }
