@@ -89,6 +89,11 @@ impl Rate {
         self.rows as f64 / self.elapsed.as_secs_f64()
     }
 
+    /// Processor time of a row in seconds, the server's included.
+    pub fn cpu_per_row(&self) -> f64 {
+        (self.logger + self.server.unwrap_or_default()).as_secs_f64() / self.rows as f64
+    }
+
     /// A line of that table.
     pub fn line(&self) -> String {
         let each = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e6 / self.rows as f64);

@@ -37,8 +37,12 @@ pub(crate) fn series() -> Result<String> {
 
 /// The series as `--kernel` names it: `6.12`, or `6.1-rt` for a PREEMPT_RT kernel.
 pub(crate) fn series_and_locks() -> Result<String> {
-    let rt = uname()?.version().to_string_lossy().contains("PREEMPT_RT");
-    Ok(series()? + if rt { "-rt" } else { "" })
+    Ok(series()? + if is_preempt_rt()? { "-rt" } else { "" })
+}
+
+/// Whether it is a PREEMPT_RT kernel, whose softirqs run in threads.
+pub(crate) fn is_preempt_rt() -> Result<bool> {
+    Ok(uname()?.version().to_string_lossy().contains("PREEMPT_RT"))
 }
 
 /// The eBPF programs that are loaded, names by ids. One that goes while it is looked at is left
@@ -66,6 +70,13 @@ pub(crate) fn hooked() -> Result<BTreeSet<String>> {
 pub(crate) fn has_function(name: &str) -> Result<bool> {
     let symbols = fs::read_to_string("/proc/kallsyms")?;
     Ok(symbols.lines().any(|line| line.split_whitespace().nth(2) == Some(name)))
+}
+
+/// Whether its kprobes on conntrack's functions can miss anything. A handler runs with preemption
+/// disabled. On PREEMPT_RT no packet is received meanwhile, as softirqs run in threads
+/// (kernel/softirq.c, 6.1).
+pub(crate) fn may_miss_kprobes() -> Result<bool> {
+    Ok(!is_preempt_rt()?)
 }
 
 /// Whether it counts what its kprobes miss: from 6.7 on.

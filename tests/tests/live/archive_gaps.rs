@@ -11,9 +11,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::burst::{destination, udp_burst};
 use tests::chaos::shim::{CONTROL, Shim};
-use tests::daemon::{Daemon, Launch, Program, ROOMY};
+use tests::daemon::{Daemon, Finished, Launch, Program, ROOMY};
 use tests::lab::SingleNs;
-use tests::lines::totals;
+use tests::lines::{tagged, totals};
 use tests::poll;
 use tests::python::duckdb;
 use tests::sqlite;
@@ -151,19 +151,20 @@ fn what_waits_in_memory_is_not_denied() -> Result<()> {
         let finished = daemon.stop()?;
         let lost = totals(&finished.log).get("parquet.lost_records").copied();
         let lost = lost.filter(|lost| *lost > 0).with_context(|| finished.log.clone())?;
-        // Each is there, in the spool for the next run, or counted. What is in both is there
-        // because a full disk keeps the spool from forgetting it.
-        let rows = duckdb(&format!(
-            "SELECT count(*) FROM '{}/*.parquet'",
-            finished.path("archive").display()
-        ))?;
-        let rows: u64 = rows.concat().parse()?;
-        let spooled = "SELECT ifnull(sum(records), 0) FROM batch";
+        let archive = finished.path("archive");
+        ensure_not_known(&archive, [&begin, &end])?;
+        // What a full disk has kept in the spool goes into the archive with the next run, each
+        // record once: then each is there or counted.
         fs::remove_file(&filler)?;
-        let spooled: u64 = sqlite::ask(&disk.path("spool/spool.db"), spooled)?.concat().parse()?;
-        let right = (rows + lost..=rows + lost + spooled).contains(&(all as u64));
-        ensure!(right, "{all} were made: {rows} rows, {lost} lost, {spooled} in the spool");
-        ensure_not_known(&finished.path("archive"), [&begin, &end])?;
+        let keys = format!("directory=\"{}\"", archive.display());
+        let text = config(&global, &keys);
+        Launch::new(Program::Flowlog, single.namespace(), &text)?.start()?.stop()?;
+        let spooled = "SELECT ifnull(sum(records), 0) FROM batch";
+        let spooled = sqlite::ask(&disk.path("spool/spool.db"), spooled)?.concat();
+        ensure!(spooled == "0", "{spooled} are left in the spool");
+        let rows: u64 = rows_of(&archive)?.parse()?;
+        ensure!(rows + lost == all as u64, "{all} were made: {rows} rows, {lost} lost");
+        ensure_not_known(&archive, [&begin, &end])?;
     }
     Ok(())
 }
@@ -219,6 +220,12 @@ fn wait_covered(archive: &Path, moment: &str) -> Result<()> {
             .is_some_and(|(_, answer)| answer["unknown"].as_array().is_some_and(Vec::is_empty));
         Ok(known.then_some(()))
     })
+}
+
+/// How many rows an archive has.
+fn rows_of(archive: &Path) -> Result<String> {
+    let files = archive.join("*.parquet");
+    Ok(duckdb(&format!("SELECT count(*) FROM '{}'", files.display()))?.concat())
 }
 
 fn is_closed(entry: fs::DirEntry) -> bool {
@@ -298,6 +305,17 @@ impl Set {
         Ok(files.iter().map(fs::DirEntry::path).collect())
     }
 
+    /// Ends it, whose archive and whose other stack must have each of `flows`, which all began.
+    fn end_with(self, flows: usize) -> Result<Finished> {
+        let finished = self.daemon.stop()?;
+        ensure!(finished.code == Some(0), "exit {:?}\n{}", finished.code, finished.log);
+        let lines = tagged(&finished.lines, "NEW").len();
+        ensure!(lines == flows, "{lines} lines of {flows}\n{}", finished.log);
+        let rows = rows_of(&finished.path("archive"))?;
+        ensure!(rows == flows.to_string(), "{rows} rows of {flows}\n{}", finished.log);
+        Ok(finished)
+    }
+
     fn wait_closed(&self, count: usize) -> Result<Vec<PathBuf>> {
         poll::until("closed files", || {
             let files = self.closed()?;
@@ -319,9 +337,10 @@ fn a_clock_that_is_set_forward_removes_no_files() -> Result<()> {
     let before = set.wait_closed(5)?;
     set.set("+2d")?;
     set.daemon.process.signal(Signal::SIGHUP)?;
+    udp_burst(&single, 4000, 10, 10)?;
     let after = set.wait_closed(before.len() + 5)?;
     ensure!(before.iter().all(|file| after.contains(file)), "{before:?} {after:?}");
-    let finished = set.daemon.stop()?;
+    let finished = set.end_with(20)?;
     ensure!(!finished.log.contains("were removed from"), "{}", finished.log);
     Ok(())
 }
@@ -338,8 +357,7 @@ fn a_clock_that_is_set_back_stops_no_rotation() -> Result<()> {
     let after = set.wait_closed(before.len() + 4)?;
     // Names go on behind those of before.
     ensure!(after[..before.len()] == before[..], "{before:?} {after:?}");
-    set.daemon.stop()?;
-    Ok(())
+    set.end_with(20).map(drop)
 }
 
 /// The directory goes, with the file that is being written.
