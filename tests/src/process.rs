@@ -102,7 +102,7 @@ impl Guarded {
     /// Waits for the end.
     ///
     /// # Errors
-    /// It does not end within [`END`].
+    /// It does not end within [`poll::PATIENCE`], in a guest within five minutes.
     pub fn wait(&mut self) -> Result<Option<i32>> {
         let what = format!("process {} to end", self.pid);
         poll::within(END, &what, || self.ended())
