@@ -18,6 +18,7 @@ pub use self::losses::Loss;
 pub use self::shipment::{Shipment, Start};
 pub use self::sink::{Encode, Shipped};
 pub use self::spool::{Failure, Spool};
+pub use self::store::OnDamage;
 
 mod backoff;
 mod batch;

@@ -9,6 +9,7 @@ use nix::unistd::{AccessFlags, access};
 use crate::config::{Config, LogTarget, Stage};
 use crate::daemon::privileges::{Target, as_user};
 use crate::plugin::output::Destination;
+use crate::plugin::ship::OnDamage;
 
 /// An output, and what is in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,16 @@ pub(super) fn refused(config: &Config, user: &Target, when: When) -> io::Result<
         }
         refused
     })
+}
+
+/// What a start does with a spool that is damaged, before the daemon becomes `user`. Where that user
+/// may not make files in its directory, nobody could make another one in its place afterwards.
+pub(super) fn on_damage(config: &Config, user: Option<&Target>) -> OnDamage {
+    let directory = &config.spool.directory;
+    // One that is missing is made, and handed over.
+    let is_shut_for =
+        |user: &Target| directory.is_dir() && as_user(user, || is_shut(directory)).unwrap_or(false);
+    if user.is_some_and(is_shut_for) { OnDamage::Replace } else { OnDamage::Fail }
 }
 
 /// The files that are written by their names, the daemon's own log among them.
@@ -229,5 +240,32 @@ mod tests {
         assert!(remedy.ends_with("/missing, owned by nobody"), "{remedy}");
         assert!(refused(&open.join("missing"), When::Started).is_empty());
         assert!(refused(&open, When::Started).is_empty());
+    }
+
+    /// Its copy takes minutes: the start waits for that only where nobody could make it later.
+    #[test]
+    fn a_spool_in_a_directory_of_root_is_replaced_before_the_user_is_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        for (name, mode) in [("own", 0o755), ("open", 0o777)] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::set_permissions(dir.path().join(name), Permissions::from_mode(mode)).unwrap();
+        }
+        let nobody = look_up("nobody").unwrap();
+        let done = |name: &str, user| {
+            let text = format!(
+                "[global]\nspool_dir={}\nstack=ct1:NFCT,nats1:NATS\n[nats1]\nstream=FLOWS\n",
+                dir.path().join(name).display()
+            );
+            let config = config::parse(Path::new("f.conf"), &text).config.unwrap();
+            on_damage(&config, user)
+        };
+        for name in ["open", "missing"] {
+            assert_eq!(done(name, Some(&nobody)), OnDamage::Fail, "{name}");
+        }
+        assert_eq!(done("own", None), OnDamage::Fail);
+        if nix::unistd::geteuid().is_root() {
+            assert_eq!(done("own", Some(&nobody)), OnDamage::Replace);
+        }
     }
 }

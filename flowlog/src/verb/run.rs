@@ -35,6 +35,8 @@ const NICE: i32 = -10;
 /// How long opening the sources, and then their dumps at start, may be tried again before the
 /// daemon says that it runs: all sources together, however many there are.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How long opening one of them may be tried again, though others have used all of that time.
+const SETTLE_LEAST: Duration = Duration::from_secs(1);
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
@@ -145,7 +147,7 @@ fn start_and_serve(
     // While ports below 1024 can be had.
     let bound = config.metrics.map(server::bind).transpose()?;
     prioritize(config.nice);
-    let mut running = start(config)?;
+    let mut running = start(config, user.as_ref())?;
     at(Stage::Table);
     engine::settle(&mut running.sources, SETTLE);
     at(Stage::Privileges);
@@ -222,14 +224,15 @@ fn override_by(config: &mut Config, options: &Options) -> Result<(), String> {
 }
 
 /// Opens every source and every file.
-fn start(config: &Config) -> anyhow::Result<Running> {
+fn start(config: &Config, user: Option<&privileges::Target>) -> anyhow::Result<Running> {
     let stats = Stats::default();
     let host = nix::unistd::gethostname().context("the host has no name")?;
     let host = host.to_string_lossy();
     let mut capabilities = CapsHashSet::new();
     let mut by: BTreeMap<String, Vec<String>> = BTreeMap::new();
     // Only what is wrong by itself keeps the other stacks from running.
-    let spool = config.ships().then(|| Spool::open_or_await(&config.spool)).transpose()?;
+    let open = || Spool::open_or_await(&config.spool, reopening::on_damage(config, user));
+    let spool = config.ships().then(open).transpose()?;
     let site = Site::of(&host, &stats, spool.as_ref());
     let mut sources = Vec::new();
     let begin = Instant::now();
@@ -238,7 +241,8 @@ fn start(config: &Config) -> anyhow::Result<Running> {
         if stacks.0.is_empty() {
             continue;
         }
-        let opened = source::open(source, &stats, SETTLE.saturating_sub(begin.elapsed()))?;
+        let patience = SETTLE.saturating_sub(begin.elapsed()).max(SETTLE_LEAST);
+        let opened = source::open(source, &stats, patience)?;
         let place = Place::of(source, &opened, &stats);
         capabilities.extend(opened.capabilities);
         by.entry(opened.by.clone()).or_default().push(source.id.clone());

@@ -266,8 +266,9 @@ impl DatabaseOutput {
     /// See [`super::Output::close`].
     pub fn close(&mut self) {
         self.end(Instant::now() + CLOSE_TIMEOUT);
-        let (Some(thread), Some(deadline)) = (self.thread.take(), self.deadline) else { return };
-        threads::join(thread, deadline + GRACE);
+        if let (Some(thread), Some(deadline)) = (self.thread.take(), self.deadline) {
+            threads::join(thread, deadline + GRACE);
+        }
         let (mut lost, mut unsure) = (0, 0);
         // From here on nothing is committed, and what may be is known.
         self.progress.commits.give_up(|in_doubt| {
@@ -334,5 +335,24 @@ mod tests {
         assert!(part == Part::Destination && what.contains("restart flowlog"), "{what}");
         output.close();
         assert!(output.dead_thread().is_none(), "the daemon has ended");
+    }
+
+    /// Rows that were handed over before it should have begun.
+    #[test]
+    fn what_waits_for_a_thread_that_cannot_be_started_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let db = directory.path().join("flow.db");
+        let settings = Settings { db, table: String::new(), sync: true, buffer_max: 1 << 20 };
+        let stats = SinkStats::default();
+        let mut output = DatabaseOutput::open(&settings, stats.clone()).unwrap();
+        output.push(b"row", 1);
+        output.flush();
+        assert_eq!(stats.waiting().records, 1);
+        output.idle = None;
+        assert!(output.dead_thread().is_some(), "no thread runs");
+        for _ in 0..2 {
+            output.close();
+            assert_eq!((stats.waiting().records, stats.get(Measure::Lost)), (0, 1));
+        }
     }
 }

@@ -11,10 +11,11 @@ const PASSING: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(
 /// The same where a person has to change something.
 const REFUSED: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 
-/// Between two attempts to replace a damaged spool: each may copy all that it holds.
+/// Between two attempts to replace a spool that is damaged, or was removed: each may copy all that
+/// it holds.
 pub(super) const REPLACING: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
 
-/// A damaged spool could not be replaced, and is not tried again before some time.
+/// A spool could not be replaced, and that is not tried again before some time.
 #[derive(Debug)]
 pub(super) struct Pause {
     /// Why not.

@@ -35,9 +35,19 @@ impl Gate {
         }
     }
 
+    /// The engine has counted what waited, and its totals are made then.
+    pub(super) fn is_given_up(&self) -> bool {
+        *self.close()
+    }
+
     fn close(&self) -> MutexGuard<'_, bool> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is counted from now on may not be in the totals of the daemon any more.
+pub(super) fn have_ended<'s>(mut sinks: impl Iterator<Item = &'s Arc<Sink>>) -> bool {
+    sinks.any(|sink| sink.gate.is_given_up())
 }
 
 /// The gates of all sinks whose chunks are being committed.

@@ -42,7 +42,7 @@ impl GivenUp {
         let all = self.all();
         let mut lost = 0;
         for (name, sink) in sinks {
-            sink.stats.add(Measure::SetAside, all.files);
+            self.count_files(sink, &all);
             lost += lose(sink, of(&all.lost, name).records);
             note_unknown(sink, all.known && all.losses);
         }
@@ -52,8 +52,14 @@ impl GivenUp {
     /// What such a file held of a sink that is not known from it, by its name.
     pub(super) fn count_of_new(&self, sink: &Sink) {
         let all = self.all();
-        sink.stats.add(Measure::SetAside, all.files);
+        self.count_files(sink, &all);
         note_unknown(sink, all.known && all.losses);
+    }
+
+    fn count_files(&self, sink: &Sink, all: &Note) {
+        sink.stats.add(Measure::SetAside, all.files);
+        // It has vanished.
+        sink.stats.add(Measure::Replaced, u64::from(self.note.files == 0));
     }
 
     /// Counts what the file held and was not copied, while the daemon runs, but for the records
@@ -68,12 +74,7 @@ impl GivenUp {
         let mut lost = 0;
         for (name, sink) in sinks {
             sink.stats.add(measure, 1);
-            let (kept, copied) = (sink.stats.kept(), of(&self.note.copied, name));
-            let gone = Amount {
-                bytes: kept.bytes.saturating_sub(copied.bytes),
-                records: kept.records.saturating_sub(copied.records),
-            };
-            sink.stats.take_kept(gone);
+            let gone = self.take_gone(name, sink);
             let arrived = arrived.get(name).copied().unwrap_or_default();
             let lost_here = lose(sink, gone.records.saturating_sub(arrived));
             if lost_here > 0 {
@@ -85,6 +86,24 @@ impl GivenUp {
         }
         // What it held was known while it was open.
         self.report(path, lost, &Note { known: true, ..self.note.clone() });
+    }
+
+    /// Leaves the count to the next start: the totals of this one are made.
+    pub(super) fn pass_on<'s>(&self, sinks: impl Iterator<Item = (&'s str, &'s Arc<Sink>)>) {
+        for (name, sink) in sinks {
+            self.take_gone(name, sink);
+        }
+    }
+
+    /// The spool does not hold any more what was not copied; returns what that is.
+    fn take_gone(&self, name: &str, sink: &Sink) -> Amount {
+        let (kept, copied) = (sink.stats.kept(), of(&self.note.copied, name));
+        let gone = Amount {
+            bytes: kept.bytes.saturating_sub(copied.bytes),
+            records: kept.records.saturating_sub(copied.records),
+        };
+        sink.stats.take_kept(gone);
+        gone
     }
 
     fn report(&self, path: &Path, lost: u64, note: &Note) {

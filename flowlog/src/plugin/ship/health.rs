@@ -18,6 +18,10 @@ struct Shared {
     /// The file has no name any more, and none could be made in its place: what it holds ends
     /// with the daemon.
     detached: AtomicBool,
+    /// What such a file holds is being copied.
+    replacing: AtomicBool,
+    /// See [`Health::claims`].
+    claimed: AtomicBool,
     /// See [`Health::rows`].
     rows: Mutex<()>,
     /// The writer has opened it. Before that it is not known whether it is a spool at all.
@@ -74,5 +78,28 @@ impl Health {
     /// Notes whether it has a name; returns whether it was noted that it has none.
     pub(super) fn detach(&self, detached: bool) -> bool {
         self.0.detached.swap(detached, Ordering::Relaxed)
+    }
+
+    /// What a file without a name holds is being copied: whether that ends before the daemon does
+    /// is not known.
+    pub(super) fn is_replacing(&self) -> bool {
+        self.0.replacing.load(Ordering::Acquire)
+    }
+
+    /// Notes whether such a copy is under way.
+    pub(super) fn replaces(&self, replacing: bool) {
+        // Whoever finds that it has ended finds what it has led to.
+        self.0.replacing.store(replacing, Ordering::Release);
+    }
+
+    /// The directory was claimed when another file was to be made there: what stands in it is not
+    /// that of another flowlog.
+    pub(super) fn has_claimed(&self) -> bool {
+        self.0.claimed.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether it was.
+    pub(super) fn claims(&self, claimed: bool) {
+        self.0.claimed.store(claimed, Ordering::Relaxed);
     }
 }

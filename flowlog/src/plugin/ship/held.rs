@@ -22,6 +22,15 @@ pub(super) fn write(directory: &Path, amounts: &Amounts) {
     let _ = try_to_write(directory, &text(amounts));
 }
 
+/// What it held of a sink was counted when the daemon ended: the next start counts it no more.
+pub(super) fn forget(directory: &Path, sink: &str) {
+    if let Some(mut amounts) = read(directory)
+        && amounts.remove(sink).is_some()
+    {
+        write(directory, &amounts);
+    }
+}
+
 /// In place: a new file that is renamed would be written to the disk at once.
 fn try_to_write(directory: &Path, text: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
@@ -83,6 +92,12 @@ mod tests {
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
             assert_eq!(read(directory.path()), None, "{length} bytes");
+        }
+        write(directory.path(), &amounts);
+        for _ in 0..2 {
+            forget(directory.path(), "nats 1:NATS");
+            amounts.remove("nats 1:NATS");
+            assert_eq!(read(directory.path()), Some(amounts.clone()));
         }
         write(directory.path(), &Amounts::new());
         assert_eq!(read(directory.path()), Some(Amounts::new()));

@@ -19,6 +19,8 @@ use super::store::{Gone, Store, Wrong};
 use crate::ratelimit::RateLimit;
 use crate::stats::{Measure, Part};
 
+mod replacing;
+
 /// How soon a transaction that failed is tried again, first and at most.
 pub(super) const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// How often the same failure is reported.
@@ -43,6 +45,10 @@ pub(super) struct Keeper {
     failing: Option<Failing>,
     /// Present while the file is damaged and could not be replaced.
     irreplaceable: Option<Pause>,
+    /// Present while the file has no name, and a long copy of what it holds has failed.
+    put_off: Option<Pause>,
+    /// What was said to be wrong with the file.
+    announced: Option<Wrong>,
     /// The failure that was reported last, and when.
     reported: Option<(String, Instant)>,
     looked: Instant,
@@ -72,6 +78,8 @@ impl Keeper {
             peak: 0,
             failing: None,
             irreplaceable: None,
+            put_off: None,
+            announced: None,
             reported: None,
             looked: Instant::now(),
             complaints: RateLimit::per_second(),
@@ -129,7 +137,10 @@ impl Keeper {
         }
         self.looked = Instant::now();
         match self.store.wrong() {
-            Some(Wrong::Damaged) if self.pauses() && !ends => {}
+            // It has its name, and the next start replaces it: to copy it would take the time in
+            // which what waits can be written.
+            Some(Wrong::Damaged) if ends => {}
+            Some(wrong) if self.pauses(wrong) && !ends => {}
             Some(wrong) => {
                 self.replace(wrong, sinks);
             }
@@ -138,7 +149,7 @@ impl Keeper {
                 for sink in sinks.values() {
                     sink.stats.set_trouble(Part::Spool, None);
                 }
-                self.held = None;
+                (self.held, self.put_off, self.announced) = (None, None, None);
             }
             None => {}
         }
@@ -156,81 +167,11 @@ impl Keeper {
 
     /// Notes beside the spool what it holds, where that is not what was noted last.
     fn note_held(&mut self, sinks: &HashMap<String, Arc<Sink>>) {
-        let held = sinks.iter().map(|(name, sink)| (name.clone(), sink.stats.kept()));
-        let held: Amounts = held.filter(|(_, amount)| amount.records > 0).collect();
+        let held = kept(sinks);
         if self.held.as_ref() != Some(&held) {
             self.store.note_held(&held);
             self.held = Some(held);
         }
-    }
-
-    /// An attempt to replace a damaged file has failed a moment ago.
-    fn pauses(&self) -> bool {
-        self.irreplaceable.as_ref().is_some_and(|pause| !pause.is_over())
-    }
-
-    /// Makes a new file; returns whether that worked.
-    #[cold]
-    fn replace(&mut self, wrong: Wrong, sinks: &HashMap<String, Arc<Sink>>) -> bool {
-        match self.store.replace(wrong) {
-            Ok(given_up) => {
-                (self.held, self.irreplaceable) = (None, None);
-                let arrived = self.arrived();
-                let sinks = || sinks.iter().map(|(name, sink)| (name.as_str(), sink));
-                given_up.count(self.store.path(), sinks(), &arrived);
-                for (_, sink) in sinks() {
-                    sink.stats.set_trouble(Part::Spool, None);
-                    // One that has found the new file before its rows waits for others.
-                    sink.newest.send_modify(|_| {});
-                }
-                true
-            }
-            Err(failure) => {
-                let path = self.store.path().display();
-                let what = match wrong {
-                    Wrong::Damaged => format!("the spool {path} is damaged: {failure}"),
-                    Wrong::Replaced => format!("the spool {path} was removed: {failure}"),
-                };
-                for sink in sinks.values() {
-                    sink.stats.add(Measure::Errors, 1);
-                    sink.stats.set_trouble(Part::Spool, Some(what.clone()));
-                }
-                if self.complaints.allow() {
-                    let kept: u64 = sinks.values().map(|sink| sink.stats.kept().records).sum();
-                    let end = match wrong {
-                        // It has its name.
-                        Wrong::Damaged => {
-                            "are saved, as far as they can be read, once that is mended"
-                        }
-                        Wrong::Replaced => "are lost when flowlog ends before that is mended",
-                    };
-                    warn!("{what}. {kept} records {end}");
-                }
-                if wrong == Wrong::Damaged {
-                    self.irreplaceable = Some(Pause::after(self.irreplaceable.as_ref(), what));
-                }
-                false
-            }
-        }
-    }
-
-    /// Records of each sink that have arrived, were not removed from the spool that was given up,
-    /// and are not in the new one.
-    fn arrived(&self) -> HashMap<String, u64> {
-        let mut arrived: HashMap<&str, (i64, u64)> = HashMap::new();
-        for job in &self.pending {
-            if let Job::Acknowledge(sink, last, amount) = job {
-                let (newest, records) = arrived.entry(&sink.name).or_default();
-                *newest = (*newest).max(*last);
-                *records += amount.records;
-            }
-        }
-        let gone = |(sink, (newest, records)): (&str, (i64, u64))| {
-            // Where that cannot be read they are counted as lost.
-            let copied = self.store.records_up_to(sink, newest).unwrap_or(records);
-            (sink.to_owned(), records.saturating_sub(copied))
-        };
-        arrived.into_iter().map(gone).collect()
     }
 
     /// Does what is to be done, unless an attempt has failed just before. After a failure the first
@@ -260,11 +201,7 @@ impl Keeper {
         let first = |place: usize, _: &Job| place < jobs;
         let mut done = self.transact(first, &noted, sinks);
         let damaged = done.as_ref().is_err_and(Failure::is_damage);
-        if damaged {
-            // It is replaced later, if it cannot be now.
-            self.store.health().found_damage(self.store.health().generation());
-        }
-        if damaged && !self.pauses() && self.replace(Wrong::Damaged, sinks) {
+        if damaged && self.replace_damaged(sinks) {
             // With those that it has noted itself.
             give_back(noted);
             noted = take_noted(sinks);
@@ -439,6 +376,12 @@ impl Keeper {
         self.reported = Some((text, Instant::now()));
         true
     }
+}
+
+/// What the spool holds of each sink.
+fn kept(sinks: &HashMap<String, Arc<Sink>>) -> Amounts {
+    let kept = sinks.iter().map(|(name, sink)| (name.clone(), sink.stats.kept()));
+    kept.filter(|(_, amount)| amount.records > 0).collect()
 }
 
 /// Losses that are to be put into the spool.

@@ -4,7 +4,7 @@
 //! It is written under another name and renamed, so that one which counts something is never lost
 //! to a kill or a full disk.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -23,7 +23,7 @@ const PART: &str = "spool.given-up.part";
 /// What is given up with a file, or with several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Note {
-    /// How many files.
+    /// How many files. One that has vanished while no flowlog ran is none.
     pub(super) files: u64,
     /// What they held and was not copied, as far as that is known.
     pub(super) lost: Amounts,
@@ -68,6 +68,11 @@ impl Note {
             }
         }
         Self { files: 1, lost, known: held.is_some(), copied, losses }
+    }
+
+    /// Of a file that has vanished, which held that much.
+    pub(super) fn vanished(held: &Amounts) -> Self {
+        Self { files: 0, ..Self::of(Some(held), Amounts::new(), false) }
     }
 
     /// Of one file of which nothing is known.
@@ -123,6 +128,8 @@ pub(super) fn write(spool: &Path, note: &Note, new: New) -> Result<(), Failure> 
 pub(super) fn read(spool: &Path) -> Result<Found, Failure> {
     let path = spool.with_file_name(NOTE);
     match fs::read(&path) {
+        // See `forget`.
+        Ok(bytes) if bytes.is_empty() => Ok(Found::Nothing),
         Ok(bytes) => Ok(match parse(&String::from_utf8_lossy(&bytes)) {
             Some((note, new)) => Found::Note(note, new),
             None => Found::Damaged,
@@ -133,9 +140,19 @@ pub(super) fn read(spool: &Path) -> Result<Found, Failure> {
 }
 
 /// What was given up was counted.
-pub(super) fn forget(spool: &Path) {
-    // Where that fails it is counted once more, by the next start.
-    let _ = fs::remove_file(spool.with_file_name(NOTE));
+///
+/// # Errors
+/// The note stays, and is counted once more by the next start.
+pub(super) fn forget(spool: &Path) -> Result<(), Failure> {
+    let path = spool.with_file_name(NOTE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            // A user to whom the note was handed over may write it, but not its directory.
+            let empty = OpenOptions::new().write(true).truncate(true).open(&path);
+            empty.map(drop).map_err(|_| Failure::Beside(path, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Absent if it is not whole.
@@ -183,7 +200,11 @@ mod tests {
             }
         }
         assert!(!spool.with_file_name(PART).exists());
-        forget(&spool);
+        forget(&spool).unwrap();
+        assert_eq!(read(&spool).unwrap(), Found::Nothing);
+        // What is not there is forgotten.
+        forget(&spool).unwrap();
+        fs::write(spool.with_file_name(NOTE), "").unwrap();
         assert_eq!(read(&spool).unwrap(), Found::Nothing);
     }
 

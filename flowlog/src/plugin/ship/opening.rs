@@ -17,6 +17,7 @@ use super::Full;
 use super::backoff::REPLACING;
 use super::claim::{self, Claim};
 use super::failure::Failure;
+use super::gate;
 use super::given_up::GivenUp;
 use super::health::Health;
 use super::keeper::{Keeper, REMIND, RETRY};
@@ -56,7 +57,8 @@ impl Opening {
     }
 
     /// Opens the file; adds what it holds to what `sinks` count, with sinks that it alone knows, and
-    /// counts what was given up.
+    /// counts what was given up. What is found after the daemon has counted its records at the end is
+    /// left to the next start.
     ///
     /// # Errors
     /// It cannot be used. Nothing is counted then.
@@ -75,7 +77,11 @@ impl Opening {
         match claim.renew(&self.directory).and_then(|()| self.find(sinks, on_damage)) {
             Ok((file, given_up)) => {
                 let found = (file, given_up.as_ref());
-                Ok((Store::new(found, &self.directory, claim, self.health.clone()), given_up))
+                let mut store = Store::new(found, &self.directory, claim, self.health.clone());
+                if gate::have_ended(sinks.values()) {
+                    store.keep_note();
+                }
+                Ok((store, given_up))
             }
             Err(failure) => {
                 self.claim = Some(claim);
@@ -103,8 +109,10 @@ impl Opening {
             for name in all.lost.keys().chain(all.copied.keys()) {
                 sink(name);
             }
-            let sinks = sinks.iter().map(|(name, sink)| (name.as_str(), sink));
-            given_up.count_at_start(&path, sinks);
+            if !gate::have_ended(sinks.values()) {
+                let sinks = sinks.iter().map(|(name, sink)| (name.as_str(), sink));
+                given_up.count_at_start(&path, sinks);
+            }
         }
         Ok((file, given_up))
     }

@@ -5,6 +5,9 @@
 //! name. So a full disk or a kill costs no record and no count: before the note the old file is in
 //! its place, and all begins anew; after it the next start goes on there. The note stays until
 //! what is given up was counted, also while another new file is made.
+//!
+//! Where the old file was removed a kill loses what was not copied. What it held is noted beside
+//! it, and is counted by the next start, which finds no file.
 
 use std::fs;
 use std::io;
@@ -21,6 +24,9 @@ use super::note::{self, Found, NOTE, New, Note};
 use super::rescue::{self, Rescued};
 use super::store::OpenFile;
 use crate::plugin::beneath::{self, beside};
+
+#[cfg(test)]
+mod tests;
 
 /// The name of the new file while it is made. It is flowlog's own: what stands there is removed.
 pub(super) const NEW: &str = "spool.db.flowlog-new";
@@ -69,20 +75,36 @@ impl<'a> Replacement<'a> {
     /// Puts it in its place. What stands there is renamed, with the word in its name.
     ///
     /// # Errors
-    /// It cannot be put there, and the old one stays; or it is there and cannot be opened, and the
-    /// next attempt finds it.
+    /// It cannot be put there, or not be opened there: the old one stays.
     pub(super) fn install(self, word: &str) -> Result<(OpenFile, GivenUp), Failure> {
+        self.install_by(word, OpenFile::open)
+    }
+
+    fn install_by(
+        self,
+        word: &str,
+        open: impl FnOnce(&Path) -> Result<OpenFile, Failure>,
+    ) -> Result<(OpenFile, GivenUp), Failure> {
         let Self { path, note, earlier } = self;
         let mut given_up = GivenUp { aside: None, note, earlier };
         let all = given_up.all();
-        let noted = note::write(path, &all, New::Whole);
-        let placed = noted.and_then(|()| place(path, word, &all)).inspect_err(|_| {
+        let stays = || {
             // Where the note cannot be written the next start counts too much.
             let _ = begin(path, given_up.earlier.as_ref());
             remove_new(path);
-        });
-        given_up.aside = placed?;
-        Ok((OpenFile::open(path)?, given_up))
+        };
+        let placed = note::write(path, &all, New::Whole).and_then(|()| exchange(path, word));
+        let aside = placed.inspect_err(|_| stays())?;
+        let file = open(path).inspect_err(|_| {
+            // Else what it holds would be lost by the count, and be delivered later. Where it
+            // cannot be put back the count is right: the next attempt finds the new one.
+            if put_back(path, aside.as_deref()).is_ok() {
+                stays();
+            }
+        })?;
+        note_held(path, &all);
+        given_up.aside = aside;
+        Ok((file, given_up))
     }
 }
 
@@ -109,14 +131,30 @@ pub(super) fn resume(path: &Path) -> Result<Option<GivenUp>, Failure> {
     Ok(Some(GivenUp { aside, note, earlier: None }))
 }
 
+/// Notes that a file has vanished while no flowlog ran: it was removed then, or was removed before
+/// and a kill has ended the copy of it. Returns all that is given up then.
+pub(super) fn vanished(path: &Path, earlier: Option<GivenUp>) -> Result<Option<GivenUp>, Failure> {
+    // A link whose target is away is there.
+    let is_gone =
+        path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let held = path.parent().filter(|_| is_gone).and_then(held::read);
+    let Some(held) = held.filter(|held| held.values().any(|amount| amount.records > 0)) else {
+        return Ok(earlier);
+    };
+    let earlier = earlier.map(|given_up| given_up.all());
+    let given_up = GivenUp { aside: None, note: Note::vanished(&held), earlier };
+    note::write(path, &given_up.all(), New::Part)?;
+    // A kill before that has it counted twice, which is better than not at all.
+    note_held(path, &given_up.note);
+    Ok(Some(given_up))
+}
+
 /// From then on a new file that is found is a part of one.
 fn begin(path: &Path, earlier: Option<&Note>) -> Result<(), Failure> {
     match earlier {
         Some(earlier) => note::write(path, earlier, New::Part),
-        None => {
-            note::forget(path);
-            Ok(())
-        }
+        // One that counts another file would make a part of this one the spool.
+        None => note::forget(path),
     }
 }
 
@@ -148,11 +186,31 @@ fn copy(path: &Path, from: &Connection, highest: i64) -> Result<Rescued, Failure
 /// Puts the new file at `path`; returns the name that the one which stood there has now.
 fn place(path: &Path, word: &str, note: &Note) -> Result<Option<PathBuf>, Failure> {
     let aside = exchange(path, word)?;
+    note_held(path, note);
+    Ok(aside)
+}
+
+/// Notes what is held now: of the old file it would be counted once more, should the new one be
+/// damaged as well.
+fn note_held(path: &Path, note: &Note) {
     if let Some(directory) = path.parent() {
-        // Of the old one it would be counted once more, should the new one be damaged as well.
         held::write(directory, &note.copied);
     }
-    Ok(aside)
+}
+
+/// Gives the new file the name again under which it was made, and the old one its own.
+fn put_back(path: &Path, aside: Option<&Path>) -> io::Result<()> {
+    let new = path.with_file_name(NEW);
+    for suffix in LOGS {
+        // The new one was whole without it.
+        let _ = fs::remove_file(beside(path, suffix));
+    }
+    fs::rename(path, &new)?;
+    let Some(aside) = aside else { return Ok(()) };
+    fs::rename(aside, path).inspect_err(|_| {
+        let _ = fs::rename(&new, path);
+    })?;
+    rename_logs(aside, path)
 }
 
 /// Renames what stands at `path`, and the new file to that name.
@@ -213,169 +271,4 @@ fn newest_aside(path: &Path) -> Option<PathBuf> {
     };
     let asides = entries.map(|entry| entry.path()).filter(is_aside);
     asides.filter(|aside| renamed(aside) >= noted).max_by_key(renamed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::rescue::Amounts;
-    use super::*;
-    use crate::stats::Amount;
-
-    fn note() -> Note {
-        let amounts = |records| {
-            Amounts::from([("a:NATS".to_owned(), Amount { bytes: 10 * records, records })])
-        };
-        Note::of(Some(&amounts(9)), amounts(4), true)
-    }
-
-    /// A directory with these files, and a note.
-    fn killed(new: bool, old: bool, state: New) -> (tempfile::TempDir, PathBuf) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("spool.db");
-        if new {
-            fs::write(path.with_file_name(NEW), "new").unwrap();
-        }
-        if old {
-            fs::write(&path, "old").unwrap();
-        }
-        note::write(&path, &note(), state).unwrap();
-        (directory, path)
-    }
-
-    /// Killed at each step.
-    #[test]
-    fn what_was_begun_is_ended_or_begun_anew() {
-        for (new, old, state) in [
-            (true, true, New::Whole),
-            (true, false, New::Whole),
-            (false, true, New::Whole),
-            (true, true, New::Part),
-            (false, true, New::Part),
-        ] {
-            let (_directory, path) = killed(new, old, state);
-            let GivenUp { aside, note: noted, .. } = resume(&path).unwrap().unwrap();
-            let is_new = fs::read_to_string(&path).unwrap() == "new";
-            let ended = new && state == New::Whole;
-            assert_eq!(is_new, ended, "{new} {old} {state:?}");
-            assert_eq!((aside.is_some(), noted), (ended && old, note()));
-            assert!(!path.with_file_name(NEW).exists());
-            if ended {
-                // What the new one holds, and not what the old one held.
-                assert_eq!(held::read(path.parent().unwrap()), Some(note().copied));
-            }
-            // It stays until it is counted.
-            assert_eq!(resume(&path).unwrap().unwrap().note, note());
-            note::forget(&path);
-            assert!(resume(&path).unwrap().is_none(), "it is counted twice");
-        }
-        // No note: the new file may be a part.
-        let (_directory, path) = killed(true, false, New::Whole);
-        note::forget(&path);
-        assert!(resume(&path).unwrap().is_none());
-        assert!(!path.with_file_name(NEW).exists() && !path.exists());
-    }
-
-    /// What it counted is not known, and the start goes on.
-    #[test]
-    fn a_note_that_is_damaged_is_an_unknown_loss() {
-        for (new, old) in [(true, true), (true, false), (false, true)] {
-            let (_directory, path) = killed(new, old, New::Whole);
-            fs::write(path.with_file_name(NOTE), [0xff, 0xfe, b'{']).unwrap();
-            let given_up = resume(&path).unwrap().unwrap();
-            assert_eq!(given_up.note, Note::unknown());
-            let stands = if old { "old" } else { "new" };
-            assert_eq!(fs::read_to_string(&path).unwrap(), stands);
-            assert!(!path.with_file_name(NEW).exists());
-        }
-    }
-
-    /// Of a database that has another table; the log is valid by itself.
-    fn leave_log(path: &Path) {
-        let other = path.with_file_name("other.db");
-        let connection = Connection::open(&other).unwrap();
-        connection.pragma_update(None, "page_size", 16384).unwrap();
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).unwrap();
-        connection.execute_batch("CREATE TABLE other (a); INSERT INTO other VALUES (1)").unwrap();
-        for suffix in ["-wal", "-shm"] {
-            fs::copy(beside(&other, suffix), beside(path, suffix)).unwrap();
-        }
-        assert!(beside(path, "-wal").metadata().unwrap().len() > 16384, "it has no page");
-    }
-
-    fn tables(path: &Path) -> Vec<String> {
-        let connection = Connection::open(path).unwrap();
-        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table'";
-        let mut query = connection.prepare(sql).unwrap();
-        query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-    }
-
-    /// Killed between the renames of the old file and of its log; or the file alone was removed.
-    #[test]
-    fn a_log_that_was_left_is_not_played_into_the_new_file() {
-        for renamed in [true, false] {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("spool.db");
-            let aside = path.with_file_name("spool.db.damaged-20260101T000000Z");
-            let before = path.with_file_name("spool.db.damaged-20250101T000000Z");
-            fs::write(&before, "of another time").unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            drop(OpenFile::open(&path.with_file_name(NEW)).unwrap());
-            leave_log(&path);
-            let log = fs::read(beside(&path, "-wal")).unwrap();
-            note::write(&path, &note(), New::Whole).unwrap();
-            if renamed {
-                fs::write(&aside, "old").unwrap();
-            }
-            let given_up = resume(&path).unwrap().unwrap();
-            assert_eq!(given_up.aside, renamed.then_some(aside.clone()));
-            for file in [&path, &path.with_file_name(NEW), &before] {
-                assert!(!beside(file, "-wal").exists(), "{file:?}");
-            }
-            let kept = fs::read(beside(&aside, "-wal")).ok();
-            assert_eq!(kept, renamed.then_some(log), "a file has lost its log");
-            drop(OpenFile::open(&path).unwrap());
-            let tables = tables(&path);
-            assert!(tables.iter().any(|name| name == "batch"), "{tables:?}");
-            assert!(!tables.iter().any(|name| name == "other"), "{tables:?}");
-        }
-    }
-
-    /// The new file cannot get its name: the old one has its own again, with its log.
-    #[test]
-    fn what_stood_there_comes_back() {
-        for stood in [true, false] {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("spool.db");
-            if stood {
-                fs::write(&path, "old").unwrap();
-            }
-            fs::write(beside(&path, "-wal"), "log").unwrap();
-            // There is no new one.
-            exchange(&path, DAMAGED).unwrap_err();
-            assert_eq!(path.exists(), stood);
-            assert_eq!(fs::read(beside(&path, "-wal")).unwrap(), b"log");
-        }
-    }
-
-    /// Of one that was given up before and is not counted yet.
-    #[test]
-    fn a_note_outlasts_an_attempt_that_fails() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("spool.db");
-        let old = OpenFile::open(&path).unwrap().connection;
-        note::write(&path, &note(), New::Whole).unwrap();
-        let in_the_way = path.with_file_name(NEW);
-        fs::create_dir(&in_the_way).unwrap();
-        assert!(Replacement::make(&path, &old, 0, Some(note())).is_err());
-        assert_eq!(note::read(&path).unwrap(), Found::Note(note(), New::Part));
-        fs::remove_dir(&in_the_way).unwrap();
-        // Killed before the new one has its place, and after.
-        let made = Replacement::make(&path, &old, 0, Some(note())).unwrap();
-        assert!(in_the_way.exists());
-        assert_eq!(note::read(&path).unwrap(), Found::Note(note(), New::Part));
-        let (_, given_up) = made.install(DAMAGED).unwrap();
-        let all = Note::of(Some(&Amounts::new()), Amounts::new(), true).behind(&note());
-        assert_eq!(given_up.all(), all);
-        assert_eq!(note::read(&path).unwrap(), Found::Note(all, New::Whole));
-    }
 }

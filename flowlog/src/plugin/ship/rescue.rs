@@ -121,16 +121,28 @@ pub(super) fn amounts(connection: &Connection) -> rusqlite::Result<Amounts> {
 
 /// Bytes of disk that a copy of `held` may take, with its log and with what SQLite adds.
 pub(super) fn takes(from: &Connection, held: &Amounts) -> u64 {
-    let bytes = held.values().fold(0, |sum: u64, amount| sum.saturating_add(amount.bytes));
+    let payloads = held.values().fold(0, |sum: u64, amount| sum.saturating_add(amount.bytes));
+    let Ok((size, used)) = pages(from) else { return with_log(payloads, payloads) };
     // What a damaged row says of itself may be any number.
-    let bytes = size(from).map_or(bytes, |size| bytes.min(size));
-    bytes.saturating_add(bytes / 8).saturating_add(bytes.min(STEP as u64))
+    let payloads = payloads.min(size);
+    // A small row has less in its payload than around it, and in the index. So may a damaged number
+    // of free pages have it.
+    with_log(payloads, used.max(payloads))
 }
 
-/// Bytes of all pages.
-fn size(connection: &Connection) -> rusqlite::Result<u64> {
-    let sql = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
-    connection.query_row(sql, [], |row| row.get(0))
+/// Bytes of a file, with what stands beside it while payloads are copied there.
+fn with_log(payloads: u64, bytes: u64) -> u64 {
+    // A transaction has so many payloads, and what SQLite adds to them.
+    let step = STEP as u128 * u128::from(bytes) / u128::from(payloads.max(1));
+    let log = u64::try_from(step).unwrap_or(u64::MAX).min(bytes);
+    bytes.saturating_add(bytes / 8).saturating_add(log)
+}
+
+/// Bytes of all pages, and of those that are in use.
+fn pages(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
+    let sql = "SELECT page_count * page_size, max(page_count - freelist_count, 0) * page_size \
+               FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()";
+    connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// The highest number that a row ever had.
@@ -158,11 +170,41 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         let sql = "CREATE TABLE a (b); INSERT INTO a VALUES (zeroblob(1000000))";
         connection.execute_batch(sql).unwrap();
-        let most = size(&connection).unwrap();
-        assert!((1_000_000..2_000_000).contains(&most), "{most}");
+        let (most, used) = pages(&connection).unwrap();
+        assert!((1_000_000..2_000_000).contains(&most) && used == most, "{most} {used}");
         let held = |bytes| Amounts::from([("a:NATS".to_owned(), Amount { bytes, records: 1 })]);
-        for (bytes, copied) in [(0, 0), (800, 800), (most, most), (u64::MAX, most)] {
+        for bytes in [0, 800, most, u64::MAX] {
+            assert_eq!(takes(&connection, &held(bytes)), 2 * most + most / 8, "{bytes}");
+        }
+        // What was delivered leaves pages that a copy does not have.
+        connection.execute_batch("DELETE FROM a").unwrap();
+        let (most, used) = pages(&connection).unwrap();
+        assert!(most > 1_000_000 && used < 20_000, "{most} {used}");
+        for (bytes, copied) in [(0, used), (800_000, 800_000), (u64::MAX, most)] {
             assert_eq!(takes(&connection, &held(bytes)), 2 * copied + copied / 8, "{bytes}");
         }
+    }
+
+    /// A row of ten bytes takes more than five times as many.
+    #[test]
+    fn a_copy_of_small_rows_takes_what_sqlite_adds() {
+        let directory = tempfile::tempdir().unwrap();
+        let (old, new) = (directory.path().join("old"), directory.path().join("new"));
+        let from = super::super::store::OpenFile::open(&old).unwrap().connection;
+        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
+                   INSERT INTO batch (sequence, sink, encoding, records, bytes, complete, payload) \
+                   SELECT i, 'nats1:NATS', 'json 1', 1, 10, 1, zeroblob(10) FROM n";
+        from.execute(sql, []).unwrap();
+        let held = amounts(&from).unwrap();
+        let takes = takes(&from, &held);
+        let mut to = super::super::store::OpenFile::open(&new).unwrap().connection;
+        let Rescued { rows, .. } = copy(&from, 20_000, &mut to).unwrap();
+        assert_eq!(rows["nats1:NATS"].bytes, 200_000);
+        let length = |suffix: &str| {
+            let path = directory.path().join(format!("new{suffix}"));
+            std::fs::metadata(path).map_or(0, |file| file.len())
+        };
+        let taken = length("") + length("-wal");
+        assert!(taken > 4 * held["nats1:NATS"].bytes && taken <= takes, "{taken} of {takes}");
     }
 }

@@ -13,6 +13,7 @@ use tracing::warn;
 use super::batch::Record;
 use super::control::Control;
 use super::gate::Outcome;
+use super::held;
 use super::link::Link;
 use super::losses::Loss;
 use super::spool::{Chunk, Job, Sink, Spool};
@@ -315,24 +316,39 @@ impl Shipment {
         self.tell_what_is_left();
     }
 
-    fn tell_what_is_left(&mut self) {
+    /// Says what is in the spool, and counts it where that ends with the daemon.
+    fn tell_what_is_kept(&self) {
         let kept = self.sink.stats.kept();
         let Amount { bytes: _, records } = kept;
-        if records > 0 && self.spool.health().is_detached() {
-            warn!(
-                "{records} records for {} are lost: {} was removed",
-                self.name(),
-                self.spool.path().display()
-            );
-            self.sink.stats.take_kept(kept);
-            self.sink.stats.add(Measure::Lost, records);
-        } else if records > 0 {
-            warn!(
-                "{records} records for {} wait in {} for the next start",
-                self.name(),
-                self.spool.path().display()
-            );
+        if records == 0 {
+            return;
         }
+        let (name, path, health) = (self.name(), self.spool.path().display(), self.spool.health());
+        let measure = if health.is_replacing() {
+            // What the destination has acknowledged meanwhile may be among them.
+            warn!(
+                "{records} records for {name} were being copied to a new spool when flowlog \
+                 ended, and may be lost: {path} was removed"
+            );
+            Measure::Unsure
+        } else if health.is_detached() {
+            warn!("{records} records for {name} are lost: {path} was removed");
+            Measure::Lost
+        } else {
+            warn!("{records} records for {name} wait in {path} for the next start");
+            return;
+        };
+        self.sink.stats.take_kept(kept);
+        self.sink.stats.add(measure, records);
+        if health.has_claimed()
+            && let Some(directory) = self.spool.path().parent()
+        {
+            held::forget(directory, name);
+        }
+    }
+
+    fn tell_what_is_left(&mut self) {
+        self.tell_what_is_kept();
         let outcome = self.sink.gate.give_up();
         let left = self.sink.stats.waiting().records;
         if left == 0 {

@@ -272,12 +272,15 @@ impl Spool {
     /// The same; a spool that is only away, as its disk is full or another process locks it, is
     /// awaited: records wait in memory until it can be opened. So is one that is damaged, until
     /// what can be read of it is copied: a start that takes too long is killed, and begins anew.
+    /// Where it can be replaced by the start alone, that tries it.
     ///
     /// # Errors
     /// It cannot be used, and waiting does not help.
-    pub fn open_or_await(settings: &Settings) -> Result<Self, Failure> {
-        let is_awaited = |failure: &Failure| failure.may_pass() || failure.is_damage();
-        Self::start(settings, OnDamage::Fail, is_awaited)
+    pub fn open_or_await(settings: &Settings, on_damage: OnDamage) -> Result<Self, Failure> {
+        let is_awaited = |failure: &Failure| {
+            failure.may_pass() || failure.is_damage() || failure.is_irreplaceable()
+        };
+        Self::start(settings, on_damage, is_awaited)
     }
 
     fn start(

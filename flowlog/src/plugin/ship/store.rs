@@ -87,11 +87,13 @@ pub(super) struct Store {
     claim: Claim,
     /// What is noted beside it, and may not be counted.
     noted: Option<Note>,
+    /// It is left to the next start.
+    keeps_note: bool,
 }
 
 /// What is done with a file that is found to be damaged when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OnDamage {
+pub enum OnDamage {
     /// It is replaced: what can be read of it is copied, which may take minutes.
     Replace,
     /// It stays as it is.
@@ -118,7 +120,7 @@ impl OpenFile {
         path: &Path,
         on_damage: OnDamage,
     ) -> Result<(Self, Option<GivenUp>), Failure> {
-        let earlier = replacement::resume(path)?;
+        let earlier = replacement::vanished(path, replacement::resume(path)?)?;
         match Self::open(path) {
             Err(failure) if failure.is_damage() && on_damage == OnDamage::Replace => {
                 let earlier = earlier.map(|given_up| given_up.all());
@@ -178,7 +180,7 @@ impl Store {
         health.open();
         let (path, directory) = (directory.join(FILE), directory.to_owned());
         let noted = given_up.map(GivenUp::all);
-        Self { file, path, directory, health, claim, noted }
+        Self { file, path, directory, health, claim, noted, keeps_note: false }
     }
 
     /// What is wrong with the file, if anything is known to be.
@@ -189,19 +191,43 @@ impl Store {
         }
     }
 
-    /// Makes a file in place of the one that is open, and copies what can be read of that.
+    /// Makes a file in place of the one that is open, and copies what can be read of that, which is
+    /// announced before. It holds `held`, as far as that is known.
     ///
     /// # Errors
     /// None can be made: the old one stays in use.
-    pub(super) fn replace(&mut self, wrong: Wrong) -> Result<GivenUp, Failure> {
-        let made = self.try_to_replace(wrong);
-        let detached = made.is_err() && self.file.anchor.fate() != Fate::InPlace;
-        self.health.detach(detached);
+    pub(super) fn replace(
+        &mut self,
+        wrong: Wrong,
+        held: &Amounts,
+        announce: impl FnOnce(),
+    ) -> Result<GivenUp, Failure> {
+        self.health.replaces(self.is_nameless());
+        let made = self.try_to_replace(wrong, held, announce);
+        self.health.detach(made.is_err() && self.is_nameless());
+        self.health.replaces(false);
         made
     }
 
-    fn try_to_replace(&mut self, wrong: Wrong) -> Result<GivenUp, Failure> {
-        self.claim.renew(&self.directory)?;
+    fn is_nameless(&self) -> bool {
+        self.file.anchor.fate() != Fate::InPlace
+    }
+
+    fn try_to_replace(
+        &mut self,
+        wrong: Wrong,
+        held: &Amounts,
+        announce: impl FnOnce(),
+    ) -> Result<GivenUp, Failure> {
+        let claimed = self.claim.renew(&self.directory);
+        self.health.claims(claimed.is_ok());
+        claimed?;
+        announce();
+        if self.is_nameless() {
+            // A kill loses all of it then, and the next start finds no file: nor would it find the
+            // number in a directory that was made anew.
+            held::write(&self.directory, held);
+        }
         // Of others, its rows have other numbers.
         let word = if wrong == Wrong::Damaged { DAMAGED } else { FOUND };
         let OpenFile { connection, highest, .. } = &self.file;
@@ -216,13 +242,19 @@ impl Store {
 
     /// What was given up is noted beside it.
     pub(super) fn has_noted(&self) -> bool {
-        self.noted.is_some()
+        self.noted.is_some() && !self.keeps_note
+    }
+
+    /// What was given up is counted by the next start.
+    pub(super) fn keep_note(&mut self) {
+        self.keeps_note = true;
     }
 
     /// What was given up was counted, and is noted as lost.
     pub(super) fn forget_given_up(&mut self) {
         self.noted = None;
-        note::forget(&self.path);
+        // Where that fails it is counted once more, by the next start.
+        let _ = note::forget(&self.path);
     }
 
     /// Notes that the file has its name again, after it had none; returns whether it has.

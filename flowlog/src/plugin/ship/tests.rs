@@ -14,6 +14,7 @@ mod faults;
 mod opening;
 mod stalls;
 mod taken;
+mod vanished;
 
 /// What the far side of a test does, and what it got.
 #[derive(Clone, Default)]

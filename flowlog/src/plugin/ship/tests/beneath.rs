@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::*;
 
-fn spool(directory: &TempDir) -> PathBuf {
+pub(super) fn spool(directory: &TempDir) -> PathBuf {
     directory.path().join("spool")
 }
 
@@ -20,7 +20,7 @@ fn set_aside(directory: &TempDir, word: &str) -> Vec<PathBuf> {
 }
 
 /// Waits as the metrics do, and no longer than a fault may go unnoticed.
-fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
         assert!(begin.elapsed() < Duration::from_secs(2), "not within 2 s: {what}");
@@ -29,7 +29,7 @@ fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A daemon that has records in its spool, and nobody who takes them.
-fn with_records(directory: &TempDir, far: &Far, records: u64) -> Daemon {
+pub(super) fn with_records(directory: &TempDir, far: &Far, records: u64) -> Daemon {
     far.with(|state| state.away = true);
     let mut daemon = Daemon::start(directory, far);
     daemon.shipment.begin();
@@ -156,7 +156,7 @@ fn a_damaged_spool_is_replaced_behind_the_start() {
     let in_the_way = spool(&directory).join("spool.db.flowlog-new");
     fs::create_dir(&in_the_way).unwrap();
     far.with(|state| state.away = false);
-    let awaited = Spool::open_or_await(&settings(&directory)).unwrap();
+    let awaited = Spool::open_or_await(&settings(&directory), OnDamage::Fail).unwrap();
     assert_eq!(fs::read(spool(&directory).join("spool.db")).unwrap(), bytes);
     assert!(set_aside(&directory, "damaged").is_empty());
     let mut daemon = Daemon::on(awaited, &far, 64 << 20);
@@ -413,4 +413,17 @@ fn a_spool_of_others_is_not_delivered() {
     let [found] = &set_aside(&directory, "found")[..] else { panic!() };
     assert_eq!(fs::read(found).unwrap(), b"of others");
     daemon.shipment.close();
+}
+
+/// Others run meanwhile, but nobody could replace it once the user has changed.
+#[test]
+fn a_damaged_spool_is_replaced_by_the_start_that_is_to_do_it() {
+    let (directory, far) = (tempfile::tempdir().unwrap(), Far::default());
+    drop(with_records(&directory, &far, 100));
+    drop(open(&settings(&directory)));
+    damage(&directory);
+    drop(Spool::open_or_await(&settings(&directory), OnDamage::Fail).unwrap());
+    assert_eq!(set_aside(&directory, "damaged").len(), 0);
+    drop(Spool::open_or_await(&settings(&directory), OnDamage::Replace).unwrap());
+    assert_eq!(set_aside(&directory, "damaged").len(), 1);
 }

@@ -130,10 +130,10 @@ fn what_is_no_spool_is_not_touched() {
     drop(connection);
     assert!(open().unwrap_err().contains("not a spool of this version: move it away"));
     // Waiting does not help.
-    let why = Spool::open_or_await(&settings(&directory)).unwrap_err().to_string();
+    let why = Spool::open_or_await(&settings(&directory), OnDamage::Fail).unwrap_err().to_string();
     assert!(why.contains("not a spool of this version"), "{why}");
     let missing = Settings { directory: directory.path().join("a/b"), ..settings(&directory) };
-    let why = Spool::open_or_await(&missing).unwrap_err().to_string();
+    let why = Spool::open_or_await(&missing, OnDamage::Fail).unwrap_err().to_string();
     assert!(why.contains("a/b cannot be used") && why.contains("`spool_dir=`"), "{why}");
 }
 
@@ -144,7 +144,7 @@ fn two_daemons_do_not_share_a_spool() {
     // Stacks may share a section, and each has rows of its own.
     let names = ["a:NATS", "a:NATS", "b:NATS", "a:NATS"].map(|name| first.claim(name).name.clone());
     assert_eq!(names, ["a:NATS", "a:NATS/2", "b:NATS", "a:NATS/3"]);
-    let why = Spool::open_or_await(&settings(&directory)).unwrap_err().to_string();
+    let why = Spool::open_or_await(&settings(&directory), OnDamage::Fail).unwrap_err().to_string();
     assert!(why.contains("in use by another flowlog"), "{why}");
     drop(first);
     Spool::open(&settings(&directory)).unwrap();

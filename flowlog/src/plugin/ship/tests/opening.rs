@@ -5,7 +5,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::super::opening::Opening;
-use super::super::store::OnDamage;
 use super::*;
 
 /// What keeps SQLite from opening the file, and passes.
@@ -25,7 +24,7 @@ impl Obstacle {
 }
 
 fn await_spool(directory: &TempDir, far: &Far, buffer_max: usize) -> Daemon {
-    Daemon::on(Spool::open_or_await(&settings(directory)).unwrap(), far, buffer_max)
+    Daemon::on(Spool::open_or_await(&settings(directory), OnDamage::Fail).unwrap(), far, buffer_max)
 }
 
 #[test]
