@@ -17,8 +17,8 @@ use crate::poll;
 const NETLINK_NETFILTER: &str = "12";
 
 /// How long a process may take to end before it counts as hung. The kernel waits for all processors
-/// before a kprobe is gone, one probe after another: an emulated PREEMPT_RT kernel takes 0.4 s for
-/// each, and 80 s for those of twelve sources.
+/// before a kprobe is gone, one probe after another: an emulated PREEMPT_RT kernel took 81 s for those
+/// of twelve sources.
 const END: Duration =
     if cfg!(feature = "guest") { Duration::from_secs(300) } else { poll::PATIENCE };
 

@@ -315,7 +315,7 @@ fn an_exit_does_not_wait_for_a_spool_that_is_locked() -> Result<()> {
     Ok(())
 }
 
-/// There is no room for another one beside it: none is begun, as it would take the room of others.
+/// The disk has room for a part of a copy: none is begun, as it would take the room of others.
 #[test]
 #[cfg_attr(not(feature = "live"), ignore = "needs root and network namespaces: cargo xtask test")]
 fn a_damaged_spool_is_copied_when_there_is_room() -> Result<()> {

@@ -25,7 +25,7 @@ pub(in crate::plugin) fn left(directory: &Path) -> Option<u64> {
     None
 }
 
-/// Bytes of the blocks that are free, of so many.
+/// Bytes of the blocks that are free; `None` where the number of all blocks is not reported.
 fn room(blocks: u64, free: u64, size: u64) -> Option<u64> {
     // ramfs, a tmpfs without a limit and some file systems of FUSE report zeros, and have room.
     (blocks > 0).then(|| free.saturating_mul(size))

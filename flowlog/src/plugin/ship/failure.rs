@@ -78,7 +78,7 @@ impl Failure {
         matches!(self, Self::Irreplaceable(..))
     }
 
-    /// There is no room for a file: what SQLite says of a disk that is full.
+    /// The disk has no room for a file: what SQLite says of a full one.
     pub(super) fn full(path: &Path) -> Self {
         let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
         let what = "database or disk is full".to_owned();

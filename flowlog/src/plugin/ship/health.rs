@@ -88,7 +88,7 @@ impl Health {
 
     /// Notes whether such a copy is under way.
     pub(super) fn replaces(&self, replacing: bool) {
-        // Whoever finds that it has ended finds what it has led to.
+        // A reader that finds it ended also finds its result.
         self.0.replacing.store(replacing, Ordering::Release);
     }
 

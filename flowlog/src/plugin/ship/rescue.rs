@@ -132,7 +132,7 @@ pub(super) fn takes(from: &Connection, held: &Amounts) -> u64 {
 
 /// Bytes of a file, with what stands beside it while payloads are copied there.
 fn with_log(payloads: u64, bytes: u64) -> u64 {
-    // A transaction has so many payloads, and what SQLite adds to them.
+    // A transaction has payloads up to that size, and what SQLite adds to them.
     let step = STEP as u128 * u128::from(bytes) / u128::from(payloads.max(1));
     let log = u64::try_from(step).unwrap_or(u64::MAX).min(bytes);
     bytes.saturating_add(bytes / 8).saturating_add(log)

@@ -293,8 +293,9 @@ fn unchecked(answer: &Answer, text: &mut String) {
         let path = path.display();
         let _ = writeln!(
             text,
-            "Incomplete: {path} was not checked, as that takes longer than 2 s; a damaged index \
-             would hide a connection. Ask again with --verify."
+            "Incomplete: {path} was not checked, as that takes longer than {} s; a damaged index \
+             would hide a connection. Ask again with --verify.",
+            super::CHECK.as_secs()
         );
     }
 }

@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    /// It is copied while the daemon makes its totals, of which it is no part then.
+    /// It is copied while the daemon makes its totals, which do not include it then.
     #[test]
     fn what_is_given_up_after_the_totals_is_counted_by_the_next_start() {
         for ends in [true, false] {

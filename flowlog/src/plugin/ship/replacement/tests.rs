@@ -130,7 +130,7 @@ fn what_stood_there_comes_back() {
             fs::write(&path, "old").unwrap();
         }
         fs::write(beside(&path, "-wal"), "log").unwrap();
-        // There is no new one.
+        // The new one does not exist.
         exchange(&path, DAMAGED).unwrap_err();
         assert_eq!(path.exists(), stood);
         assert_eq!(fs::read(beside(&path, "-wal")).unwrap(), b"log");
